@@ -1,0 +1,3 @@
+//! flags in, text out: the cata command.
+
+fn main() {}

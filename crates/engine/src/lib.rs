@@ -1,0 +1,1 @@
+//! what exists: records, names, plans, volumes.

@@ -1,0 +1,322 @@
+//! What is asked of the engine: one structure a verb, validated by shape, free of flags and text.
+//!
+//! The command line and the API both fill these; nothing here has looked at the host yet.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use cata_network::request::{EndpointRequest, PortRequest};
+use cata_sandbox::launch::{Isolation, LogPlan, OnUnhealthy, RestartPolicy};
+use cata_spec::Name;
+use serde::{Deserialize, Serialize};
+
+/// `create` and `run`: everything a user can say about a new container.
+///
+/// Empty means "what the image says, or else Docker's default".
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CreateRequest {
+    /// The image as typed.
+    pub image: String,
+    /// The command after the image.
+    pub command: Vec<String>,
+    /// `--entrypoint`; `Some(vec![])` clears the image's.
+    pub entrypoint: Option<Vec<String>>,
+    /// `--name`; made up when absent.
+    pub name: Option<Name>,
+    /// `--platform`, as typed (`linux/arm64/v8`).
+    pub platform: Option<String>,
+    /// `--pull`.
+    pub pull: PullPolicy,
+    /// `-e` and `--env-file`, in order; a value of `None` takes the caller's (already resolved by the door).
+    pub env: Vec<(String, String)>,
+    /// `--label` and `--label-file`.
+    pub labels: BTreeMap<String, String>,
+    /// `-w`.
+    pub workdir: Option<String>,
+    /// `-u`.
+    pub user: Option<String>,
+    /// `--group-add`.
+    pub groups: Vec<String>,
+    /// `-h`.
+    pub hostname: Option<String>,
+    /// `--domainname`.
+    pub domainname: Option<String>,
+    /// `-t`.
+    pub tty: bool,
+    /// `-i`.
+    pub open_stdin: bool,
+    /// `-i` in the foreground: the first client's end of input closes it.
+    pub stdin_once: bool,
+    /// Which streams the creator attaches (for `inspect`: AttachStdin/out/err).
+    pub attach: Attach,
+    /// `--init`.
+    pub init: bool,
+    /// `--rm`.
+    pub auto_remove: bool,
+    /// `--read-only`.
+    pub read_only: bool,
+    /// `--privileged`.
+    pub privileged: bool,
+    /// `--isolation`.
+    pub isolation: Isolation,
+    /// `--cap-add`, as typed (`NET_ADMIN`, `CAP_NET_ADMIN`, `ALL`).
+    pub cap_add: Vec<String>,
+    /// `--cap-drop`.
+    pub cap_drop: Vec<String>,
+    /// `--security-opt`.
+    pub security: Security,
+    /// `-v`, `--mount`, `--tmpfs`.
+    pub mounts: Vec<MountRequest>,
+    /// `--device`.
+    pub devices: Vec<DeviceRequest>,
+    /// `--network`.
+    pub network: NetworkMode,
+    /// `-p`.
+    pub ports: Vec<PortRequest>,
+    /// `--expose` as (port, "tcp").
+    pub expose: Vec<String>,
+    /// `-P`.
+    pub publish_all: bool,
+    /// `--dns`.
+    pub dns: Vec<IpAddr>,
+    /// `--dns-search`.
+    pub dns_search: Vec<String>,
+    /// `--dns-option`.
+    pub dns_options: Vec<String>,
+    /// `--add-host` as (name, address or `host-gateway`).
+    pub extra_hosts: Vec<(String, String)>,
+    /// `--pid`.
+    pub pid: NamespaceMode,
+    /// `--ipc`.
+    pub ipc: NamespaceMode,
+    /// `--uts`.
+    pub uts: NamespaceMode,
+    /// `--cgroupns`.
+    pub cgroupns: NamespaceMode,
+    /// `--memory`, `--cpus`, `--pids-limit`, …
+    pub resources: Resources,
+    /// `--ulimit` as (name, soft, hard).
+    pub ulimits: Vec<Ulimit>,
+    /// `--sysctl`.
+    pub sysctls: BTreeMap<String, String>,
+    /// `--shm-size`, bytes.
+    pub shm_size: Option<u64>,
+    /// `--oom-score-adj`.
+    pub oom_score_adj: Option<i32>,
+    /// `--cgroup-parent`.
+    pub cgroup_parent: Option<String>,
+    /// `--restart`.
+    pub restart: RestartPolicy,
+    /// `--stop-signal`, as typed.
+    pub stop_signal: Option<String>,
+    /// `--stop-timeout`, seconds; -1: for ever.
+    pub stop_timeout: Option<i64>,
+    /// `--health-*`.
+    pub health: HealthRequest,
+    /// `--log-driver`, `--log-opt`.
+    pub log: Option<LogPlan>,
+    /// `--annotation`.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// `--pull`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PullPolicy {
+    /// Pull when absent.
+    #[default]
+    Missing,
+    /// Pull always.
+    Always,
+    /// Never pull.
+    Never,
+}
+
+/// Streams attached by the creator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Attach {
+    /// Standard input.
+    pub stdin: bool,
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error.
+    pub stderr: bool,
+}
+
+/// `--security-opt`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Security {
+    /// `no-new-privileges`.
+    pub no_new_privileges: bool,
+    /// `seccomp=`.
+    pub seccomp: SeccompRequest,
+    /// `systempaths=unconfined`.
+    pub unconfined_paths: bool,
+    /// `apparmor=…`, kept for `inspect`; the host says whether it can.
+    pub apparmor: Option<String>,
+    /// `label=…`, likewise.
+    pub label: Vec<String>,
+}
+
+/// `--security-opt seccomp=`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SeccompRequest {
+    /// Docker's default profile.
+    #[default]
+    Default,
+    /// No filter.
+    Unconfined,
+    /// A profile in Docker's JSON form (its text).
+    Profile(String),
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountRequest {
+    /// What is mounted.
+    pub source: MountSource,
+    /// Where, absolute, inside.
+    pub target: String,
+    /// `:ro`.
+    pub read_only: bool,
+}
+
+/// What a mount shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountSource {
+    /// A host path.
+    Bind {
+        /// Absolute.
+        path: PathBuf,
+        /// `-v` makes a missing directory; `--mount` does not.
+        create: bool,
+        /// `rprivate` (default), `private`, `rshared`, `shared`, `rslave`, `slave`.
+        propagation: Option<String>,
+        /// Submounts too (default), or not.
+        recursive: bool,
+    },
+    /// A volume; `None` makes an anonymous one.
+    Volume {
+        /// Its name.
+        name: Option<Name>,
+        /// `volume-subpath`.
+        subpath: Option<String>,
+        /// `:nocopy`.
+        no_copy: bool,
+    },
+    /// A tmpfs.
+    Tmpfs {
+        /// Bytes.
+        size: Option<u64>,
+        /// Permission bits.
+        mode: Option<u32>,
+        /// Further options as typed (`noexec`, `uid=…`).
+        options: Vec<String>,
+    },
+}
+
+/// `--device`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRequest {
+    /// On the host.
+    pub host: PathBuf,
+    /// Inside.
+    pub container: PathBuf,
+    /// A subset of `rwm`.
+    pub access: String,
+}
+
+/// `--network`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// Networks to join; empty: the default bridge.
+    Networks(Vec<EndpointRequest>),
+    /// Loopback only.
+    None,
+    /// The host's.
+    Host,
+    /// Another container's, as typed.
+    Container(String),
+}
+
+/// `--pid`, `--ipc`, `--uts`, `--cgroupns`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamespaceMode {
+    /// A new one.
+    #[default]
+    Private,
+    /// The host's.
+    Host,
+    /// Another container's, as typed.
+    Container(String),
+    /// A new one that others may join (`--ipc shareable`).
+    Shareable,
+    /// A new one without /dev/shm (`--ipc none`).
+    None,
+}
+
+/// Limits; `None`: not limited.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Resources {
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// Bytes.
+    pub memory_reservation: Option<u64>,
+    /// Memory plus swap, bytes; -1: unlimited.
+    pub memory_swap: Option<i64>,
+    /// Billionths of a CPU (`--cpus 1.5` = 1,500,000,000).
+    pub nano_cpus: Option<u64>,
+    /// Relative weight.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds.
+    pub cpu_quota: Option<i64>,
+    /// Microseconds.
+    pub cpu_period: Option<u64>,
+    /// `0-3,6`.
+    pub cpuset_cpus: Option<String>,
+    /// `0-1`.
+    pub cpuset_mems: Option<String>,
+    /// Processes; -1: unlimited.
+    pub pids: Option<i64>,
+    /// 10-1000.
+    pub blkio_weight: Option<u16>,
+    /// `--oom-kill-disable`.
+    pub oom_kill_disable: bool,
+}
+
+/// `--ulimit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// `nofile`, …
+    pub name: String,
+    /// -1: unlimited.
+    pub soft: i64,
+    /// -1: unlimited.
+    pub hard: i64,
+}
+
+/// `--health-*`, laid over the image's.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HealthRequest {
+    /// `--no-healthcheck`.
+    pub disabled: bool,
+    /// `--health-cmd`.
+    pub command: Option<String>,
+    /// Nanoseconds.
+    pub interval: Option<u64>,
+    /// Nanoseconds.
+    pub timeout: Option<u64>,
+    /// Nanoseconds.
+    pub start_period: Option<u64>,
+    /// Nanoseconds.
+    pub start_interval: Option<u64>,
+    /// Failures in a row.
+    pub retries: Option<u32>,
+    /// `--on-unhealthy` (also spelled `--health-on-failure`).
+    pub on_unhealthy: OnUnhealthy,
+}

@@ -1,0 +1,1 @@
+//! links, addresses, firewall, published ports, names.

@@ -1,0 +1,156 @@
+//! What is asked of the network room, and what it answers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use cata_spec::{ContainerId, Name};
+use serde::{Deserialize, Serialize};
+
+/// `network create`, validated by shape but not yet against what exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateNetwork {
+    /// Its name.
+    pub name: Name,
+    /// `bridge` is the only driver so far.
+    pub driver: String,
+    /// `--subnet`, `--gateway`, `--ip-range` as typed; empty: the next free default pool.
+    pub subnets: Vec<String>,
+    /// See `subnets`.
+    pub gateways: Vec<String>,
+    /// See `subnets`.
+    pub ip_ranges: Vec<String>,
+    /// `--internal`: no way out, no published ports.
+    pub internal: bool,
+    /// `--ipv6`.
+    pub ipv6: bool,
+    /// `--label`.
+    pub labels: Vec<(String, String)>,
+    /// `--opt`.
+    pub options: Vec<(String, String)>,
+}
+
+/// One container's wish to be on one network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRequest {
+    /// The network.
+    pub network: Name,
+    /// Names others can resolve it by, besides the container's name and short id.
+    pub aliases: Vec<String>,
+    /// `--ip`.
+    pub ipv4: Option<Ipv4Addr>,
+    /// `--ip6`.
+    pub ipv6: Option<Ipv6Addr>,
+    /// `--mac-address`.
+    pub mac: Option<[u8; 6]>,
+}
+
+/// Transport protocol of a published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A port to publish; `host_port` 0 asks for any free one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRequest {
+    /// `None`: every address of the host, both families.
+    pub host_ip: Option<IpAddr>,
+    /// 0: the engine picks from the host's ephemeral range.
+    pub host_port: u16,
+    /// The port inside.
+    pub container_port: u16,
+    /// TCP or UDP.
+    pub transport: Transport,
+}
+
+/// A container's whole network wish (its own namespace with zero or more networks).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectRequest {
+    /// Who.
+    pub container: ContainerId,
+    /// Its name: resolvable on user networks.
+    pub name: Name,
+    /// The host name (also resolvable, as Docker does).
+    pub hostname: String,
+    /// Networks to join; empty: only a loopback (`--network none`).
+    pub endpoints: Vec<EndpointRequest>,
+    /// Ports to publish on the first endpoint that has a way out.
+    pub ports: Vec<PortRequest>,
+    /// Sysctls `net.*` to set inside, as (`net.ipv4.ip_forward`, `1`).
+    pub sysctls: Vec<(String, String)>,
+    /// Upstream name servers for the embedded DNS; empty: the host's.
+    pub dns_upstream: Vec<IpAddr>,
+    /// The new namespace's owner directory: `<state>/<id>/`, for whatever must be found again.
+    pub state_dir: PathBuf,
+}
+
+/// What exists after a connect.
+#[derive(Debug)]
+pub struct Connected {
+    /// The container's network namespace, configured and up.
+    pub namespace: OwnedFd,
+    /// One a network, in the order asked.
+    pub endpoints: Vec<Endpoint>,
+    /// Ports as really published (0 resolved).
+    pub ports: Vec<PublishedPort>,
+    /// Bound sockets that keep host ports reserved: hold them while the container lives.
+    pub reservations: Vec<OwnedFd>,
+    /// UDP and TCP listeners on 127.0.0.11:53 inside the namespace, when on a user network.
+    pub dns_sockets: Vec<OwnedFd>,
+    /// The name service's plan, to be served with `dns_sockets` by whoever owns the container.
+    pub dns_plan: Option<crate::dns::DnsPlan>,
+    /// How to take everything away again without any knowledge of networks.
+    pub teardown: Vec<Teardown>,
+}
+
+/// One step of taking an endpoint away; idempotent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Teardown {
+    /// Messages to send in the host's namespace: (netlink protocol, messages).
+    Netlink(i32, Vec<u8>),
+    /// A lease or name file to unlink.
+    Unlink(PathBuf),
+}
+
+/// A container's place on a network, as `inspect` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The network's name.
+    pub network: Name,
+    /// The network's id (64 hex).
+    pub network_id: String,
+    /// This endpoint's id (64 hex).
+    pub endpoint_id: String,
+    /// Address and prefix length.
+    pub ipv4: Option<(Ipv4Addr, u8)>,
+    /// Default gateway.
+    pub gateway4: Option<Ipv4Addr>,
+    /// Address and prefix length.
+    pub ipv6: Option<(Ipv6Addr, u8)>,
+    /// Default gateway.
+    pub gateway6: Option<Ipv6Addr>,
+    /// Interface address.
+    pub mac: [u8; 6],
+    /// Interface name inside.
+    pub interface: String,
+    /// Every name it can be resolved by.
+    pub aliases: Vec<String>,
+}
+
+/// A port as really published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// `0.0.0.0`/`::` for every address.
+    pub host_ip: IpAddr,
+    /// Never 0.
+    pub host_port: u16,
+    /// The port inside.
+    pub container_port: u16,
+    /// TCP or UDP.
+    pub transport: Transport,
+}

@@ -1,0 +1,1 @@
+//! OCI spec to process: plan, clone, mounts, lockdown, exec.

@@ -1,0 +1,1 @@
+//! one container, one supervisor: state machine, stdio, logs, exec, health, restart.

@@ -1,0 +1,3 @@
+//! the process that owns one container.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Linux calls made safe: all unsafe code of the container side.

@@ -1,0 +1,3 @@
+//! the project's own commands: demo, test, bench, build.
+
+fn main() {}
