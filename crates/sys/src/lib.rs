@@ -1,1 +1,19 @@
 //! Linux calls made safe: all unsafe code of the container side.
+
+#![allow(unsafe_code)]
+
+pub mod bpf;
+pub mod capability;
+pub mod clone;
+pub mod disposition;
+pub mod mount;
+pub mod namespace;
+pub mod netlink;
+pub mod path;
+pub mod program;
+pub mod seccomp;
+pub mod detach;
+pub mod heap;
+pub mod message;
+pub mod pidfd;
+pub mod signalfd;

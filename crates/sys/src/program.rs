@@ -1,0 +1,45 @@
+//! Becoming another program.
+
+use std::ffi::CString;
+use std::os::raw::c_char;
+
+use rustix::io::Errno;
+
+/// Replaces this process with a program. Returns only on failure.
+#[must_use]
+pub fn execute(path: &CString, argv: &[CString], env: &[CString]) -> Errno {
+    let list = |strings: &[CString]| -> Vec<*const c_char> {
+        strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+    };
+    let (argv, env) = (list(argv), list(env));
+    // SAFETY: both lists end with a null pointer and their strings outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Marks every descriptor from `first` on to be closed by [`execute`].
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.9.
+pub fn close_on_execute_from(first: u32) -> Result<(), Errno> {
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+fn close_range(first: u32, last: u32, flags: u32) -> Result<(), Errno> {
+    // SAFETY: it takes numbers only. Descriptors are marked, or closed by `forsake`, which never returns to an owner.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    }
+}
+
+/// Closes every descriptor, runs `then`, and ends this process with the code it returns.
+///
+/// `then` is a plain function, so that it cannot have captured a descriptor.
+pub fn forsake(pid: rustix::process::Pid, then: fn(rustix::process::Pid) -> i32) -> ! {
+    // Before Linux 5.9 descriptors stay open; nothing better can be done from here.
+    let _ = close_range(0, u32::MAX, 0);
+    crate::clone::exit(then(pid))
+}
