@@ -1,1 +1,21 @@
 //! OCI spec to process: plan, clone, mounts, lockdown, exec.
+//!
+//! [`plan::plan`] is pure and turns a specification into a [`plan::Plan`]; [`spawn`] performs it in a new
+//! process and [`exec`] starts one more process in a running container. Both must be called by a
+//! single-threaded process, and no helper program is run.
+
+pub mod cgroup;
+pub mod error;
+mod exec;
+mod handshake;
+mod init;
+mod parent;
+pub mod plan;
+pub mod seccomp;
+mod spawn;
+pub mod user;
+
+pub use error::SpawnError;
+pub use exec::{ExecPlan, ExecRequest, exec};
+pub use parent::{Handles, Spawned};
+pub use spawn::spawn;

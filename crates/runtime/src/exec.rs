@@ -1,0 +1,149 @@
+//! `exec`: one more process in a running container.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use cata_sys::clone::Namespaces;
+use rustix::io::Errno;
+use rustix::thread::ThreadNameSpaceType;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{SpawnError, Stage};
+use crate::init;
+use crate::parent::{Birth, Handles, Spawned, at, open_path};
+use crate::plan::{Capabilities, NamespaceKind, Plan, Process, WindowSize};
+use crate::user::UserSpec;
+
+/// One more process in a running container, decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecPlan {
+    /// The process.
+    pub process: Process,
+}
+
+/// What a user can say about one more process; empty: as the container.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// `-e`, laid over the container's environment.
+    pub env: Vec<String>,
+    /// `-u`, in Docker's form.
+    pub user: Option<String>,
+    /// `-w`.
+    pub cwd: Option<std::path::PathBuf>,
+    /// `-t`.
+    pub terminal: bool,
+    /// The terminal's first size.
+    pub window: Option<WindowSize>,
+    /// `--privileged`: every capability and no system call filter.
+    pub privileged: bool,
+}
+
+impl ExecPlan {
+    /// The request laid over the plan of the container. Pure.
+    #[must_use]
+    pub fn new(container: &Plan, request: ExecRequest) -> Self {
+        let mut process = container.process.clone();
+        process.argv = request.argv;
+        for variable in request.env {
+            let name = variable.split('=').next().unwrap_or_default().to_owned();
+            process.env.retain(|known| known.split('=').next() != Some(name.as_str()));
+            process.env.push(variable);
+        }
+        if let Some(user) = request.user {
+            process.user = UserSpec::Named { user, groups: Vec::new() };
+        }
+        if let Some(cwd) = request.cwd {
+            process.cwd = cwd;
+        }
+        process.terminal = request.terminal;
+        process.window = request.window;
+        if request.privileged {
+            process.capabilities = Some(Capabilities::ALL);
+            process.seccomp = None;
+        }
+        Self { process }
+    }
+}
+
+/// Starts one more process in the container whose first process `container` is a pidfd of.
+///
+/// # Errors
+/// [`SpawnError::NotRunning`] when the container has ended, and everything that `spawn` knows.
+pub fn exec(
+    plan: &ExecPlan,
+    container: BorrowedFd<'_>,
+    handles: &Handles<'_>,
+) -> Result<Spawned, SpawnError> {
+    let pid = pid_of(container)?;
+    let mut namespaces = 0;
+    for kind in NamespaceKind::ALL {
+        let name = kind.file_name();
+        let theirs = read_link(&format!("/proc/{pid}/ns/{name}"))?;
+        if Some(&theirs) != read_link(&format!("/proc/self/ns/{name}")).ok().as_ref() {
+            namespaces |= thread_type(kind).bits();
+        }
+    }
+    let mut namespaces = ThreadNameSpaceType::from_bits_retain(namespaces);
+    let own_pids = namespaces.contains(ThreadNameSpaceType::PROCESS_ID);
+    // The pid namespace is the one it is born in.
+    namespaces.remove(ThreadNameSpaceType::PROCESS_ID);
+    let pid_namespace = match own_pids {
+        true => Some(open_namespace(&format!("/proc/{pid}/ns/pid"))?),
+        false => None,
+    };
+    let birth = Birth {
+        namespaces: Namespaces::default(),
+        pid_namespace: pid_namespace.as_ref().map(AsFd::as_fd),
+        uid_mappings: &[],
+        gid_mappings: &[],
+        oom_score_adj: plan.process.oom_score_adj,
+        cgroup: handles.cgroup,
+    };
+    birth.give(|channel, _| {
+        match init::further(&plan.process, container, namespaces, handles.stdio, channel) {
+            Err(failure) => failure,
+        }
+    })
+}
+
+/// The pid behind a pidfd, as `/proc` tells it.
+fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32, SpawnError> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = std::fs::read_to_string(&path).map_err(|source| SpawnError::System {
+        stage: Stage::JoinNamespace,
+        subject: path.clone(),
+        detail: None,
+        source,
+    })?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:")).and_then(|n| n.trim().parse().ok());
+    number.filter(|pid| *pid > 0).ok_or(SpawnError::NotRunning)
+}
+
+fn read_link(path: &str) -> Result<Vec<u8>, SpawnError> {
+    match rustix::fs::readlink(path, Vec::new()) {
+        Ok(target) => Ok(target.into_bytes()),
+        Err(Errno::NOENT | Errno::SRCH) => Err(SpawnError::NotRunning),
+        Err(errno) => Err(at(Stage::JoinNamespace, path)(errno)),
+    }
+}
+
+fn open_namespace(path: &str) -> Result<OwnedFd, SpawnError> {
+    match open_path(path) {
+        Err(Errno::NOENT | Errno::SRCH) => Err(SpawnError::NotRunning),
+        result => result.map_err(at(Stage::JoinNamespace, path)),
+    }
+}
+
+fn thread_type(kind: NamespaceKind) -> ThreadNameSpaceType {
+    match kind {
+        NamespaceKind::User => ThreadNameSpaceType::USER,
+        NamespaceKind::Mount => ThreadNameSpaceType::MOUNT,
+        NamespaceKind::Pid => ThreadNameSpaceType::PROCESS_ID,
+        NamespaceKind::Network => ThreadNameSpaceType::NETWORK,
+        NamespaceKind::Ipc => ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
+        NamespaceKind::Uts => ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
+        NamespaceKind::Cgroup => ThreadNameSpaceType::CONTROL_GROUP,
+        NamespaceKind::Time => ThreadNameSpaceType::TIME,
+    }
+}

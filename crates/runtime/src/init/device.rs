@@ -1,0 +1,76 @@
+//! Nodes and links in the container's `/dev`.
+
+use std::os::fd::AsFd;
+
+use cata_sys::mount::Depth;
+use cata_sys::path::{Make, Root};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+
+use crate::error::Stage;
+use crate::handshake::Failure;
+use crate::plan::{Device, DeviceKind, NamespaceKind, Plan};
+
+/// All of them.
+pub(super) fn all(root: &Root, plan: &Plan) -> Result<(), Failure> {
+    let mapped = plan.namespace(NamespaceKind::User).is_some();
+    for device in &plan.devices {
+        let subject = device.path.display();
+        if is_there(root, device) {
+            continue;
+        }
+        let made = if mapped { Err(Errno::PERM) } else { make(root, device) };
+        match made {
+            Ok(()) => {}
+            // Nodes cannot be made in a user namespace; the host's are bound instead.
+            Err(Errno::PERM) if device.kind != DeviceKind::Fifo => {
+                bind(root, device).map_err(Failure::at(Stage::Device, &subject))?;
+            }
+            Err(errno) => return Err(Failure::at(Stage::Device, &subject)(errno)),
+        }
+    }
+    for (path, target) in &plan.links {
+        root.make_link(path, target).map_err(Failure::at(Stage::Link, path.display()))?;
+    }
+    Ok(())
+}
+
+/// A mount of the host's `/dev` already has it.
+fn is_there(root: &Root, device: &Device) -> bool {
+    let Ok(found) = root.open_without_links(&device.path, OFlags::PATH) else { return false };
+    rustix::fs::fstat(&found).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == file_type(device.kind)
+            && (device.kind == DeviceKind::Fifo || stat.st_rdev == number(device))
+    })
+}
+
+fn make(root: &Root, device: &Device) -> Result<(), Errno> {
+    let node = root.make_node(&device.path, file_type(device.kind), device.mode, number(device))?;
+    if (device.uid, device.gid) != (0, 0) {
+        let (uid, gid) = (Some(Uid::from_raw(device.uid)), Some(Gid::from_raw(device.gid)));
+        rustix::fs::chownat(&node, "", uid, gid, AtFlags::EMPTY_PATH)?;
+    }
+    Ok(())
+}
+
+fn bind(root: &Root, device: &Device) -> Result<(), Errno> {
+    let source = rustix::fs::open(&device.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if rustix::fs::fstat(&source)?.st_rdev != number(device) {
+        return Err(Errno::NODEV);
+    }
+    let tree = cata_sys::mount::clone_fd(source.as_fd(), Depth::This)?;
+    let target = root.make(&device.path, Make::File, 0o666)?;
+    cata_sys::mount::attach(tree.as_fd(), target.as_fd())
+}
+
+fn file_type(kind: DeviceKind) -> FileType {
+    match kind {
+        DeviceKind::Char => FileType::CharacterDevice,
+        DeviceKind::Block => FileType::BlockDevice,
+        DeviceKind::Fifo => FileType::Fifo,
+    }
+}
+
+fn number(device: &Device) -> rustix::fs::Dev {
+    rustix::fs::makedev(device.major, device.minor)
+}

@@ -1,0 +1,178 @@
+//! The new process, from its first instruction to its program's. This list of steps is the whole truth.
+//!
+//! It is a copy of the caller with one thread, so that it may allocate; it has the caller's rights until
+//! `lockdown`, and believes nothing that the container's root file system says: paths in it are resolved
+//! beneath `Root` only, and `/proc` and `/dev/null` are the host's, opened before the root changes.
+
+mod device;
+mod host;
+mod identity;
+mod lockdown;
+mod mask;
+mod mount;
+mod program;
+mod reaper;
+mod root;
+mod terminal;
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use cata_sys::clone::SoleThread;
+use cata_sys::mount::Depth;
+use cata_sys::path::Root;
+use rustix::process::Signal;
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
+
+use crate::error::Stage;
+use crate::handshake::{Channel, Failure, Message};
+use crate::plan::{NamespaceKind, Plan, Process};
+
+/// The rest of a container's first process.
+pub(crate) fn first(
+    plan: &Plan,
+    joined: &[(NamespaceKind, BorrowedFd<'_>)],
+    stdio: [BorrowedFd<'_>; 3],
+    channel: &Channel,
+    proof: SoleThread,
+) -> Result<Infallible, Failure> {
+    wake(channel)?;
+    for kind in NamespaceKind::ALL {
+        // The pid namespace is the one this process was born in.
+        let Some((_, fd)) = joined.iter().find(|(k, _)| *k == kind && kind != NamespaceKind::Pid) else {
+            continue;
+        };
+        let link = Some(link_type(kind));
+        rustix::thread::move_into_link_name_space(*fd, link)
+            .map_err(Failure::at(Stage::JoinNamespace, kind.file_name()))?;
+    }
+    if plan.namespace(NamespaceKind::User).is_some() {
+        identity::become_root()?;
+    }
+    let is_joined = |kind| joined.iter().any(|(k, _)| *k == kind);
+    if plan.makes(NamespaceKind::Cgroup) && !is_joined(NamespaceKind::Cgroup) {
+        cata_sys::namespace::unshare(UnshareFlags::NEWCGROUP)
+            .map_err(Failure::at(Stage::MakeNamespace, "cgroup"))?;
+    }
+    let host = host::Host::open()?;
+    host.write_sysctls(&plan.sysctls)?;
+    if plan.makes(NamespaceKind::Uts) && !is_joined(NamespaceKind::Uts) {
+        set_names(plan)?;
+    }
+    let prepared = if is_joined(NamespaceKind::Mount) {
+        prepare_joined(&plan.process, channel)?
+    } else {
+        prepare_root(plan, &host, channel)?
+    };
+    if plan.init {
+        lockdown::finish(&plan.process, &prepared, stdio, channel, Some(proof))
+    } else {
+        lockdown::finish(&plan.process, &prepared, stdio, channel, None)
+    }
+}
+
+/// The rest of one more process in a running container.
+pub(crate) fn further(
+    process: &Process,
+    container: BorrowedFd<'_>,
+    namespaces: ThreadNameSpaceType,
+    stdio: [BorrowedFd<'_>; 3],
+    channel: &Channel,
+) -> Result<Infallible, Failure> {
+    wake(channel)?;
+    rustix::thread::move_into_thread_name_spaces(container, namespaces)
+        .map_err(Failure::at(Stage::JoinNamespace, "of the container"))?;
+    if namespaces.contains(ThreadNameSpaceType::USER) {
+        identity::become_root()?;
+    }
+    let prepared = prepare_joined(process, channel)?;
+    lockdown::finish(process, &prepared, stdio, channel, None)
+}
+
+/// What a process needs from its root before it is locked down.
+pub(super) struct Prepared {
+    pub(super) identity: crate::user::Identity,
+    pub(super) cwd: std::os::fd::OwnedFd,
+    /// The slave side.
+    pub(super) terminal: Option<std::os::fd::OwnedFd>,
+}
+
+/// Asks to die with the caller, waits until it has done its part, and leaves its session.
+fn wake(channel: &Channel) -> Result<(), Failure> {
+    die_with_caller(channel)?;
+    match channel.wait_for_go() {
+        Ok(true) => {}
+        Ok(false) => return Err(Failure::Orphaned),
+        Err(errno) => return Err(Failure::at(Stage::Handshake, "")(errno)),
+    }
+    // Modes are those that plans give.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    rustix::process::setsid().map(drop).map_err(Failure::at(Stage::Handshake, "setsid"))
+}
+
+/// The kernel kills this process when its parent ends. The parent may have ended just before: then its end
+/// of the channel is closed. (A change of ids cancels the request, so it is repeated after that.)
+pub(super) fn die_with_caller(channel: &Channel) -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(Failure::at(Stage::Handshake, "PR_SET_PDEATHSIG"))?;
+    if channel.is_orphaned() { Err(Failure::Orphaned) } else { Ok(()) }
+}
+
+fn prepare_joined(process: &Process, channel: &Channel) -> Result<Prepared, Failure> {
+    let root = Root::open_trusted(Path::new("/")).map_err(Failure::at(Stage::Root, "/"))?;
+    let identity = identity::resolve(&root, &process.user)?;
+    let terminal = terminal::open(&root, process, identity.uid, channel)?;
+    let cwd = lockdown::open_cwd(&root, &process.cwd)?;
+    Ok(Prepared { identity, cwd, terminal })
+}
+
+/// Everything that is mounted, and the change into it.
+fn prepare_root(plan: &Plan, host: &host::Host, channel: &Channel) -> Result<Prepared, Failure> {
+    // Copies of the host's trees first: they keep the propagation that the next step takes from ours.
+    let sources = mount::sources(&plan.mounts)?;
+    cata_sys::mount::set_propagation(Path::new("/"), cata_sys::mount::attribute::PRIVATE, Depth::Recursive)
+        .map_err(Failure::at(Stage::Root, "/"))?;
+    let root = root::attach(&plan.root)?;
+    mount::all(&root, plan, sources, channel)?;
+    device::all(&root, plan)?;
+    let process = &plan.process;
+    let identity = identity::resolve(&root, &process.user)?;
+    let terminal = terminal::open(&root, process, identity.uid, channel)?;
+    if let Some(slave) = &terminal {
+        terminal::as_console(&root, slave.as_fd())?;
+    }
+    lockdown::make_cwd(&root, &process.cwd)?;
+    let cwd = lockdown::open_cwd(&root, &process.cwd)?;
+    mask::all(&root, plan, host)?;
+    root::finish(&root, plan.readonly_root, plan.root_propagation)?;
+    Ok(Prepared { identity, cwd, terminal })
+}
+
+fn set_names(plan: &Plan) -> Result<(), Failure> {
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name.as_bytes()).map_err(Failure::at(Stage::Hostname, name))?;
+    }
+    if let Some(name) = &plan.domainname {
+        rustix::system::setdomainname(name.as_bytes()).map_err(Failure::at(Stage::Hostname, name))?;
+    }
+    Ok(())
+}
+
+fn link_type(kind: NamespaceKind) -> LinkNameSpaceType {
+    match kind {
+        NamespaceKind::User => LinkNameSpaceType::User,
+        NamespaceKind::Mount => LinkNameSpaceType::Mount,
+        NamespaceKind::Pid => LinkNameSpaceType::ProcessID,
+        NamespaceKind::Network => LinkNameSpaceType::Network,
+        NamespaceKind::Ipc => LinkNameSpaceType::InterProcessCommunication,
+        NamespaceKind::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
+        NamespaceKind::Cgroup => LinkNameSpaceType::ControlGroup,
+        NamespaceKind::Time => LinkNameSpaceType::Time,
+    }
+}
+
+/// Tells the caller what the host does not have.
+pub(super) fn withhold(channel: &Channel, what: String) -> Result<(), Failure> {
+    channel.send(&Message::Withheld(what), None).map_err(Failure::at(Stage::Handshake, ""))
+}

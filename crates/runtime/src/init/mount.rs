@@ -1,0 +1,166 @@
+//! The container's mounts: each made as a detached tree, then attached to a target found beneath the root.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use cata_sys::mount::{Depth, Filesystem, attribute};
+use cata_sys::path::{Make, Root};
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+
+use crate::error::Stage;
+use crate::handshake::{Channel, Failure};
+use crate::plan::{Mount, MountKind, Plan, Propagation};
+
+/// Detached copies of the host's trees, one for each mount that is a bind.
+pub(super) fn sources(mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>, Failure> {
+    mounts
+        .iter()
+        .map(|mount| {
+            let MountKind::Bind(bind) = &mount.kind else { return Ok(None) };
+            let depth = if bind.recursive { Depth::Recursive } else { Depth::This };
+            cata_sys::mount::clone_path(&bind.source, depth)
+                .map(Some)
+                .map_err(Failure::at(Stage::MountSource, bind.source.display()))
+        })
+        .collect()
+}
+
+/// All of them, in order.
+pub(super) fn all(
+    root: &Root,
+    plan: &Plan,
+    sources: Vec<Option<OwnedFd>>,
+    channel: &Channel,
+) -> Result<(), Failure> {
+    for (mount, source) in plan.mounts.iter().zip(sources) {
+        match (&mount.kind, source) {
+            (MountKind::Bind(_), Some(tree)) => bind(root, mount, tree.as_fd())?,
+            (MountKind::Filesystem { fstype, source, options }, _) => {
+                let tree = filesystem(mount, fstype, source, options)?;
+                attach(root, mount, tree.as_fd(), Make::Directory)?;
+            }
+            (MountKind::Cgroup, _) => cgroup(root, mount, plan, channel)?,
+            (MountKind::Bind(_), None) => {
+                return Err(Failure::at(Stage::MountSource, mount.target.display())(Errno::INVAL));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn bind(root: &Root, mount: &Mount, tree: BorrowedFd<'_>) -> Result<(), Failure> {
+    let subject = mount.target.display();
+    let attributes = Failure::at(Stage::MountAttributes, &subject);
+    if mount.set | mount.clear != 0 {
+        cata_sys::mount::set_attributes(tree, Depth::This, mount.set, mount.clear, 0).map_err(attributes)?;
+    }
+    recursive_attributes(mount, tree)?;
+    let propagation = mount.propagation.unwrap_or_default();
+    cata_sys::mount::set_attributes(tree, Depth::Recursive, 0, 0, propagation.flag())
+        .map_err(Failure::at(Stage::MountAttributes, &subject))?;
+    let source = rustix::fs::fstat(tree).map_err(Failure::at(Stage::MountSource, &subject))?;
+    let directory = FileType::from_raw_mode(source.st_mode) == FileType::Directory;
+    attach(root, mount, tree, if directory { Make::Directory } else { Make::File })
+}
+
+fn recursive_attributes(mount: &Mount, tree: BorrowedFd<'_>) -> Result<(), Failure> {
+    if mount.set_recursive | mount.clear_recursive == 0 {
+        return Ok(());
+    }
+    cata_sys::mount::set_attributes(tree, Depth::Recursive, mount.set_recursive, mount.clear_recursive, 0)
+        .map_err(Failure::at(Stage::MountAttributes, mount.target.display()))
+}
+
+fn filesystem(
+    mount: &Mount,
+    fstype: &str,
+    source: &str,
+    options: &[(String, Option<String>)],
+) -> Result<OwnedFd, Failure> {
+    let subject = format!("{} ({fstype})", mount.target.display());
+    let filesystem = Filesystem::open(fstype).map_err(Failure::at(Stage::Mount, &subject))?;
+    let complain = |errno: Errno| Failure::System {
+        stage: Stage::Mount,
+        subject: subject.clone(),
+        detail: filesystem.complaint(),
+        errno: errno.raw_os_error(),
+    };
+    filesystem.set("source", source.as_bytes()).map_err(complain)?;
+    for (key, value) in options {
+        match value {
+            Some(value) => filesystem.set(key, value.as_bytes()),
+            // devpts is always a new instance, and its newer parser does not know the word.
+            None if key == "newinstance" => Ok(()),
+            None => filesystem.flag(key),
+        }
+        .map_err(complain)?;
+    }
+    let tree = filesystem.mount(mount.set | mount.set_recursive).map_err(complain)?;
+    if let Some(propagation) = mount.propagation.filter(|p| *p != Propagation::Private) {
+        cata_sys::mount::set_attributes(tree.as_fd(), Depth::This, 0, 0, propagation.flag())
+            .map_err(Failure::at(Stage::MountAttributes, &subject))?;
+    }
+    Ok(tree)
+}
+
+/// Attaches at a target beneath the root, made when missing.
+fn attach(root: &Root, mount: &Mount, tree: BorrowedFd<'_>, make: Make) -> Result<(), Failure> {
+    let path = mount.target.as_path();
+    let subject = path.display();
+    let mode = if make == Make::Directory { 0o755 } else { 0o644 };
+    let target = root.make(path, make, mode).map_err(Failure::at(Stage::MountTarget, &subject))?;
+    if matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "proc" || fstype == "sysfs") {
+        // An image with a link for `/proc` would move what is masked below it (CVE-2019-19921).
+        root.open_without_links(path, OFlags::PATH).map_err(Failure::at(Stage::MountTarget, &subject))?;
+    }
+    cata_sys::mount::attach(tree, target.as_fd()).map_err(Failure::at(Stage::Mount, &subject))
+}
+
+/// The container's own directories, as binds: the whole trees stay out of sight. Version 2 alone is one
+/// mount; otherwise each hierarchy has a directory in a small tmpfs.
+fn cgroup(root: &Root, mount: &Mount, plan: &Plan, channel: &Channel) -> Result<(), Failure> {
+    let directories = plan.cgroup.as_ref().map(|c| c.directories.as_slice()).unwrap_or_default();
+    if let [only] = directories
+        && only.unified
+    {
+        let tree = own_directory(mount, &only.full())?;
+        return attach(root, mount, tree.as_fd(), Make::Directory);
+    }
+    if directories.is_empty() {
+        super::withhold(
+            channel,
+            format!("{}: the container has no cgroup of its own", mount.target.display()),
+        )?;
+    }
+    let options = [("mode".to_owned(), Some("755".to_owned()))];
+    let tmpfs = Mount { set: mount.set & !attribute::RDONLY, ..mount.clone() };
+    let base = filesystem(&tmpfs, "tmpfs", "cgroup", &options)?;
+    attach(root, mount, base.as_fd(), Make::Directory)?;
+    for directory in directories {
+        let Some(name) = directory.mount.file_name() else { continue };
+        let inside = mount.target.join(name);
+        let tree = own_directory(mount, &directory.full())?;
+        let place = root
+            .make(&inside, Make::Directory, 0o755)
+            .map_err(Failure::at(Stage::MountTarget, inside.display()))?;
+        cata_sys::mount::attach(tree.as_fd(), place.as_fd())
+            .map_err(Failure::at(Stage::Mount, inside.display()))?;
+        // `cpu` for `cpu,cpuacct`.
+        for alias in name.to_string_lossy().split(',').filter(|alias| **alias != *name) {
+            let link = mount.target.join(alias);
+            root.make_link(&link, Path::new(name)).map_err(Failure::at(Stage::Link, link.display()))?;
+        }
+    }
+    let readonly = mount.set & attribute::RDONLY;
+    cata_sys::mount::set_attributes(base.as_fd(), Depth::This, readonly, 0, 0)
+        .map_err(Failure::at(Stage::MountAttributes, mount.target.display()))
+}
+
+fn own_directory(mount: &Mount, source: &Path) -> Result<OwnedFd, Failure> {
+    let tree = cata_sys::mount::clone_path(source, Depth::This)
+        .map_err(Failure::at(Stage::MountSource, source.display()))?;
+    cata_sys::mount::set_attributes(tree.as_fd(), Depth::This, mount.set, mount.clear, attribute::PRIVATE)
+        .map_err(Failure::at(Stage::MountAttributes, mount.target.display()))?;
+    Ok(tree)
+}

@@ -1,0 +1,194 @@
+//! Mounts: OCI's fstab-style options taken apart into what the kernel's mount calls take.
+
+use std::path::{Component, PathBuf};
+
+use cata_spec::runtime as oci;
+use cata_sys::mount::attribute as attr;
+use serde::{Deserialize, Serialize};
+
+use super::error::PlanError;
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Where, absolute, inside.
+    pub target: PathBuf,
+    /// What.
+    pub kind: MountKind,
+    /// `MOUNT_ATTR_*` of the mount itself: bits to set.
+    pub set: u64,
+    /// Bits to clear (of a bind, whose source has attributes of its own).
+    pub clear: u64,
+    /// Bits to set on everything mounted below too.
+    pub set_recursive: u64,
+    /// Bits to clear on everything mounted below too.
+    pub clear_recursive: u64,
+    /// How mount events travel; private unless said otherwise.
+    pub propagation: Option<Propagation>,
+}
+
+/// What a mount shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountKind {
+    /// A file or directory of the host.
+    Bind(Bind),
+    /// A new file system.
+    Filesystem {
+        /// `proc`, `tmpfs`, …
+        fstype: String,
+        /// Shown in `/proc/mounts`, or the device.
+        source: String,
+        /// Its options, in order; `None`: a flag.
+        options: Vec<(String, Option<String>)>,
+    },
+    /// The container's own view of its cgroup.
+    Cgroup,
+}
+
+/// A file or directory of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// Absolute, on the host.
+    pub source: PathBuf,
+    /// With everything that is mounted below it.
+    pub recursive: bool,
+}
+
+/// How mount events travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Propagation {
+    #[default]
+    Private,
+    Slave,
+    Shared,
+    Unbindable,
+}
+
+impl Propagation {
+    pub(super) fn parse(word: &str) -> Option<Self> {
+        match word.strip_prefix('r').filter(|w| !w.is_empty()).unwrap_or(word) {
+            "private" => Some(Self::Private),
+            "slave" => Some(Self::Slave),
+            "shared" => Some(Self::Shared),
+            "unbindable" => Some(Self::Unbindable),
+            _ => None,
+        }
+    }
+
+    /// The kernel's flag.
+    #[must_use]
+    pub fn flag(self) -> u64 {
+        match self {
+            Self::Private => attr::PRIVATE,
+            Self::Slave => attr::SLAVE,
+            Self::Shared => attr::SHARED,
+            Self::Unbindable => attr::UNBINDABLE,
+        }
+    }
+}
+
+/// An option that sets or clears an attribute: (word, bits to set, bits to clear).
+const ATTRIBUTES: [(&str, u64, u64); 17] = [
+    ("ro", attr::RDONLY, 0),
+    ("rw", 0, attr::RDONLY),
+    ("nosuid", attr::NOSUID, 0),
+    ("suid", 0, attr::NOSUID),
+    ("nodev", attr::NODEV, 0),
+    ("dev", 0, attr::NODEV),
+    ("noexec", attr::NOEXEC, 0),
+    ("exec", 0, attr::NOEXEC),
+    ("nodiratime", attr::NODIRATIME, 0),
+    ("diratime", 0, attr::NODIRATIME),
+    ("noatime", attr::NOATIME, attr::ATIME),
+    ("atime", attr::RELATIME, attr::ATIME),
+    ("relatime", attr::RELATIME, attr::ATIME),
+    ("norelatime", attr::STRICTATIME, attr::ATIME),
+    ("strictatime", attr::STRICTATIME, attr::ATIME),
+    ("nosymfollow", attr::NOSYMFOLLOW, 0),
+    ("symfollow", 0, attr::NOSYMFOLLOW),
+];
+
+/// Plans one mount.
+pub(super) fn mount(spec: &oci::Mount) -> Result<Mount, PlanError> {
+    let target = spec.destination().clone();
+    let wrong = |reason: String| PlanError::Mount { target: target.clone(), reason };
+    if !target.is_absolute() {
+        return Err(PlanError::NotAbsolute { what: "mount", path: target });
+    }
+    if target.components().all(|part| part == Component::RootDir) {
+        return Err(wrong("the root itself cannot be a mount".into()));
+    }
+    let words = spec.options().as_ref().map(Vec::as_slice).unwrap_or_default();
+    let fstype = spec.typ().as_deref().unwrap_or_default();
+    let binds = |word: &String| word == "bind" || word == "rbind";
+    let bind = fstype == "bind" || words.iter().any(binds);
+    let kind = if bind {
+        let source = spec.source().clone().ok_or_else(|| wrong("a bind mount needs a source".into()))?;
+        if !source.is_absolute() {
+            return Err(PlanError::NotAbsolute { what: "mount source", path: source });
+        }
+        // The specification leaves type `bind` without an option open; runc takes it as recursive.
+        MountKind::Bind(Bind { source, recursive: !words.iter().any(|w| w == "bind") })
+    } else if fstype == "cgroup" || fstype == "cgroup2" {
+        MountKind::Cgroup
+    } else if fstype.is_empty() {
+        return Err(wrong("neither a type nor `bind` is given".into()));
+    } else {
+        let source =
+            spec.source().as_ref().map_or_else(|| fstype.into(), |s| s.to_string_lossy().into_owned());
+        MountKind::Filesystem { fstype: fstype.into(), source, options: Vec::new() }
+    };
+    let mut planned = Mount {
+        target: target.clone(),
+        kind,
+        set: 0,
+        clear: 0,
+        set_recursive: 0,
+        clear_recursive: 0,
+        propagation: None,
+    };
+    for word in words {
+        apply(&mut planned, word).map_err(wrong)?;
+    }
+    Ok(planned)
+}
+
+fn apply(mount: &mut Mount, word: &str) -> Result<(), String> {
+    let find = |word: &str| ATTRIBUTES.iter().find(|(name, ..)| *name == word);
+    match word {
+        "" | "defaults" | "bind" | "rbind" => return Ok(()),
+        "remount" | "idmap" | "ridmap" | "tmpcopyup" => {
+            return Err(format!("option `{word}` is not supported"));
+        }
+        _ => {}
+    }
+    if let Some(&(_, set, clear)) = find(word) {
+        mount.set = mount.set & !clear | set;
+        mount.clear = mount.clear & !set | clear;
+        return Ok(());
+    }
+    if let Some(propagation) = Propagation::parse(word) {
+        mount.propagation = Some(propagation);
+        return Ok(());
+    }
+    if let Some(&(_, set, clear)) = word.strip_prefix('r').and_then(find) {
+        mount.set_recursive = mount.set_recursive & !clear | set;
+        mount.clear_recursive = mount.clear_recursive & !set | clear;
+        return Ok(());
+    }
+    match &mut mount.kind {
+        MountKind::Filesystem { options, .. } => {
+            let (key, value) = match word.split_once('=') {
+                Some((key, value)) => (key, Some(value.to_owned())),
+                None => (word, None),
+            };
+            options.push((key.to_owned(), value));
+            Ok(())
+        }
+        MountKind::Bind(_) => Err(format!("option `{word}` does not apply to a bind mount")),
+        MountKind::Cgroup => Err(format!("option `{word}` does not apply to the cgroup mount")),
+    }
+}

@@ -1,0 +1,120 @@
+//! Which namespaces a container gets, and how its ids map to the host's.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::PlanError;
+use cata_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType};
+
+/// A kind of namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum NamespaceKind {
+    User,
+    Mount,
+    Pid,
+    Network,
+    Ipc,
+    Uts,
+    Cgroup,
+    Time,
+}
+
+/// Where a namespace comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NamespaceSource {
+    /// Made for the container.
+    New,
+    /// Somebody else's, named by a path as `/proc/<pid>/ns/net`.
+    Path(PathBuf),
+}
+
+/// One namespace that is not the host's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// Its kind.
+    pub kind: NamespaceKind,
+    /// Where it comes from.
+    pub source: NamespaceSource,
+}
+
+/// A range of ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMapping {
+    /// First id inside.
+    pub container: u32,
+    /// First id outside.
+    pub host: u32,
+    /// How many.
+    pub size: u32,
+}
+
+impl NamespaceKind {
+    /// The file name below `/proc/<pid>/ns/`.
+    #[must_use]
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Mount => "mnt",
+            Self::Pid => "pid",
+            Self::Network => "net",
+            Self::Ipc => "ipc",
+            Self::Uts => "uts",
+            Self::Cgroup => "cgroup",
+            Self::Time => "time",
+        }
+    }
+
+    /// Every kind, in the order in which a process joins them: the user namespace first, since it gives
+    /// the right to join the others.
+    pub const ALL: [Self; 8] =
+        [Self::User, Self::Cgroup, Self::Ipc, Self::Uts, Self::Network, Self::Pid, Self::Time, Self::Mount];
+}
+
+impl From<LinuxNamespaceType> for NamespaceKind {
+    fn from(kind: LinuxNamespaceType) -> Self {
+        match kind {
+            LinuxNamespaceType::Mount => Self::Mount,
+            LinuxNamespaceType::Cgroup => Self::Cgroup,
+            LinuxNamespaceType::Uts => Self::Uts,
+            LinuxNamespaceType::Ipc => Self::Ipc,
+            LinuxNamespaceType::User => Self::User,
+            LinuxNamespaceType::Pid => Self::Pid,
+            LinuxNamespaceType::Network => Self::Network,
+            LinuxNamespaceType::Time => Self::Time,
+        }
+    }
+}
+
+pub(super) fn namespaces(spec: &[LinuxNamespace]) -> Result<Vec<Namespace>, PlanError> {
+    let mut planned: Vec<Namespace> = Vec::with_capacity(spec.len());
+    for wanted in spec {
+        let kind = NamespaceKind::from(wanted.typ());
+        if planned.iter().any(|n| n.kind == kind) {
+            return Err(PlanError::NamespaceTwice(kind.file_name()));
+        }
+        let source = match wanted.path() {
+            None => NamespaceSource::New,
+            Some(path) if path.is_absolute() => NamespaceSource::Path(path.clone()),
+            Some(path) => return Err(PlanError::NotAbsolute { what: "namespace", path: path.clone() }),
+        };
+        if kind == NamespaceKind::Time {
+            return Err(PlanError::Unsupported("time namespaces"));
+        }
+        planned.push(Namespace { kind, source });
+    }
+    if !planned.iter().any(|n| n.kind == NamespaceKind::Mount) {
+        // Without one the container's mounts would be made in the host's mount table.
+        return Err(PlanError::HostMountNamespace);
+    }
+    Ok(planned)
+}
+
+pub(super) fn mappings(spec: Option<&Vec<LinuxIdMapping>>) -> Vec<IdMapping> {
+    let map =
+        |m: &LinuxIdMapping| IdMapping { container: m.container_id(), host: m.host_id(), size: m.size() };
+    spec.map(|list| list.iter().map(map).collect()).unwrap_or_default()
+}

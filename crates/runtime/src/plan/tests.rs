@@ -1,0 +1,168 @@
+//! The planner, without privileges.
+
+use cata_spec::runtime::Spec;
+use cata_sys::mount::attribute as attr;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn host() -> Host {
+    Host { cgroups: None }
+}
+
+fn document() -> Value {
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {"user": {"uid": 5, "gid": 6, "additionalGids": [7]}, "args": ["sh"], "env": ["A=b"], "cwd": "/"},
+        "root": {"path": "/rootfs"},
+        "linux": {"namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/ns/net"}]},
+    })
+}
+
+fn planned(document: Value) -> Result<Plan, PlanError> {
+    let spec: Spec = serde_json::from_value(document).unwrap();
+    plan(&spec, &host(), &Options::default())
+}
+
+fn refusal(change: impl FnOnce(&mut Value)) -> String {
+    let mut document = document();
+    change(&mut document);
+    planned(document).unwrap_err().to_string()
+}
+
+fn mount(value: Value) -> Result<Mount, PlanError> {
+    mount::mount(&serde_json::from_value(value).unwrap())
+}
+
+#[test]
+fn plan_survives_text() {
+    let plan = planned(document()).unwrap();
+    let text = serde_json::to_string(&plan).unwrap();
+    assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+    assert_eq!(plan.root, Root::Path("/rootfs".into()));
+    assert_eq!(plan.process.user, UserSpec::Ids { uid: 5, gid: 6, groups: vec![7] });
+    assert!(plan.makes(NamespaceKind::Uts));
+    assert_eq!(plan.namespace(NamespaceKind::Network), Some(&NamespaceSource::Path("/ns/net".into())));
+    assert_eq!(plan.namespace(NamespaceKind::Pid), None);
+}
+
+#[test]
+fn plan_refuses_by_name_what_it_does_not_do() {
+    let cases: [(&str, Value, &str); 12] = [
+        ("/linux/namespaces", json!([{"type": "pid"}]), "a container needs a mount namespace of its own"),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount"}, {"type": "mount"}]),
+            "namespace `mnt` is asked for twice",
+        ),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount"}, {"type": "time"}]),
+            "time namespaces is not supported",
+        ),
+        (
+            "/linux/sysctl",
+            json!({"vm.swappiness": "1"}),
+            "sysctl `vm.swappiness`: is not separate for each container",
+        ),
+        (
+            "/linux/sysctl",
+            json!({"kernel.sem": "1"}),
+            "sysctl `kernel.sem`: needs an IPC namespace of its own",
+        ),
+        ("/linux/sysctl", json!({"net/../../x": "1"}), "sysctl `net/../../x`: is not a name of a parameter"),
+        ("/process/args", json!([]), "the specification has no `process.args`"),
+        ("/process/args", json!(["a\0b"]), "an argument contains a NUL character"),
+        ("/process/cwd", json!("relative"), "working directory path `relative` is not absolute"),
+        ("/process/apparmorProfile", json!("docker-default"), "an AppArmor profile is not supported"),
+        ("/hooks", json!({"prestart": [{"path": "/hook"}]}), "running hooks is not supported"),
+        ("/linux/cgroupsPath", json!("/x"), "the specification has no `cgroup file system on this host`"),
+    ];
+    for (pointer, value, expected) in cases {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        let message = refusal(|document| {
+            document.pointer_mut(parent).unwrap()[key] = value;
+        });
+        assert_eq!(message, expected);
+    }
+}
+
+#[test]
+fn plan_refuses_a_host_name_in_the_hosts_namespace() {
+    let message = refusal(|document| {
+        document["linux"]["namespaces"] = json!([{"type": "mount"}]);
+        document["hostname"] = json!("pg");
+    });
+    assert_eq!(message, "a host name cannot be set without a UTS namespace of its own");
+}
+
+#[test]
+fn plan_wants_mappings_exactly_with_a_user_namespace() {
+    let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    assert!(refusal(|d| d["linux"]["uidMappings"] = mapping).contains("without a new user namespace"));
+    let message = refusal(|d| d["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "user"}]));
+    assert_eq!(message, "user namespace: it needs uid and gid mappings");
+}
+
+#[test]
+fn sysctl_names_become_paths() {
+    let mut document = document();
+    document["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1", "net/ipv4/conf/eth0.1/rp_filter": "0"});
+    let expected = [("net/ipv4/conf/eth0.1/rp_filter", "0"), ("net/ipv4/ip_forward", "1")];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(planned(document).unwrap().sysctls, expected);
+}
+
+#[test]
+fn devices_asked_for_replace_the_default_of_that_name() {
+    let mut document = document();
+    document["linux"]["devices"] =
+        json!([{"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600}]);
+    let devices = planned(document).unwrap().devices;
+    assert_eq!(devices.len(), 6);
+    let nulls: Vec<_> = devices.iter().filter(|d| d.path.as_os_str() == "/dev/null").collect();
+    assert_eq!(nulls.len(), 1);
+    assert_eq!(nulls[0].mode, 0o600);
+}
+
+#[test]
+fn mount_options_are_taken_apart() {
+    let bind =
+        mount(json!({"destination": "/a", "source": "/b", "options": ["rbind", "ro", "rslave", "rnosuid"]}));
+    let bind = bind.unwrap();
+    assert_eq!(bind.kind, MountKind::Bind(Bind { source: "/b".into(), recursive: true }));
+    assert_eq!((bind.set, bind.set_recursive), (attr::RDONLY, attr::NOSUID));
+    assert_eq!(bind.propagation, Some(Propagation::Slave));
+
+    let tmpfs = mount(json!({"destination": "/t", "type": "tmpfs", "source": "tmpfs",
+        "options": ["nosuid", "noexec", "exec", "size=1m", "ro", "rw", "strictatime"]}));
+    let tmpfs = tmpfs.unwrap();
+    assert_eq!(tmpfs.set, attr::NOSUID | attr::STRICTATIME);
+    let MountKind::Filesystem { options, .. } = tmpfs.kind else { panic!("a file system") };
+    assert_eq!(options, [("size".to_owned(), Some("1m".to_owned()))]);
+}
+
+#[test]
+fn mount_refuses_what_it_would_ignore() {
+    let cases = [
+        (json!({"destination": "a", "type": "tmpfs"}), "mount path `a` is not absolute"),
+        (json!({"destination": "//", "type": "tmpfs"}), "mount `//`: the root itself cannot be a mount"),
+        (json!({"destination": "/a"}), "mount `/a`: neither a type nor `bind` is given"),
+        (json!({"destination": "/a", "type": "bind"}), "mount `/a`: a bind mount needs a source"),
+        (
+            json!({"destination": "/a", "type": "bind", "source": "b"}),
+            "mount source path `b` is not absolute",
+        ),
+        (
+            json!({"destination": "/a", "type": "bind", "source": "/b", "options": ["size=1"]}),
+            "mount `/a`: option `size=1` does not apply to a bind mount",
+        ),
+        (
+            json!({"destination": "/a", "type": "tmpfs", "options": ["tmpcopyup"]}),
+            "mount `/a`: option `tmpcopyup` is not supported",
+        ),
+    ];
+    for (value, expected) in cases {
+        assert_eq!(mount(value).unwrap_err().to_string(), expected);
+    }
+}
