@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cata_runtime::cgroup::CgroupPlan;
 use cata_runtime::plan::Plan;
 use cata_spec::ContainerId;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ pub struct Launch {
     pub isolation: Isolation,
     /// What the runtime does to make the process. Read again from the memfd at each restart.
     pub plan: Plan,
+    /// The cgroup it is born into, made by the supervisor while the engine makes the network.
+    /// `None`: the plan's own, if it has one.
+    pub cgroup: Option<CgroupPlan>,
     /// Live state: `<state>/<id>/`, exists, empty, on tmpfs. Holds `socket`, `status.json`, `lock`.
     pub state_dir: PathBuf,
     /// `<root>/containers/<id>/`: holds `log/` and receives `exit.json`.
