@@ -1,1 +1,34 @@
-//! blobs, layers, registry, archives.
+//! Blobs, layers, registry, archives.
+//!
+//! The store is an OCI image layout (`<root>/content`) and one directory for each unpacked layer
+//! (`<root>/layers/<diff-id>/diff`). [`store`] owns both; [`registry`] speaks to registries; [`layer`] turns
+//! tar streams into directories; [`pull`](mod@pull), [`push`](mod@push), [`load`](mod@load),
+//! [`save`](mod@save) and [`import`](mod@import) are the verbs.
+//!
+//! All of it is blocking code with threads.
+
+mod archive;
+pub mod error;
+pub mod import;
+pub mod layer;
+pub mod load;
+pub mod progress;
+pub mod pull;
+pub mod push;
+mod recompress;
+pub mod registry;
+pub mod request;
+pub mod save;
+pub mod store;
+
+pub use error::{ArchiveError, Error, Kind, LayerError, RegistryError, StoreError};
+pub use import::import;
+pub use load::load;
+pub use progress::{Event, Progress, Silent};
+pub use pull::pull;
+pub use push::push;
+pub use request::{
+    HistoryLine, Image, ImportRequest, Loaded, PullRequest, Pulled, PushRequest, Pushed, RemoveOptions, Removed,
+};
+pub use save::save;
+pub use store::Store;

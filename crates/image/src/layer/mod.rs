@@ -1,0 +1,18 @@
+//! Layers: tar streams, plain, gzip or zstd, turned into directories in overlay's form.
+//!
+//! Everything here eats bytes that a stranger wrote. [`header`] and [`pax`] read them, [`reader`] puts
+//! entries together, [`apply`](mod@apply) makes them beneath one directory and nowhere else, [`unpack`] runs
+//! decompression, verification and making side by side.
+
+pub(crate) mod apply;
+pub(crate) mod compression;
+pub(crate) mod header;
+pub(crate) mod pax;
+pub(crate) mod place;
+pub(crate) mod reader;
+pub(crate) mod sparse;
+pub(crate) mod unpack;
+pub(crate) mod whiteout;
+
+pub use apply::apply_to_null;
+pub(crate) use unpack::unpack_blob;

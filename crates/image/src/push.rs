@@ -1,0 +1,124 @@
+//! `push`: blobs that the registry lacks, several at once, then the manifest.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cata_spec::Digest;
+
+use crate::error::{Error, RegistryError, StoreError};
+use crate::progress::{Event, Progress};
+use crate::registry::client::Client;
+use crate::registry::config::Config;
+use crate::registry::upload::{self, Sent};
+use crate::request::{Image, PushRequest, Pushed};
+use crate::store::{NewImage, Store};
+
+/// Blobs on their way at once.
+const PARALLEL: usize = 4;
+
+/// Brings an image of the store to the registry that its name says.
+///
+/// # Errors
+/// No such image; refused, unreachable.
+pub fn push(
+    store: &Store,
+    config: &Config,
+    request: &PushRequest,
+    progress: &dyn Progress,
+) -> Result<Pushed, Error> {
+    let reference = &request.reference;
+    let _lease = store.lease()?;
+    let image = store.resolve(&reference.to_string()).map_err(|error| match error {
+        Error::Store(StoreError::NoSuchImage(_)) => StoreError::NoSuchImage(reference.familiar()).into(),
+        other => other,
+    })?;
+    let image = crate::recompress::for_push(store, image)?;
+    // Mirrors are for reading; the last endpoint is the registry itself.
+    let endpoint = config
+        .endpoints(reference.registry())
+        .pop()
+        .ok_or_else(|| RegistryError::ManifestNotFound(reference.familiar()))?;
+    let client = Client::new(config, endpoint, reference.repository(), "pull,push");
+    let mut blobs: Vec<Digest> = image.manifest.layers.iter().map(|layer| layer.digest).collect();
+    for layer in &image.manifest.layers {
+        progress.event(Event::Layer { digest: layer.digest, total: layer.size });
+    }
+    blobs.push(image.id);
+    let mut seen = BTreeSet::new();
+    blobs.retain(|digest| seen.insert(*digest));
+    let others = mountable(store, &image, reference.registry(), reference.repository())?;
+    send_all(&client, store, config, &blobs, &others, progress)?;
+    let bytes = store.read_blob(&image.manifest_digest)?;
+    let media_type = image.manifest.media_type.clone().unwrap_or_else(|| {
+        cata_spec::image::media_type::OCI_MANIFEST.to_owned()
+    });
+    upload::manifest(&client, &reference.manifest_selector(), &media_type, &bytes)?;
+    let new = NewImage {
+        media_type,
+        manifest_digest: image.manifest_digest,
+        manifest_size: bytes.len() as u64,
+        id: image.id,
+        size: image.size,
+        platform: image.platform(),
+        repo_digest: Some(reference.with_digest(image.manifest_digest)),
+    };
+    store.add_image(&new, &[])?;
+    Ok(Pushed { digest: image.manifest_digest, size: bytes.len() as u64 })
+}
+
+/// Repositories of the same registry that are known to have layers of this image.
+fn mountable(store: &Store, image: &Image, registry: &str, repository: &str) -> Result<Vec<String>, Error> {
+    let layers: BTreeSet<Digest> = image.manifest.layers.iter().map(|layer| layer.digest).collect();
+    let mut others = BTreeSet::new();
+    for known in store.list()? {
+        if known.manifest.layers.iter().any(|layer| layers.contains(&layer.digest)) {
+            // Only what was pulled from or pushed to a registry is there for certain.
+            others.extend(
+                known
+                    .repo_digests
+                    .iter()
+                    .filter(|name| name.registry() == registry && name.repository() != repository)
+                    .map(|name| name.repository().to_owned()),
+            );
+        }
+    }
+    Ok(others.into_iter().take(3).collect())
+}
+
+fn send_all(
+    client: &Client,
+    store: &Store,
+    config: &Config,
+    blobs: &[Digest],
+    others: &[String],
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let next = AtomicUsize::new(0);
+    let failure: Mutex<Option<Error>> = Mutex::new(None);
+    let failed = || failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    std::thread::scope(|scope| {
+        for _ in 0..blobs.len().min(PARALLEL) {
+            scope.spawn(|| {
+                while let Some(digest) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if failed().is_some() {
+                        return;
+                    }
+                    let digest = *digest;
+                    match upload::blob(client, store, &digest, others, config.retry_pause, progress) {
+                        Ok(Sent::Existed) => progress.event(Event::Exists { digest }),
+                        Ok(Sent::Mounted(from)) => progress.event(Event::Mounted { digest, from }),
+                        Ok(Sent::Uploaded) => progress.event(Event::Done { digest }),
+                        Err(error) => {
+                            failed().get_or_insert(error);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}

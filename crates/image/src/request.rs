@@ -1,0 +1,130 @@
+//! What is asked of the image room, and what it answers.
+
+use cata_spec::image::{History, ImageConfig, Manifest};
+use cata_spec::{Digest, Platform, Reference};
+
+/// An image of the store: everything `run`, `inspect` and `images` need.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    /// The image id: the digest of its configuration.
+    pub id: Digest,
+    /// The digest of its manifest.
+    pub manifest_digest: Digest,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The configuration.
+    pub config: ImageConfig,
+    /// Its tags; empty for a dangling image.
+    pub names: Vec<Reference>,
+    /// `name@digest` as registries know it.
+    pub repo_digests: Vec<Reference>,
+    /// Bytes of its unpacked layers, as Docker's SIZE.
+    pub size: u64,
+}
+
+impl Image {
+    /// The digests of its uncompressed layers, lowest first.
+    #[must_use]
+    pub fn diff_ids(&self) -> &[Digest] {
+        &self.config.rootfs.diff_ids
+    }
+
+    /// When it was made, RFC 3339.
+    #[must_use]
+    pub fn created(&self) -> Option<&str> {
+        self.config.created.as_deref()
+    }
+
+    /// What it was built for.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        self.config.platform()
+    }
+}
+
+/// `pull`.
+#[derive(Debug, Clone)]
+pub struct PullRequest {
+    /// What.
+    pub reference: Reference,
+    /// `--platform`; the host's when absent.
+    pub platform: Option<Platform>,
+}
+
+/// What `pull` did.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    /// The image.
+    pub image: Image,
+    /// What `Digest:` shows: the digest the registry knows the reference by (an index's, if it is one).
+    pub digest: Digest,
+    /// False: "Image is up to date".
+    pub changed: bool,
+}
+
+/// `push`.
+#[derive(Debug, Clone)]
+pub struct PushRequest {
+    /// What: a name in the store, and where it goes.
+    pub reference: Reference,
+}
+
+/// What `push` did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// The manifest's digest on the registry.
+    pub digest: Digest,
+    /// The manifest's size, as Docker prints it.
+    pub size: u64,
+}
+
+/// One image that `load` brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The image id.
+    pub id: Digest,
+    /// Its names in the archive; empty: `Loaded image ID: …`.
+    pub names: Vec<Reference>,
+}
+
+/// `import`.
+#[derive(Debug, Clone, Default)]
+pub struct ImportRequest {
+    /// The new image's name; dangling when absent.
+    pub reference: Option<Reference>,
+    /// `--change`, in order, in Dockerfile syntax.
+    pub changes: Vec<String>,
+    /// `--message`.
+    pub message: Option<String>,
+    /// `--platform`; the host's when absent.
+    pub platform: Option<Platform>,
+}
+
+/// `rmi`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RemoveOptions {
+    /// `--force`: every name of an id; an image that stopped containers use only loses its names.
+    pub force: bool,
+}
+
+/// One line of `rmi`'s output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// `Untagged: …`
+    Untagged(Reference),
+    /// `Deleted: …` an image or one of its layers.
+    Deleted(Digest),
+}
+
+/// One line of `history`, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryLine {
+    /// The image id on the newest line; else `<missing>`.
+    pub id: Option<Digest>,
+    /// What the image says.
+    pub step: History,
+    /// Bytes of the layer it made; 0 if it made none.
+    pub size: u64,
+    /// Tags, on the newest line.
+    pub names: Vec<Reference>,
+}

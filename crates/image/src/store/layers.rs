@@ -1,0 +1,188 @@
+//! Unpacked layers: `<root>/layers/<diff-id>/diff`, each on its own, shared by images.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use cata_spec::Digest;
+use rustix::fs::RenameFlags;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use super::blobs::temporary_name;
+use crate::error::{Error, StoreError};
+use crate::layer;
+use crate::request::Image;
+
+/// `layer.json` beside `diff/`: what was unpacked, and what vouches for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LayerRecord {
+    /// Bytes of its files.
+    pub(crate) size: u64,
+    /// The boot it was made in.
+    pub(crate) boot: String,
+    /// Whether a sync came after it was complete.
+    pub(crate) synced: bool,
+}
+
+impl LayerRecord {
+    /// A layer complete in memory, not yet for certain on disk.
+    pub(crate) fn fresh(size: u64) -> Self {
+        Self { size, boot: boot_id().to_owned(), synced: false }
+    }
+
+    /// See the table in [`super`].
+    fn is_trusted(&self) -> bool {
+        self.synced || (!self.boot.is_empty() && self.boot == boot_id())
+    }
+}
+
+/// Names this boot of the kernel; empty if unknown, which vouches for nothing.
+fn boot_id() -> &'static str {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    BOOT.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        text.trim().to_owned()
+    })
+}
+
+impl Store {
+    /// The directories of an image's layers, top first, as overlay's `lowerdir` takes them. A layer that is
+    /// missing, or that a power loss may have damaged, is unpacked again from its blob.
+    ///
+    /// # Errors
+    /// A blob is missing or damaged; no space.
+    pub fn layer_paths(&self, image: &Image) -> Result<Vec<PathBuf>, Error> {
+        let diff_ids = image.diff_ids();
+        let mut paths = Vec::with_capacity(diff_ids.len());
+        for (at, diff_id) in diff_ids.iter().enumerate().rev() {
+            if self.trusted_layer(diff_id).is_none() {
+                let descriptor = image.manifest.layers.get(at).ok_or_else(|| {
+                    let path = self.blob_path(&image.manifest_digest);
+                    StoreError::damaged(&path, "fewer layers than the configuration has")
+                })?;
+                let _lease = self.lease()?;
+                let (blob, _) = self.open_blob(&descriptor.digest)?;
+                layer::unpack_blob(self, blob, &descriptor.digest, diff_id)?;
+            }
+            paths.push(self.layer_path(diff_id));
+        }
+        Ok(paths)
+    }
+
+    /// Where the layer's files are or would be.
+    pub(crate) fn layer_path(&self, diff_id: &Digest) -> PathBuf {
+        self.layers_dir().join(diff_id.hex()).join("diff")
+    }
+
+    /// The layer's record, if the layer is there and can be believed.
+    pub(crate) fn trusted_layer(&self, diff_id: &Digest) -> Option<LayerRecord> {
+        self.layer_record(diff_id).filter(LayerRecord::is_trusted)
+    }
+
+    /// Bytes of the layer's files.
+    pub(crate) fn layer_size(&self, diff_id: &Digest) -> Option<u64> {
+        Some(self.layer_record(diff_id)?.size)
+    }
+
+    fn layer_record(&self, diff_id: &Digest) -> Option<LayerRecord> {
+        let path = self.layers_dir().join(diff_id.hex()).join("layer.json");
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+
+    /// Makes an empty layer under a temporary name.
+    pub(crate) fn begin_layer(&self) -> Result<Unfinished, StoreError> {
+        let path = self.ingest().join(temporary_name("layer"));
+        let diff = path.join("diff");
+        std::fs::create_dir(&path)
+            .and_then(|()| std::fs::create_dir(&diff))
+            .map_err(|e| StoreError::io("making", &diff, e))?;
+        Ok(Unfinished { path, kept: false })
+    }
+
+    /// Makes a complete layer visible. If another process was faster, its work is kept.
+    pub(crate) fn publish_layer(
+        &self,
+        mut made: Unfinished,
+        diff_id: &Digest,
+        record: &LayerRecord,
+    ) -> Result<(), StoreError> {
+        let file = made.path.join("layer.json");
+        let text = serde_json::to_vec(record).map_err(|e| StoreError::damaged(&file, e))?;
+        std::fs::write(&file, text).map_err(|e| StoreError::io("writing", &file, e))?;
+        let to = self.layers_dir().join(diff_id.hex());
+        loop {
+            match rename_new(&made.path, &to) {
+                Ok(()) => {
+                    made.kept = true;
+                    return Ok(());
+                }
+                Err(Errno::EXIST | Errno::NOTEMPTY) => {
+                    if self.trusted_layer(diff_id).is_some() {
+                        return Ok(());
+                    }
+                    let aside = Unfinished { path: self.ingest().join(temporary_name("stale")), kept: false };
+                    match rename_new(&to, &aside.path) {
+                        Ok(()) | Err(Errno::NOENT) => {}
+                        Err(errno) => return Err(StoreError::io("moving", &to, errno.into())),
+                    }
+                }
+                Err(errno) => return Err(StoreError::io("naming", &to, errno.into())),
+            }
+        }
+    }
+
+    /// One `syncfs` for all of them, after which they are believed in any boot.
+    pub(crate) fn seal_layers(&self, diff_ids: &[Digest]) -> Result<(), StoreError> {
+        let fresh: Vec<(&Digest, LayerRecord)> = diff_ids
+            .iter()
+            .filter_map(|id| Some((id, self.layer_record(id)?)))
+            .filter(|(_, record)| record.is_trusted() && !record.synced)
+            .collect();
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let dir = self.layers_dir();
+        let io = |e: std::io::Error| StoreError::io("syncing", &dir, e);
+        let handle = File::open(&dir).map_err(io)?;
+        rustix::fs::syncfs(handle.as_fd()).map_err(|errno| io(errno.into()))?;
+        for (diff_id, record) in fresh {
+            let place = dir.join(diff_id.hex());
+            let (new, path) = (place.join(temporary_name("record")), place.join("layer.json"));
+            let text = serde_json::to_vec(&LayerRecord { synced: true, ..record })
+                .map_err(|e| StoreError::damaged(&path, e))?;
+            // No fsync: until this rename is on disk the older record stands, which claims less.
+            std::fs::write(&new, text)
+                .and_then(|()| std::fs::rename(&new, &path))
+                .map_err(|e| StoreError::io("writing", &path, e))?;
+        }
+        Ok(())
+    }
+}
+
+fn rename_new(from: &Path, to: &Path) -> Result<(), Errno> {
+    rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, RenameFlags::NOREPLACE)
+}
+
+/// A layer in the making; its tree is removed unless it was published.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Unfinished {
+    pub(crate) fn diff(&self) -> PathBuf {
+        self.path.join("diff")
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
