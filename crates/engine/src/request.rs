@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use cata_network::request::{EndpointRequest, PortRequest};
-use cata_sandbox::launch::{Isolation, LogPlan, OnUnhealthy, RestartPolicy};
+pub use cata_network::request::{CreateNetwork, EndpointRequest, PortRequest, Transport};
+pub use cata_sandbox::launch::{Isolation, LogPlan, OnUnhealthy, RestartPolicy};
 use cata_spec::Name;
 use serde::{Deserialize, Serialize};
 
@@ -319,4 +319,74 @@ pub struct HealthRequest {
     pub retries: Option<u32>,
     /// `--on-unhealthy` (also spelled `--health-on-failure`).
     pub on_unhealthy: OnUnhealthy,
+}
+
+impl CreateRequest {
+    /// A request for `image` with every default.
+    #[must_use]
+    pub fn new(image: impl Into<String>) -> Self {
+        Self {
+            image: image.into(),
+            command: Vec::new(),
+            entrypoint: None,
+            name: None,
+            platform: None,
+            pull: PullPolicy::Missing,
+            env: Vec::new(),
+            labels: BTreeMap::new(),
+            workdir: None,
+            user: None,
+            groups: Vec::new(),
+            hostname: None,
+            domainname: None,
+            tty: false,
+            open_stdin: false,
+            stdin_once: false,
+            attach: Attach::default(),
+            init: false,
+            auto_remove: false,
+            read_only: false,
+            privileged: false,
+            isolation: Isolation::Process,
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
+            security: Security::default(),
+            mounts: Vec::new(),
+            devices: Vec::new(),
+            network: NetworkMode::Networks(Vec::new()),
+            ports: Vec::new(),
+            expose: Vec::new(),
+            publish_all: false,
+            dns: Vec::new(),
+            dns_search: Vec::new(),
+            dns_options: Vec::new(),
+            extra_hosts: Vec::new(),
+            pid: NamespaceMode::Private,
+            ipc: NamespaceMode::Private,
+            uts: NamespaceMode::Private,
+            cgroupns: NamespaceMode::Private,
+            resources: Resources::default(),
+            ulimits: Vec::new(),
+            sysctls: BTreeMap::new(),
+            shm_size: None,
+            oom_score_adj: None,
+            cgroup_parent: None,
+            restart: RestartPolicy::No,
+            stop_signal: None,
+            stop_timeout: None,
+            health: HealthRequest::default(),
+            log: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::CreateRequest;
+
+    /// A request with every default, for the planners' tests.
+    pub(crate) fn request() -> CreateRequest {
+        CreateRequest::new("image")
+    }
 }

@@ -1,0 +1,277 @@
+//! `create`: from a request to a record. Nothing runs yet.
+//!
+//! Order, and why: record (durable), volumes, name, then the rename into `containers/`, which is the moment
+//! the container exists for others. What a killed maker leaves is swept by [`super::recover`].
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
+use std::path::Path;
+
+use cata_image::{Image, Progress};
+use cata_spec::Name;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::container::names;
+use crate::container::remove::anonymous_volumes;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::ledger::{self, Durability};
+use crate::paths::ContainerDir;
+use crate::plan::{capabilities, config, mounts, namespaces, resources};
+use crate::record::{ImageFacts, MountKind, MountPoint, Record, VERSION};
+use crate::request::{CreateRequest, DeviceRequest, NetworkMode};
+use crate::timing::Timing;
+use crate::volume::{self, Volume, fill};
+
+/// A container that was created.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Created {
+    /// Its record.
+    pub record: Record,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// Creates a container; pulls its image when the policy says so.
+    ///
+    /// # Errors
+    /// Anything that is wrong with the request; [`Error::NameInUse`]; what the image room says.
+    pub fn create(
+        &self,
+        request: CreateRequest,
+        progress: &dyn Progress,
+        timing: &mut Timing,
+    ) -> Result<Created> {
+        self.sweep()?;
+        let warnings = self.check(&request)?;
+        let image = self.image_for(&request, progress)?;
+        timing.mark("image");
+        let record = self.plan_record(request, &image)?;
+        timing.mark("plan");
+        let record = self.commit(record)?;
+        timing.mark("record");
+        Ok(Created { record, warnings })
+    }
+
+    /// What can be refused before anything is touched.
+    fn check(&self, request: &CreateRequest) -> Result<Vec<String>> {
+        if let Some(name) = &request.name
+            && let Some(owner) = names::owner(&self.paths, name)?
+            && self.dir(&owner).record().exists()
+        {
+            return Err(Error::NameInUse { name: name.to_string(), owner: owner.to_string() });
+        }
+        if request.isolation == cata_sandbox::launch::Isolation::Vm {
+            return Err(Error::Unsupported {
+                what: "--isolation vm is not there yet".to_owned(),
+                hint: "leave it out to run a container on this kernel".to_owned(),
+            });
+        }
+        if request.auto_remove && request.restart != cata_sandbox::launch::RestartPolicy::No {
+            return Err(Error::Invalid(
+                "conflicting options: cannot specify both --restart and --rm".to_owned(),
+            ));
+        }
+        namespaces::check(request)?;
+        resources::check(&request.resources, &self.host)?;
+        capabilities::effective(request.privileged, &request.cap_add, &request.cap_drop)?;
+        for device in &request.devices {
+            find_device(device)?;
+        }
+        if let NetworkMode::Networks(endpoints) = &request.network {
+            for endpoint in endpoints {
+                self.network(endpoint.network.as_str())?;
+            }
+        }
+        let mut warnings = Vec::new();
+        if matches!(request.network, NetworkMode::Host) && (!request.ports.is_empty() || request.publish_all)
+        {
+            warnings.push("Published ports are discarded when using host network mode".to_owned());
+        }
+        if request.security.apparmor.as_deref().is_some_and(|profile| profile != "unconfined") {
+            return Err(Error::Unsupported {
+                what: "AppArmor profiles are not supported yet".to_owned(),
+                hint: "use --security-opt apparmor=unconfined".to_owned(),
+            });
+        }
+        if request.security.label.iter().any(|label| label != "disable") {
+            return Err(Error::Unsupported {
+                what: "SELinux labels are not supported yet".to_owned(),
+                hint: "use --security-opt label=disable".to_owned(),
+            });
+        }
+        Ok(warnings)
+    }
+
+    fn plan_record(&self, request: CreateRequest, image: &Image) -> Result<Record> {
+        let id = names::random_id();
+        let defaults = crate::image::defaults(image);
+        let config = config::plan(&request, &defaults, &id)?;
+        let new_volume =
+            || Name::parse(names::random_id().as_str()).expect("64 hexadecimal characters are a name");
+        let paths = &self.paths;
+        let mounts =
+            mounts::plan(&request.mounts, &config.volumes, new_volume, |name| volume::data(paths, name))?;
+        for mount in &mounts {
+            if let MountKind::Bind { create: false } = mount.kind
+                && !mount.source.exists()
+            {
+                return Err(Error::NoMountSource(mount.source.clone()));
+            }
+        }
+        let name = match &request.name {
+            Some(name) => name.clone(),
+            None => names::random_name(&id, 0),
+        };
+        let image = ImageFacts {
+            id: image.id.to_string(),
+            reference: request.image.clone(),
+            platform: image.platform().to_string(),
+            layers: self.layers(image)?,
+        };
+        let created = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));
+        Ok(Record { version: VERSION, id, name, created, image, config, mounts, request })
+    }
+
+    /// Makes the container real; on failure nothing of it is left.
+    ///
+    /// It is made in `creating/` under a lock, so that a sweep can tell a maker from what a dead one left.
+    fn commit(&self, mut record: Record) -> Result<Record> {
+        let making = ContainerDir::new(self.paths.creating().join(record.id.as_str()));
+        make_dir(making.path(), 0o710)?;
+        let lock = fs::File::open(making.path()).map_err(Error::file("open", making.path()))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(Error::file("lock", making.path()))?;
+        let made = self.make(&making, &mut record);
+        if made.is_err() {
+            // The first error is the one to tell; what cannot be removed now is swept later.
+            let _ = names::release(&self.paths, &record.name, &record.id);
+            let _ = fs::remove_dir_all(making.path());
+            for name in anonymous_volumes(&record) {
+                let _ = volume::remove(&self.paths, name);
+            }
+        }
+        made.map(|()| record)
+    }
+
+    fn make(&self, making: &ContainerDir, record: &mut Record) -> Result<()> {
+        for sub in [making.upper(), making.work(), making.path().join("log")] {
+            make_dir(&sub, 0o755)?;
+        }
+        let durability = durability(record);
+        let hostname = format!("{}\n", record.config.hostname);
+        fs::write(making.hostname(), hostname).map_err(Error::file("write", making.hostname()))?;
+        ledger::write(&making.record(), record, durability)?;
+        self.prepare_mounts(record)?;
+        match names::take(&self.paths, &record.name, &record.id) {
+            // Made-up names are tried again with a number; asked-for ones are not.
+            Err(Error::NameInUse { .. }) if record.request.name.is_none() => {
+                record.name = names::random_name(&record.id, 1);
+                ledger::write(&making.record(), record, durability)?;
+                names::take(&self.paths, &record.name, &record.id)?;
+            }
+            result => result?,
+        }
+        let home = self.paths.container(&record.id);
+        fs::rename(making.path(), &home).map_err(Error::file("create", &home))?;
+        if durability == Durability::Durable {
+            let parent = self.paths.containers();
+            fs::File::open(&parent).and_then(|dir| dir.sync_all()).map_err(Error::file("sync", parent))?;
+        }
+        Ok(())
+    }
+
+    /// Volumes exist and are filled, sources of `-v` binds exist.
+    fn prepare_mounts(&self, record: &Record) -> Result<()> {
+        for mount in &record.mounts {
+            match &mount.kind {
+                MountKind::Bind { create: true } if !mount.source.exists() => {
+                    fs::create_dir_all(&mount.source).map_err(Error::file("create", &mount.source))?;
+                }
+                MountKind::Volume { name, anonymous, copy } => {
+                    self.prepare_volume(record, mount, name, *anonymous, *copy)?;
+                }
+                MountKind::Bind { .. } | MountKind::Tmpfs => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare_volume(
+        &self,
+        record: &Record,
+        mount: &MountPoint,
+        name: &Name,
+        anonymous: bool,
+        copy: bool,
+    ) -> Result<()> {
+        let volume = Volume {
+            name: name.clone(),
+            created: record.created,
+            labels: std::collections::BTreeMap::new(),
+            options: std::collections::BTreeMap::new(),
+            anonymous,
+        };
+        volume::create(&self.paths, &volume)?;
+        if copy {
+            fill::from_layers(&record.image.layers, &mount.target, &mount.source)?;
+        }
+        if !mount.source.exists() {
+            return Err(Error::Invalid(format!(
+                "cannot access path {} of volume {name}: no such directory",
+                mount.source.display()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// `--rm` containers do not outlive a reboot: their records need not either.
+pub(crate) fn durability(record: &Record) -> Durability {
+    if record.request.auto_remove { Durability::Volatile } else { Durability::Durable }
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    fs::DirBuilder::new().mode(mode).create(path).map_err(Error::file("create", path))
+}
+
+/// A host device as it is now.
+pub(crate) fn find_device(request: &DeviceRequest) -> Result<Vec<crate::plan::devices::Found>> {
+    let missing = |source: std::io::Error| {
+        Error::Invalid(format!(
+            "error gathering device information while adding custom device \"{}\": {source}",
+            request.host.display()
+        ))
+    };
+    let metadata = fs::metadata(&request.host).map_err(missing)?;
+    if metadata.is_dir() {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&request.host).map_err(missing)? {
+            let entry = entry.map_err(missing)?;
+            if entry.file_type().is_ok_and(|kind| kind.is_block_device() || kind.is_char_device()) {
+                let below = DeviceRequest {
+                    host: entry.path(),
+                    container: request.container.join(entry.file_name()),
+                    access: request.access.clone(),
+                };
+                found.extend(find_device(&below)?);
+            }
+        }
+        return Ok(found);
+    }
+    let kind = metadata.file_type();
+    if !kind.is_block_device() && !kind.is_char_device() {
+        return Err(missing(std::io::Error::other("not a device node")));
+    }
+    let number = metadata.rdev();
+    Ok(vec![crate::plan::devices::Found {
+        path: request.container.clone(),
+        block: kind.is_block_device(),
+        major: rustix::fs::major(number),
+        minor: rustix::fs::minor(number),
+        mode: metadata.mode() & 0o777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        access: request.access.clone(),
+    }])
+}

@@ -1,0 +1,148 @@
+//! `stop`, `kill`, `restart`, `pause`, `unpause`, `rename`: requests to the supervisor, and a name's change.
+
+use std::time::Duration;
+
+use cata_sandbox::client::ClientError;
+use cata_sandbox::protocol::FailureKind;
+use cata_spec::Name;
+
+use crate::container::create::durability;
+use crate::container::names;
+use crate::engine::Engine;
+use crate::error::{Error, Foreign, Kind, Result};
+use crate::ledger;
+use crate::plan::signal;
+use crate::record::Record;
+use crate::timing::Timing;
+
+/// How a stop went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was not running.
+    Already,
+    /// It ended with this exit code.
+    Ended(i32),
+    /// It ended only by SIGKILL: nobody in it handles the stop signal (its number is given).
+    Ignored(i32),
+}
+
+impl Engine {
+    /// Stops a container: its stop signal, then SIGKILL after `timeout` seconds (-1: never).
+    ///
+    /// # Errors
+    /// [`Error::NoContainer`]; a supervisor that does not answer.
+    pub fn stop(&self, container: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<Stopped> {
+        let record = self.find(container)?;
+        let signal = signal.map(signal::parse).transpose()?;
+        let Some(mut client) = self.try_client(&record.id)? else { return Ok(Stopped::Already) };
+        let default = record.config.stop_timeout.map(Duration::from_secs);
+        match client.stop(signal, timeout, default) {
+            Ok((_, true)) => Ok(Stopped::Ignored(signal.unwrap_or(record.config.stop_signal))),
+            Ok((code, false)) => Ok(Stopped::Ended(code)),
+            Err(ClientError::Gone | ClientError::NotRunning(_)) => Ok(Stopped::Already),
+            Err(error) => Err(client_error("stop", &error)),
+        }
+    }
+
+    /// Sends a signal (SIGKILL by default).
+    ///
+    /// # Errors
+    /// [`Error::State`] when it does not run.
+    pub fn kill(&self, container: &str, signal: Option<&str>) -> Result<()> {
+        let number = signal.map_or(Ok(9), signal::parse)?;
+        let not_running = |record: &Record| Error::State {
+            what: format!("cannot kill container: {container}: container {} is not running", record.id),
+            hint: None,
+        };
+        let record = self.find(container)?;
+        let mut client = self.try_client(&record.id)?.ok_or_else(|| not_running(&record))?;
+        client.kill(number).map_err(|e| client_error("kill", &e))
+    }
+
+    /// Stops and starts again; starts what does not run.
+    ///
+    /// # Errors
+    /// What `stop` and `start` say.
+    pub fn restart(&self, container: &str, timeout: Option<i64>) -> Result<()> {
+        let record = self.find(container)?;
+        let default = record.config.stop_timeout.map(Duration::from_secs);
+        if let Some(mut client) = self.try_client(&record.id)? {
+            match client.restart(timeout, default) {
+                Ok(_) => return Ok(()),
+                Err(ClientError::Gone | ClientError::NotRunning(_)) => {}
+                Err(error) => return Err(client_error("restart", &error)),
+            }
+        }
+        self.start(&record, None, &mut Timing::default()).map(|_| ())
+    }
+
+    /// Freezes a container.
+    ///
+    /// # Errors
+    /// [`Error::State`] when it does not run or is frozen already.
+    pub fn pause(&self, container: &str) -> Result<()> {
+        self.client(container)?.1.pause().map_err(|e| client_error("pause", &e))
+    }
+
+    /// Thaws a container.
+    ///
+    /// # Errors
+    /// [`Error::State`] when it is not frozen.
+    pub fn unpause(&self, container: &str) -> Result<()> {
+        self.client(container)?.1.unpause().map_err(|e| client_error("unpause", &e))
+    }
+
+    /// Gives a container another name. The old name is free once the new one is taken and recorded.
+    ///
+    /// # Errors
+    /// [`Error::NameInUse`].
+    pub fn rename(&self, container: &str, to: &str) -> Result<()> {
+        let name =
+            Name::parse(to.strip_prefix('/').unwrap_or(to)).map_err(|e| Error::Invalid(e.to_string()))?;
+        let found = self.find(container)?;
+        let lock = self.lock(&found.id)?;
+        let record = self.record(&found.id)?.ok_or_else(|| Error::NoContainer(container.to_owned()))?;
+        if record.name == name {
+            return Err(Error::Invalid(
+                "Renaming a container with the same name as its current name".to_owned(),
+            ));
+        }
+        names::take(&self.paths, &name, &record.id)?;
+        let renamed = Record { name: name.clone(), ..record.clone() };
+        if let Err(error) = ledger::write(&self.dir(&record.id).record(), &renamed, durability(&renamed)) {
+            let _ = names::release(&self.paths, &name, &record.id);
+            return Err(error);
+        }
+        names::release(&self.paths, &record.name, &record.id)?;
+        drop(lock);
+        Ok(())
+    }
+}
+
+/// A supervisor's answer as the engine's error.
+pub(crate) fn client_error(what: &str, error: &ClientError) -> Error {
+    let (kind, hint) = match error {
+        ClientError::Failed(failure) => {
+            let kind = match failure.kind {
+                FailureKind::State => {
+                    return Error::State { what: failure.message.clone(), hint: failure.hint.clone() };
+                }
+                FailureKind::NotFound => Kind::NotFound,
+                FailureKind::Invalid => Kind::InvalidArgument,
+                FailureKind::Start => match u8::try_from(failure.exit_code) {
+                    Ok(code @ (126 | 127)) => Kind::Command(code),
+                    _ => Kind::Internal,
+                },
+                FailureKind::Exhausted => Kind::Exhausted,
+                FailureKind::Undying | FailureKind::System => Kind::Internal,
+            };
+            (kind, failure.hint.clone())
+        }
+        ClientError::Timeout(_) => return Error::Timeout(format!("{what}: the container's supervisor")),
+        ClientError::NotRunning(_) | ClientError::Gone => {
+            return Error::State { what: "the container is not running".to_owned(), hint: None };
+        }
+        ClientError::Io(_) | ClientError::Protocol => (Kind::Internal, None),
+    };
+    Error::Sandbox(Foreign::new(kind, hint, error))
+}

@@ -1,0 +1,150 @@
+//! What a container is doing now, from files alone: nobody is asked, nobody can keep a reader waiting.
+
+use std::io;
+
+use cata_network::request::{Endpoint, PublishedPort};
+use cata_sandbox::status::{self, Status, StatusKind};
+use cata_spec::ContainerId;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Engine;
+use crate::error::{Error, Foreign, Kind, Result};
+use crate::ledger;
+use crate::record::Record;
+
+/// Written by the engine into `<state>/<id>/` once a start has made the network.
+pub(crate) const NETWORK_FILE: &str = "network.json";
+/// Written by the engine into `<root>/containers/<id>/` before a start: without `exit.json` beside it, the
+/// container was running when the host went down.
+pub(crate) const STARTED_FILE: &str = "started";
+
+/// Exit code of a container that was running when the host went down (Docker's).
+const EXIT_HOST_DOWN: i32 = 255;
+/// Exit code of a container whose supervisor was killed: its processes died with it, of SIGKILL.
+const EXIT_SUPERVISOR_KILLED: i32 = 137;
+
+/// A running container's place in the network.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NetworkFacts {
+    /// One a network.
+    pub endpoints: Vec<Endpoint>,
+    /// Ports as really published.
+    pub ports: Vec<PublishedPort>,
+}
+
+/// A record with its present.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// What it is.
+    pub record: Record,
+    /// What it is doing.
+    pub status: Status,
+    /// Where it is reachable, while it runs.
+    pub network: NetworkFacts,
+}
+
+/// Whether somebody answers for a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A supervisor lives.
+    Alive,
+    /// Nothing runs.
+    None,
+    /// A supervisor was killed and left its things.
+    Lost,
+}
+
+impl Engine {
+    /// The present of one record.
+    pub(crate) fn view(&self, record: Record) -> Result<View> {
+        let (status, owner) = self.status(&record.id)?;
+        let network =
+            if owner == Owner::Alive { self.network_facts(&record.id) } else { NetworkFacts::default() };
+        Ok(View { record, status, network })
+    }
+
+    /// A container's status, and who answers for it.
+    pub(crate) fn status(&self, id: &ContainerId) -> Result<(Status, Owner)> {
+        let live = self.paths.live(id);
+        match status::read(&live) {
+            Ok(status) if status.status == StatusKind::Exited => Ok((status, Owner::None)),
+            Ok(status) if status::alive(&live) => Ok((status, Owner::Alive)),
+            Ok(was) => {
+                // Between the two looks the supervisor may have ended in good order.
+                if let Ok(ended) = status::read_exit(&self.paths.container(id)) {
+                    return Ok((ended, Owner::None));
+                }
+                let message = "its supervisor was killed".to_owned();
+                Ok((ended(was, EXIT_SUPERVISOR_KILLED, message), Owner::Lost))
+            }
+            Err(error) if error.is_not_found() => Ok((self.resting(id), Owner::None)),
+            Err(error) => Err(Error::Sandbox(Foreign::new(Kind::Internal, None, &error))),
+        }
+    }
+
+    /// The status of a container without live state.
+    fn resting(&self, id: &ContainerId) -> Status {
+        let dir = self.paths.container(id);
+        // A torn document says no less than a missing one.
+        if let Ok(status) = status::read_exit(&dir) {
+            return status;
+        }
+        let created = created(id);
+        if dir.join(STARTED_FILE).exists() {
+            return ended(created, EXIT_HOST_DOWN, "the host went down while it ran".to_owned());
+        }
+        created
+    }
+
+    fn network_facts(&self, id: &ContainerId) -> NetworkFacts {
+        let path = self.paths.live(id).join(NETWORK_FILE);
+        // Missing while a start is under way.
+        ledger::read(&path).ok().flatten().unwrap_or_default()
+    }
+
+    /// Every container with its present, newest first.
+    ///
+    /// # Errors
+    /// A record that cannot be read. A container that vanishes meanwhile is left out.
+    pub fn views(&self) -> Result<Vec<View>> {
+        let mut views = Vec::new();
+        for record in self.records()? {
+            let id = record.id.clone();
+            match self.view(record) {
+                Ok(view) => views.push(view),
+                Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(_) if !self.paths.container(&id).exists() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        views.sort_by_key(|view| std::cmp::Reverse(view.record.created));
+        Ok(views)
+    }
+}
+
+fn ended(was: Status, exit_code: i32, error: String) -> Status {
+    Status { status: StatusKind::Exited, pid: 0, supervisor_pid: 0, exit_code, error: Some(error), ..was }
+}
+
+fn created(id: &ContainerId) -> Status {
+    Status {
+        id: id.clone(),
+        status: StatusKind::Created,
+        pid: 0,
+        supervisor_pid: 0,
+        started_at: None,
+        finished_at: None,
+        exit_code: 0,
+        error: None,
+        oom_killed: false,
+        memory_peak: None,
+        memory_limit: None,
+        restart_count: 0,
+        restart_policy: cata_sandbox::launch::RestartPolicy::No,
+        stopped_by_user: false,
+        health: None,
+        withheld: Vec::new(),
+        log_path: None,
+        log_lost: None,
+    }
+}

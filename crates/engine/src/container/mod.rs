@@ -1,0 +1,20 @@
+//! Containers: one file a verb, one for names, one for locks, one for what they are doing.
+
+mod create;
+pub mod exec;
+mod find;
+pub mod inspect;
+pub mod life;
+pub mod live;
+mod lock;
+pub mod logs;
+pub(crate) mod names;
+mod recover;
+mod remove;
+mod start;
+pub mod top;
+pub mod wait;
+
+pub use create::Created;
+pub use remove::RemoveOptions;
+pub use start::Started;

@@ -1,0 +1,374 @@
+//! `start`: from a record to a running process.
+//!
+//! The supervisor is spawned first and makes cgroups while this process makes the network; then it gets the
+//! descriptors and goes. Whatever fails is undone: by the supervisor if it has gone, by this process if not.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cata_runtime::plan::{Options, Plan, Root};
+use cata_runtime::seccomp::{self, Arch};
+use cata_runtime::user::UserSpec;
+use cata_sandbox::client::Attached;
+use cata_sandbox::launch::{Launch, LogPlan, StdinPlan, Undo};
+use cata_sandbox::protocol::Streams;
+use cata_sandbox::status::StatusKind;
+
+use crate::container::create::find_device;
+use crate::container::live::{NETWORK_FILE, NetworkFacts, Owner, STARTED_FILE};
+use crate::container::remove::anonymous_volumes;
+use crate::engine::Engine;
+use crate::error::{Error, Foreign, Kind, Result};
+use crate::ledger::{self, Durability};
+use crate::plan::{capabilities, devices, hosts, namespaces, spec};
+use crate::record::{MountKind, Record};
+use crate::request::{DeviceRequest, NamespaceMode, NetworkMode, SeccompRequest};
+use crate::timing::Timing;
+
+/// Docker's rotation is off by default and fills disks; ours is on.
+const LOG_MAX_SIZE: u64 = 10 * 1000 * 1000;
+const LOG_MAX_FILE: u32 = 5;
+
+/// A container that runs.
+#[derive(Debug)]
+pub struct Started {
+    /// Its first process as the host sees it.
+    pub pid: i32,
+    /// What the host could not give.
+    pub withheld: Vec<String>,
+    /// The streams that were asked for, from the first byte on.
+    pub streams: Attached,
+    /// To wait for its end; the supervisor answers when it comes.
+    pub waiter: Option<crate::container::wait::Waiter>,
+}
+
+impl Engine {
+    /// Starts a created or ended container; `None` if it runs already.
+    ///
+    /// # Errors
+    /// [`Error::Start`] when its command cannot be started, with Docker's exit code; whatever the network,
+    /// a mount or a limit says.
+    pub fn start(
+        &self,
+        record: &Record,
+        attach: Option<Streams>,
+        timing: &mut Timing,
+    ) -> Result<Option<Started>> {
+        let lock = self.lock(&record.id)?;
+        let (status, owner) = self.status(&record.id)?;
+        if owner == Owner::Alive {
+            if status.status == StatusKind::Paused {
+                return Err(Error::State {
+                    what: "cannot start a paused container, try unpause instead".to_owned(),
+                    hint: Some(format!("cata unpause {}", record.name)),
+                });
+            }
+            return Ok(None);
+        }
+        self.recover_lost(&record.id)?;
+        self.check_mounts(record)?;
+        let state_dir = self.make_live_dir(record)?;
+        let started = self.launch(record, &state_dir, attach, timing);
+        if started.is_err() {
+            // The supervisor has undone what it held; what it never got is ours.
+            self.clear_failed_start(record);
+        }
+        drop(lock);
+        started.map(Some)
+    }
+
+    fn launch(
+        &self,
+        record: &Record,
+        state_dir: &Path,
+        attach: Option<Streams>,
+        timing: &mut Timing,
+    ) -> Result<Started> {
+        let launch = self.plan_launch(record, state_dir)?;
+        timing.mark("launch plan");
+        let pending =
+            cata_sandbox::launch(&launch, &self.supervisor()?).map_err(|e| start_error(record, &e))?;
+        timing.mark("supervisor");
+        let (facts, go, fds) = self.connect(record, state_dir)?;
+        timing.mark("network");
+        self.write_network_files(record, &facts)?;
+        ledger::write(&state_dir.join(NETWORK_FILE), &facts, Durability::Volatile)?;
+        timing.mark("files");
+        let running = pending.go(go, fds, attach).map_err(|e| start_error(record, &e))?;
+        timing.mark("process");
+        Ok(Started {
+            pid: running.pid,
+            withheld: running.withheld,
+            streams: running.attached,
+            waiter: Some(crate::container::wait::Waiter::new(running.client)),
+        })
+    }
+
+    /// A start that failed leaves a container that can be started again, and nothing else.
+    fn clear_failed_start(&self, record: &Record) {
+        // Leases and ports: the supervisor may never have heard of them.
+        let _ = self.release_network(&record.id);
+        let _ = fs::remove_file(self.paths.container(&record.id).join(STARTED_FILE));
+        if !cata_sandbox::status::alive(&self.paths.live(&record.id)) {
+            let _ = fs::remove_dir_all(self.paths.live(&record.id));
+        }
+    }
+
+    fn make_live_dir(&self, record: &Record) -> Result<PathBuf> {
+        let dir = self.paths.live(&record.id);
+        if dir.exists() {
+            fs::remove_dir_all(&dir).map_err(Error::file("clear", &dir))?;
+        }
+        fs::DirBuilder::new().mode(0o700).create(&dir).map_err(Error::file("create", &dir))?;
+        let home = self.paths.container(&record.id);
+        let exit = home.join(cata_sandbox::status::EXIT_FILE);
+        match fs::remove_file(&exit) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::file("remove", exit)(error));
+            }
+            _ => {}
+        }
+        let mark = home.join(STARTED_FILE);
+        fs::write(&mark, b"").map_err(Error::file("write", mark))?;
+        Ok(dir)
+    }
+
+    /// A bind's source may have gone since creation.
+    fn check_mounts(&self, record: &Record) -> Result<()> {
+        for mount in &record.mounts {
+            if !matches!(mount.kind, MountKind::Tmpfs) && !mount.source.exists() {
+                return Err(Error::NoMountSource(mount.source.clone()));
+            }
+        }
+        for layer in &record.image.layers {
+            if !layer.exists() {
+                // Somebody removed it by hand, or a check did: unpack it again from its blob.
+                self.layers(&self.image(&record.image.id)?)?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn plan_launch(&self, record: &Record, state_dir: &Path) -> Result<Launch> {
+        let request = &record.request;
+        let config = &record.config;
+        let dir = self.paths.container(&record.id);
+        let (undo, undo_late) = self.undo(record);
+        Ok(Launch {
+            id: record.id.clone(),
+            isolation: request.isolation,
+            plan: self.plan_process(record)?,
+            cgroup: None,
+            state_dir: state_dir.to_owned(),
+            container_dir: dir,
+            log: request
+                .log
+                .clone()
+                .unwrap_or(LogPlan::JsonFile { max_size: LOG_MAX_SIZE, max_file: LOG_MAX_FILE }),
+            stdin: match (request.open_stdin, request.stdin_once) {
+                (false, _) => StdinPlan::Closed,
+                (true, true) => StdinPlan::Once,
+                (true, false) => StdinPlan::Open,
+            },
+            restart: request.restart,
+            health: config.health.clone(),
+            stop_signal: config.stop_signal,
+            stop_timeout: config.stop_timeout.map(Duration::from_secs),
+            auto_remove: request.auto_remove,
+            undo,
+            undo_late,
+        })
+    }
+
+    /// What the supervisor does when the container has ended for good: with `--rm`, everything.
+    fn undo(&self, record: &Record) -> (Vec<Undo>, Vec<Undo>) {
+        if !record.request.auto_remove {
+            return (Vec::new(), Vec::new());
+        }
+        let away = self.paths.removed().join(record.id.as_str());
+        let first = vec![
+            Undo::Unlink(self.paths.name(&record.name)),
+            Undo::Rename(self.paths.container(&record.id), away.clone()),
+        ];
+        let mut late = vec![Undo::RemoveTree(away)];
+        late.extend(anonymous_volumes(record).map(|name| Undo::RemoveTree(self.paths.volume(name))));
+        (first, late)
+    }
+
+    fn plan_process(&self, record: &Record) -> Result<Plan> {
+        let dir = self.dir(&record.id);
+        let spec = self.spec(record)?;
+        let options = Options {
+            root: Some(Root::Overlay {
+                lower: record.image.layers.clone(),
+                upper: Some(dir.upper()),
+                work: Some(dir.work()),
+                options: Vec::new(),
+            }),
+            user: Some(UserSpec::Named {
+                user: record.config.user.clone(),
+                groups: record.request.groups.clone(),
+            }),
+            init: record.request.init,
+            cgroup: None,
+        };
+        cata_runtime::plan::plan(&spec, &cata_runtime::plan::Host::detect(), &options)
+            .map_err(|e| Error::Runtime(Foreign::new(Kind::InvalidArgument, None, &e)))
+    }
+
+    /// The OCI document of a container as it would start now.
+    fn spec(&self, record: &Record) -> Result<cata_spec::runtime::Spec> {
+        let request = &record.request;
+        let mut found = Vec::new();
+        if request.privileged {
+            found = host_devices()?;
+        }
+        for device in &request.devices {
+            found.extend(find_device(device)?);
+        }
+        let shared_shm = match &request.ipc {
+            NamespaceMode::Container(name) => {
+                Some(PathBuf::from(format!("/proc/{}/root/dev/shm", namespaces::Peers::pid(self, name)?)))
+            }
+            _ => None,
+        };
+        let given = spec::Given {
+            namespaces: namespaces::plan(request, self)?,
+            devices: found,
+            seccomp: seccomp_filter(record)?,
+            cgroup: cgroup_path(record),
+            own_network_files: !matches!(request.network, NetworkMode::Container(_)),
+            shared_shm,
+        };
+        spec::plan(record, &self.dir(&record.id), given)
+    }
+
+    /// `/etc/hosts` and `/etc/resolv.conf`, once addresses are known.
+    fn write_network_files(&self, record: &Record, facts: &NetworkFacts) -> Result<()> {
+        let request = &record.request;
+        if matches!(request.network, NetworkMode::Container(_)) {
+            return Ok(());
+        }
+        let dir = self.dir(&record.id);
+        let own: Vec<IpAddr> = facts
+            .endpoints
+            .iter()
+            .flat_map(|e| {
+                e.ipv4.map(|(a, _)| IpAddr::V4(a)).into_iter().chain(e.ipv6.map(|(a, _)| IpAddr::V6(a)))
+            })
+            .collect();
+        let gateway = facts.endpoints.iter().find_map(|e| e.gateway4).map(|g| g.to_string());
+        let extra = request
+            .extra_hosts
+            .iter()
+            .map(|(name, address)| match address.as_str() {
+                "host-gateway" => gateway
+                    .clone()
+                    .map(|gateway| (name.clone(), gateway))
+                    .ok_or_else(|| Error::Invalid("host-gateway needs a bridge network".to_owned())),
+                _ => Ok((name.clone(), address.clone())),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let text = if request.network == NetworkMode::Host && extra.is_empty() {
+            fs::read_to_string("/etc/hosts").unwrap_or_default()
+        } else {
+            hosts::text(&extra, &own, &record.config.hostname, request.domainname.as_deref())
+        };
+        write_in_place(&dir.hosts(), &text)?;
+        write_in_place(&dir.resolv_conf(), &self.resolv_conf(record))
+    }
+}
+
+/// Bind mounts show an inode: the file is rewritten, not replaced.
+fn write_in_place(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(Error::file("write", path))
+}
+
+fn start_error(record: &Record, error: &cata_sandbox::LaunchError) -> Error {
+    Error::Start {
+        name: record.name.to_string(),
+        exit_code: u8::try_from(error.exit_code()).unwrap_or(125),
+        message: crate::error::chain(error),
+    }
+}
+
+/// `<parent>/<id>`; the parent is `/catamaran` or `--cgroup-parent`.
+pub(crate) fn cgroup_path(record: &Record) -> PathBuf {
+    let parent = record.request.cgroup_parent.as_deref().unwrap_or("/catamaran");
+    Path::new("/").join(parent.trim_start_matches('/')).join(record.id.as_str())
+}
+
+fn seccomp_filter(record: &Record) -> Result<Option<cata_spec::runtime::LinuxSeccomp>> {
+    let request = &record.request;
+    if request.privileged {
+        return Ok(None);
+    }
+    let set = capabilities::effective(false, &request.cap_add, &request.cap_drop)?;
+    let names = capabilities::names(&set);
+    match &request.security.seccomp {
+        SeccompRequest::Unconfined => Ok(None),
+        SeccompRequest::Default => {
+            let arch = Arch::native().map_err(seccomp_error)?;
+            Ok(Some(seccomp::docker_default(&names, arch)))
+        }
+        SeccompRequest::Profile(text) => {
+            let arch = Arch::native().map_err(seccomp_error)?;
+            let profile = seccomp::profile::parse(text).map_err(seccomp_error)?;
+            profile.resolve(&names, kernel_version(), arch).map(Some).map_err(seccomp_error)
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "shape of map_err")]
+fn seccomp_error(error: seccomp::SeccompError) -> Error {
+    Error::Runtime(Foreign::new(Kind::InvalidArgument, error.hint().map(str::to_owned), &error))
+}
+
+/// Major and minor of the running kernel.
+fn kernel_version() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// Every device node of the host, for `--privileged`.
+fn host_devices() -> Result<Vec<devices::Found>> {
+    let everything = DeviceRequest {
+        host: PathBuf::from("/dev"),
+        container: PathBuf::from("/dev"),
+        access: "rwm".to_owned(),
+    };
+    let mut found = find_device(&everything)?;
+    // These are the container's own.
+    let own = [
+        "/dev/console",
+        "/dev/ptmx",
+        "/dev/tty",
+        "/dev/null",
+        "/dev/zero",
+        "/dev/full",
+        "/dev/random",
+        "/dev/urandom",
+    ];
+    found.retain(|device| !own.iter().any(|path| device.path == Path::new(path)));
+    Ok(found)
+}
+
+impl namespaces::Peers for Engine {
+    fn pid(&self, container: &str) -> Result<u32> {
+        let record = self.find(container)?;
+        let (status, owner) = self.status(&record.id)?;
+        match u32::try_from(status.pid) {
+            Ok(pid) if owner == Owner::Alive && pid != 0 => Ok(pid),
+            _ => Err(Error::State {
+                what: format!("cannot join namespaces of a non running container: {}", record.name),
+                hint: Some(format!("start it with `cata start {}`", record.name)),
+            }),
+        }
+    }
+}

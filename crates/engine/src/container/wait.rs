@@ -1,0 +1,122 @@
+//! `wait`: until a container has ended. The only verb that may wait for ever.
+
+use std::time::Duration;
+
+use cata_sandbox::client::{Client, ClientError};
+use cata_sandbox::protocol::Until;
+use cata_spec::ContainerId;
+
+use crate::container::life::client_error;
+use crate::container::live::Owner;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// 128+n for signal n.
+    pub code: i32,
+    /// Why it could not be started again, if so.
+    pub error: Option<String>,
+    /// By the kernel's OOM killer.
+    pub oom_killed: bool,
+}
+
+/// A question already asked of a supervisor: its answer is the container's end.
+#[derive(Debug)]
+pub struct Waiter {
+    client: Client,
+    number: Option<u32>,
+}
+
+impl Waiter {
+    /// Over a connection to the container's supervisor.
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, number: None }
+    }
+
+    /// Asks now, so that an end between now and [`Waiter::finish`] is not missed.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn ask(&mut self, until: Until) -> Result<()> {
+        if self.number.is_none() {
+            let request = cata_sandbox::protocol::Request::Wait { until };
+            self.number = Some(self.client.send(request, &[]).map_err(|e| client_error("wait", &e))?);
+        }
+        Ok(())
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// The supervisor was killed: the container died with it (137).
+    pub fn finish(mut self) -> Result<Exit> {
+        self.ask(Until::NotRunning)?;
+        let number = self.number.unwrap_or_default();
+        match self.client.finish_wait(number, None) {
+            Ok(ended) => Ok(Exit { code: ended.exit_code, error: ended.error, oom_killed: ended.oom_killed }),
+            Err(ClientError::Gone) => {
+                Ok(Exit { code: 137, error: Some("its supervisor was killed".to_owned()), oom_killed: false })
+            }
+            Err(error) => Err(client_error("wait", &error)),
+        }
+    }
+}
+
+impl Engine {
+    /// Waits for a container to end, however far `until` says; one that does not run answers at once.
+    ///
+    /// # Errors
+    /// [`Error::NoContainer`].
+    pub fn wait(&self, container: &str, until: Until) -> Result<Exit> {
+        let record = self.find(container)?;
+        match self.try_client(&record.id)? {
+            Some(client) => {
+                let mut waiter = Waiter::new(client);
+                waiter.ask(until)?;
+                waiter.finish()
+            }
+            None => {
+                let (status, _) = self.status(&record.id)?;
+                Ok(Exit { code: status.exit_code, error: status.error, oom_killed: status.oom_killed })
+            }
+        }
+    }
+
+    /// SIGKILLs a running container and waits for its end, at most `within`.
+    pub(crate) fn kill_and_wait(&self, id: &ContainerId, within: Duration) -> Result<()> {
+        let Some(mut client) = self.try_client(id)? else { return Ok(()) };
+        match client.stop(Some(rustix::process::Signal::KILL.as_raw()), Some(0), Some(within)) {
+            Ok(_) | Err(ClientError::Gone | ClientError::NotRunning(_)) => {}
+            Err(error) => return Err(client_error("kill", &error)),
+        }
+        match client.wait(Until::Removed, Some(within)) {
+            Ok(_) | Err(ClientError::Gone | ClientError::NotRunning(_)) => Ok(()),
+            Err(error) => Err(client_error("kill", &error)),
+        }
+    }
+
+    /// A connection to the container's supervisor; `None` when none lives.
+    pub(crate) fn try_client(&self, id: &ContainerId) -> Result<Option<Client>> {
+        match Client::connect(&self.paths.live(id)) {
+            Ok(client) => Ok(Some(client)),
+            Err(ClientError::NotRunning(_)) => Ok(None),
+            Err(error) => Err(client_error("connect", &error)),
+        }
+    }
+
+    /// A connection to the supervisor of a container that must be running.
+    pub(crate) fn client(&self, container: &str) -> Result<(crate::record::Record, Client)> {
+        let record = self.find(container)?;
+        let (_, owner) = self.status(&record.id)?;
+        let client = if owner == Owner::Alive { self.try_client(&record.id)? } else { None };
+        match client {
+            Some(client) => Ok((record, client)),
+            None => Err(Error::State {
+                what: format!("container {} is not running", record.id),
+                hint: Some(format!("start it with `cata start {}`", record.name)),
+            }),
+        }
+    }
+}

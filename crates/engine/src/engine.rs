@@ -1,0 +1,69 @@
+//! The handle: where everything is, and the rooms below.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::paths::Paths;
+
+/// One engine: a root, a state directory, and what the host is.
+///
+/// Opening reads nothing and asks no lock. Any number of processes may have the
+/// same engine open.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) paths: Paths,
+    pub(crate) host: Host,
+    pub(crate) images: cata_image::Store,
+    pub(crate) networks: OnceLock<cata_network::Networks>,
+}
+
+impl Engine {
+    /// Opens an engine, making its directories at first use.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when not root; a directory that cannot be made.
+    pub fn open(paths: Paths) -> Result<Self> {
+        let host = Host::detect();
+        if host.uid != 0 {
+            return Err(Error::Denied("containers need root on this version".to_owned()));
+        }
+        // The names directory is made last: when it is there, all are.
+        if !paths.names().is_dir() {
+            let (containers, creating) = (paths.containers(), paths.creating());
+            for dir in
+                [paths.root.clone(), containers, creating, paths.volumes(), paths.removed(), paths.names()]
+            {
+                make_private(&dir)?;
+            }
+        }
+        if !paths.state.is_dir() {
+            make_private(&paths.state)?;
+        }
+        let images = cata_image::Store::open(&paths.root);
+        Ok(Self { paths, host, images, networks: OnceLock::new() })
+    }
+
+    /// Where everything is.
+    #[must_use]
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// The supervisor's program.
+    pub(crate) fn supervisor(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.paths.supervisor {
+            return Ok(path.clone());
+        }
+        let own = std::env::current_exe().map_err(Error::file("find", "/proc/self/exe"))?;
+        Ok(own.with_file_name("cata-supervisor"))
+    }
+}
+
+/// Layers and volumes hold other users' setuid programs: nobody but root may walk in.
+fn make_private(dir: &Path) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o711).create(dir).map_err(Error::file("create", dir))
+}

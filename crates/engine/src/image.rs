@@ -1,0 +1,217 @@
+//! The image room as the engine uses it: which image a request means, and what it says of running it.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+use cata_image::{
+    HistoryLine, Image, ImportRequest, Loaded, Progress, PullRequest, Pulled, PushRequest, Pushed,
+    RemoveOptions, Removed, Store, registry, store::User,
+};
+use cata_spec::{Digest, Platform, Reference};
+
+use crate::container::live::Owner;
+use crate::engine::Engine;
+use crate::error::{Error, Foreign, Kind, Result};
+use crate::plan::config::ImageDefaults;
+use crate::plan::health::ImageHealth;
+use crate::request::{CreateRequest, PullPolicy};
+
+/// The image room's error as the engine's.
+#[expect(clippy::needless_pass_by_value, reason = "shape of map_err")]
+pub(crate) fn image_error(error: cata_image::Error) -> Error {
+    let kind = match error.kind() {
+        cata_image::Kind::NotFound => Kind::NotFound,
+        cata_image::Kind::Conflict => Kind::Conflict,
+        cata_image::Kind::Invalid => Kind::InvalidArgument,
+        cata_image::Kind::Unauthorized => Kind::Unauthenticated,
+        cata_image::Kind::Unavailable => Kind::Unavailable,
+        cata_image::Kind::NoSpace => Kind::Exhausted,
+        cata_image::Kind::Corrupt | cata_image::Kind::System => Kind::Internal,
+    };
+    Error::Image(Foreign::new(kind, error.hint().map(str::to_owned), &error))
+}
+
+impl Engine {
+    /// The image a container is to be made of, pulled when the policy says so.
+    pub(crate) fn image_for(&self, request: &CreateRequest, progress: &dyn Progress) -> Result<Image> {
+        let platform = request.platform.as_deref().map(parse_platform).transpose()?;
+        let store = &self.images;
+        if request.pull != PullPolicy::Always {
+            match store.resolve(&request.image) {
+                Ok(image) if fits(&image, platform.as_ref()) => return Ok(image),
+                Ok(image) if request.pull == PullPolicy::Never => {
+                    return Err(Error::Invalid(format!(
+                        "image {} was found but its platform ({}) does not match the one asked for",
+                        request.image,
+                        image.platform()
+                    )));
+                }
+                Ok(_) => {}
+                Err(error)
+                    if error.kind() == cata_image::Kind::NotFound && request.pull == PullPolicy::Missing => {}
+                Err(error) => return Err(image_error(error)),
+            }
+        }
+        let reference = parse_reference(&request.image)?;
+        let pull = PullRequest { reference, platform };
+        cata_image::pull(store, &self.registries()?, &pull, progress)
+            .map(|pulled| pulled.image)
+            .map_err(image_error)
+    }
+
+    /// An image's layer directories, topmost first, unpacked again if one is missing.
+    pub(crate) fn layers(&self, image: &Image) -> Result<Vec<PathBuf>> {
+        self.images.layer_paths(image).map_err(image_error)
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn images(&self) -> &Store {
+        &self.images
+    }
+
+    /// One image by name or id, without pulling.
+    ///
+    /// # Errors
+    /// What the image room says.
+    pub fn image(&self, image: &str) -> Result<Image> {
+        self.images.resolve(image).map_err(image_error)
+    }
+
+    /// Every image, newest first.
+    ///
+    /// # Errors
+    /// What the image room says.
+    pub fn image_list(&self) -> Result<Vec<Image>> {
+        self.images.list().map_err(image_error)
+    }
+
+    /// How an image was made, newest step first.
+    ///
+    /// # Errors
+    /// No such image.
+    pub fn image_history(&self, image: &str) -> Result<Vec<HistoryLine>> {
+        Ok(self.images.history(&self.image(image)?))
+    }
+
+    /// Gives an image another name.
+    ///
+    /// # Errors
+    /// No such image; a target that is no name.
+    pub fn image_tag(&self, source: &str, target: &str) -> Result<()> {
+        self.images.tag(source, &parse_reference(target)?).map_err(image_error)
+    }
+
+    /// Takes a name from an image, and with its last name the image, unless a container is made of it.
+    ///
+    /// # Errors
+    /// No such image; in use.
+    pub fn image_remove(&self, image: &str, options: RemoveOptions) -> Result<Vec<Removed>> {
+        let records = self.records()?;
+        let users = |id: &Digest| {
+            let id = id.to_string();
+            let made_of_it = records.iter().filter(|record| record.image.id == id);
+            made_of_it
+                .map(|record| User {
+                    container: record.id.short().to_owned(),
+                    running: self.status(&record.id).is_ok_and(|(_, owner)| owner == Owner::Alive),
+                })
+                .collect()
+        };
+        self.images.remove(image, options, &users).map_err(image_error)
+    }
+
+    /// Pulls an image.
+    ///
+    /// # Errors
+    /// What the image room says.
+    pub fn image_pull(&self, image: &str, platform: Option<&str>, progress: &dyn Progress) -> Result<Pulled> {
+        let platform = platform.map(parse_platform).transpose()?;
+        let pull = PullRequest { reference: parse_reference(image)?, platform };
+        cata_image::pull(&self.images, &self.registries()?, &pull, progress).map_err(image_error)
+    }
+
+    /// Pushes an image under a name it has.
+    ///
+    /// # Errors
+    /// What the image room says.
+    pub fn image_push(&self, image: &str, progress: &dyn Progress) -> Result<Pushed> {
+        let push = PushRequest { reference: parse_reference(image)? };
+        cata_image::push(&self.images, &self.registries()?, &push, progress).map_err(image_error)
+    }
+
+    /// Takes in an archive of images.
+    ///
+    /// # Errors
+    /// What the image room says.
+    pub fn image_load(
+        &self,
+        archive: &mut (dyn Read + Send),
+        progress: &dyn Progress,
+    ) -> Result<Vec<Loaded>> {
+        cata_image::load(&self.images, archive, progress).map_err(image_error)
+    }
+
+    /// Writes images into one archive.
+    ///
+    /// # Errors
+    /// What the image room says.
+    pub fn image_save(&self, images: &[String], into: &mut dyn Write) -> Result<()> {
+        cata_image::save(&self.images, images, into).map_err(image_error)
+    }
+
+    /// Makes an image of a root file system's archive.
+    ///
+    /// # Errors
+    /// What the image room says.
+    pub fn image_import(&self, archive: &mut (dyn Read + Send), request: &ImportRequest) -> Result<Image> {
+        cata_image::import(&self.images, archive, request).map_err(image_error)
+    }
+
+    /// How registries are reached: the configuration file.
+    fn registries(&self) -> Result<registry::Config> {
+        registry::Config::read(&self.paths.config).map_err(|error| image_error(error.into()))
+    }
+}
+
+pub(crate) fn parse_reference(text: &str) -> Result<Reference> {
+    Reference::parse(text).map_err(|error| image_error(error.into()))
+}
+
+pub(crate) fn parse_platform(text: &str) -> Result<Platform> {
+    Platform::parse(text).map_err(|error| image_error(error.into()))
+}
+
+/// Whether an image in the store is what `--platform` (or, without it, this host) asks for.
+fn fits(image: &Image, platform: Option<&Platform>) -> bool {
+    let Some(wanted) = platform else { return true };
+    let offered = image.platform();
+    offered.os == wanted.os
+        && offered.architecture == wanted.architecture
+        && (wanted.variant.is_none() || wanted.variant == offered.variant)
+}
+
+/// What an image says of running it.
+pub(crate) fn defaults(image: &Image) -> ImageDefaults {
+    let config = &image.config.config;
+    let nanos = |value: i64| u64::try_from(value).unwrap_or(0);
+    ImageDefaults {
+        user: config.user.clone(),
+        env: config.env.clone(),
+        entrypoint: config.entrypoint.clone().unwrap_or_default(),
+        cmd: config.cmd.clone().unwrap_or_default(),
+        workdir: config.working_dir.clone(),
+        labels: config.labels.clone(),
+        exposed: config.exposed_ports.iter().cloned().collect(),
+        volumes: config.volumes.iter().cloned().collect(),
+        stop_signal: config.stop_signal.clone(),
+        health: config.healthcheck.as_ref().map(|health| ImageHealth {
+            test: health.test.clone(),
+            interval: nanos(health.interval),
+            timeout: nanos(health.timeout),
+            start_period: nanos(health.start_period),
+            start_interval: nanos(health.start_interval),
+            retries: u32::try_from(health.retries).unwrap_or(0),
+        }),
+    }
+}

@@ -1,0 +1,212 @@
+//! The network room as the engine uses it: which networks a container joins, and what it gets there.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use cata_network::request::{
+    ConnectRequest, Connected, CreateNetwork, EndpointRequest, PortRequest, Teardown, Transport,
+};
+use cata_network::{Network, Networks};
+use cata_sandbox::launch::{Go, Undo};
+use cata_spec::{ContainerId, Name};
+
+use crate::container::live::NetworkFacts;
+use crate::engine::Engine;
+use crate::error::{Error, Foreign, Kind, Result};
+use crate::record::Record;
+use crate::request::NetworkMode;
+
+/// The network every container joins that names none.
+pub const DEFAULT: &str = "bridge";
+
+/// The network room's error as the engine's.
+#[expect(clippy::needless_pass_by_value, reason = "shape of map_err")]
+pub(crate) fn network_error(error: cata_network::Error) -> Error {
+    let kind = match error.kind() {
+        cata_network::Kind::NotFound => Kind::NotFound,
+        cata_network::Kind::Conflict => Kind::Conflict,
+        cata_network::Kind::InvalidArgument => Kind::InvalidArgument,
+        cata_network::Kind::Denied => Kind::Denied,
+        cata_network::Kind::Unsupported => Kind::Unsupported,
+        cata_network::Kind::Exhausted => Kind::Exhausted,
+        cata_network::Kind::Internal => Kind::Internal,
+    };
+    let hint = error.hint().map(|hint| hint.to_string());
+    Error::Network(Foreign::new(kind, hint, &error))
+}
+
+impl Engine {
+    /// The room.
+    #[must_use]
+    pub fn networks(&self) -> &Networks {
+        self.networks.get_or_init(|| Networks::open(&self.paths.root, &self.paths.state))
+    }
+
+    /// One network by name or id.
+    ///
+    /// # Errors
+    /// No such network.
+    pub fn network(&self, name: &str) -> Result<Network> {
+        self.networks().inspect(name).map_err(network_error)
+    }
+
+    /// Every network.
+    ///
+    /// # Errors
+    /// A record that cannot be read.
+    pub fn network_list(&self) -> Result<Vec<Network>> {
+        self.networks().list().map_err(network_error)
+    }
+
+    /// Makes a network.
+    ///
+    /// # Errors
+    /// A name, pool or address that is taken or makes no sense.
+    pub fn network_create(&self, request: CreateNetwork) -> Result<Network> {
+        self.networks().create(request).map_err(network_error)
+    }
+
+    /// Removes a network nobody is on.
+    ///
+    /// # Errors
+    /// No such network; containers are on it.
+    pub fn network_remove(&self, name: &str) -> Result<Network> {
+        self.sweep()?;
+        self.networks().remove(name).map_err(network_error)
+    }
+
+    /// Takes away whatever a container still has in the network room.
+    pub(crate) fn release_network(&self, id: &ContainerId) -> Result<()> {
+        self.networks().release(id).map_err(network_error)
+    }
+
+    /// Makes the container's network: facts for `inspect`, and what the supervisor gets.
+    pub(crate) fn connect(
+        &self,
+        record: &Record,
+        state_dir: &Path,
+    ) -> Result<(NetworkFacts, Go, Vec<OwnedFd>)> {
+        let request = &record.request;
+        let endpoints = match &request.network {
+            NetworkMode::Host | NetworkMode::Container(_) => {
+                return Ok((NetworkFacts::default(), Go::default(), Vec::new()));
+            }
+            NetworkMode::None => Vec::new(),
+            NetworkMode::Networks(list) if list.is_empty() => vec![default_endpoint()],
+            NetworkMode::Networks(list) => list.clone(),
+        };
+        let ports = if endpoints.is_empty() { Vec::new() } else { ports(record)? };
+        let connect = ConnectRequest {
+            container: record.id.clone(),
+            name: record.name.clone(),
+            hostname: record.config.hostname.clone(),
+            endpoints,
+            ports,
+            sysctls: Vec::new(),
+            dns_upstream: request.dns.clone(),
+            state_dir: state_dir.to_owned(),
+        };
+        let connected = self.networks().connect(connect).map_err(network_error)?;
+        hand_over(connected)
+    }
+
+    /// `/etc/resolv.conf` of a container.
+    pub(crate) fn resolv_conf(&self, record: &Record) -> String {
+        let request = &record.request;
+        let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let embedded = matches!(&request.network, NetworkMode::Networks(list)
+            if list.iter().any(|endpoint| endpoint.network.as_str() != DEFAULT));
+        cata_network::dns::resolv_conf(&cata_network::dns::ResolvConf {
+            host: &host,
+            embedded,
+            host_network: request.network == NetworkMode::Host,
+            servers: &request.dns,
+            search: &request.dns_search,
+            options: &request.dns_options,
+        })
+    }
+}
+
+fn default_endpoint() -> EndpointRequest {
+    EndpointRequest {
+        network: Name::parse(DEFAULT).expect("a valid name"),
+        aliases: Vec::new(),
+        ipv4: None,
+        ipv6: None,
+        mac: None,
+    }
+}
+
+/// Ports asked for, and with `-P` every exposed one that was not.
+fn ports(record: &Record) -> Result<Vec<PortRequest>> {
+    let mut ports = record.request.ports.clone();
+    if record.request.publish_all {
+        for exposed in &record.config.exposed {
+            for (container_port, transport) in exposed_ports(exposed)? {
+                let same = |p: &PortRequest| p.container_port == container_port && p.transport == transport;
+                if !ports.iter().any(same) {
+                    ports.push(PortRequest { host_ip: None, host_port: 0, container_port, transport });
+                }
+            }
+        }
+    }
+    Ok(ports)
+}
+
+/// PURE: `5432/tcp`, `8000-8002/udp`.
+fn exposed_ports(text: &str) -> Result<Vec<(u16, Transport)>> {
+    let invalid = || Error::Invalid(format!("invalid exposed port `{text}`"));
+    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let transport = match protocol {
+        "tcp" => Transport::Tcp,
+        "udp" => Transport::Udp,
+        _ => return Err(invalid()),
+    };
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let first: u16 = first.parse().map_err(|_| invalid())?;
+    let last: u16 = last.parse().map_err(|_| invalid())?;
+    if first == 0 || last < first {
+        return Err(invalid());
+    }
+    Ok((first..=last).map(|port| (port, transport)).collect())
+}
+
+fn hand_over(connected: Connected) -> Result<(NetworkFacts, Go, Vec<OwnedFd>)> {
+    let dns_plan = connected
+        .dns_plan
+        .as_ref()
+        .map(serde_json::to_value)
+        .transpose()
+        .map_err(|e| Error::Invalid(e.to_string()))?;
+    let go = Go {
+        network_namespace: true,
+        dns_sockets: connected.dns_sockets.len(),
+        dns_plan,
+        undo: connected
+            .teardown
+            .into_iter()
+            .map(|step| match step {
+                Teardown::Netlink(protocol, batch) => Undo::Netlink { protocol, batch },
+                Teardown::Unlink(path) => Undo::Unlink(path),
+            })
+            .collect(),
+    };
+    let mut fds = vec![connected.namespace];
+    fds.extend(connected.dns_sockets);
+    fds.extend(connected.reservations);
+    Ok((NetworkFacts { endpoints: connected.endpoints, ports: connected.ports }, go, fds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exposed_ports_are_read_with_ranges() {
+        assert_eq!(exposed_ports("5432/tcp").unwrap(), [(5432, Transport::Tcp)]);
+        assert_eq!(exposed_ports("53-54/udp").unwrap(), [(53, Transport::Udp), (54, Transport::Udp)]);
+        for bad in ["", "x/tcp", "0/tcp", "5-4/tcp", "1/sctp", "70000/tcp"] {
+            assert!(exposed_ports(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What is known of a container for as long as it exists: `record.json`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use cata_sandbox::launch::HealthPlan;
+use cata_spec::{ContainerId, Name};
+use serde::{Deserialize, Serialize};
+
+use crate::request::CreateRequest;
+
+/// The version written; older ones are read by [`Record`]'s own defaults.
+pub const VERSION: u32 = 1;
+
+/// A container: what was asked, and what was decided when it was created.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its id.
+    pub id: ContainerId,
+    /// Its name.
+    pub name: Name,
+    /// Nanoseconds since the epoch.
+    pub created: u64,
+    /// The image at creation.
+    pub image: ImageFacts,
+    /// What runs, after image and request were laid over each other.
+    pub config: Config,
+    /// Mounts beyond the root file system, volumes named.
+    pub mounts: Vec<MountPoint>,
+    /// What was asked.
+    pub request: CreateRequest,
+}
+
+/// Which image a container was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFacts {
+    /// The image's id: `sha256:…` of its configuration.
+    pub id: String,
+    /// As typed.
+    pub reference: String,
+    /// `linux/amd64`.
+    pub platform: String,
+    /// Layer directories, topmost first: a start needs no look into the image store.
+    pub layers: Vec<PathBuf>,
+}
+
+/// The effective configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Entry point and command as one list; never empty.
+    pub argv: Vec<String>,
+    /// Entry point alone (for `inspect`).
+    pub entrypoint: Vec<String>,
+    /// Command alone (for `inspect`).
+    pub cmd: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// `user[:group]`, names or numbers; empty: root.
+    pub user: String,
+    /// Empty: `/`.
+    pub workdir: String,
+    /// Image's and request's.
+    pub labels: BTreeMap<String, String>,
+    /// The host name inside.
+    pub hostname: String,
+    /// Ports declared, as `5432/tcp`.
+    pub exposed: Vec<String>,
+    /// Signal number of a polite stop.
+    pub stop_signal: i32,
+    /// Name or number as declared.
+    pub stop_signal_name: String,
+    /// Seconds; `None`: for ever.
+    pub stop_timeout: Option<u64>,
+    /// The probe.
+    pub health: Option<HealthPlan>,
+    /// The image's volumes.
+    pub volumes: Vec<String>,
+}
+
+/// A mount as `inspect` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountPoint {
+    /// What it is.
+    pub kind: MountKind,
+    /// On the host; empty for tmpfs.
+    pub source: PathBuf,
+    /// Inside.
+    pub target: String,
+    /// `:ro`.
+    pub read_only: bool,
+    /// Propagation and mount options.
+    pub options: Vec<String>,
+    /// Submounts too.
+    pub recursive: bool,
+}
+
+/// Kinds of mounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountKind {
+    /// A host path.
+    Bind {
+        /// Whether a missing source is made (as a directory).
+        create: bool,
+    },
+    /// A volume.
+    Volume {
+        /// Its name.
+        name: Name,
+        /// Made for this container: goes with `rm -v` and `--rm`.
+        anonymous: bool,
+        /// Whether an empty volume is filled from the image.
+        copy: bool,
+    },
+    /// Memory.
+    Tmpfs,
+}

@@ -1,0 +1,116 @@
+//! Volumes: named directories that outlive containers: `<root>/volumes/<name>/{record.json,_data/}`.
+
+pub mod fill;
+mod verbs;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use cata_spec::Name;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::ledger::{self, Durability};
+use crate::paths::Paths;
+
+/// A volume's record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its name; 64 hexadecimal characters for an anonymous one.
+    pub name: Name,
+    /// Nanoseconds since the epoch.
+    pub created: u64,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// `--opt`.
+    pub options: BTreeMap<String, String>,
+    /// Made for one container.
+    pub anonymous: bool,
+}
+
+/// Where a volume's files are.
+#[must_use]
+pub fn data(paths: &Paths, name: &Name) -> PathBuf {
+    paths.volume(name).join("_data")
+}
+
+/// Makes a volume unless it exists; tells which.
+///
+/// The record is written last: a directory without one is half-made and is finished by the next maker.
+///
+/// # Errors
+/// A file operation.
+pub fn create(paths: &Paths, volume: &Volume) -> Result<Made> {
+    let dir = paths.volume(&volume.name);
+    if dir.join("record.json").exists() {
+        return Ok(Made::Before);
+    }
+    let data = data(paths, &volume.name);
+    fs::create_dir_all(&data).map_err(Error::file("create", &data))?;
+    let durability = if volume.anonymous { Durability::Volatile } else { Durability::Durable };
+    ledger::write(&dir.join("record.json"), volume, durability)?;
+    Ok(Made::Now)
+}
+
+/// Whether [`create`] made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// By this call.
+    Now,
+    /// Earlier.
+    Before,
+}
+
+/// One volume.
+///
+/// # Errors
+/// [`Error::NoVolume`].
+pub fn inspect(paths: &Paths, name: &str) -> Result<Volume> {
+    let missing = || Error::NoVolume(name.to_owned());
+    let parsed = Name::parse(name).map_err(|_| missing())?;
+    ledger::read(&paths.volume(&parsed).join("record.json"))?.ok_or_else(missing)
+}
+
+/// All volumes by name.
+///
+/// # Errors
+/// A file operation.
+pub fn list(paths: &Paths) -> Result<Vec<Volume>> {
+    let dir = paths.volumes();
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::file("list", dir)(error)),
+    };
+    let mut list = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::file("list", &dir))?;
+        if let Some(volume) = ledger::read::<Volume>(&entry.path().join("record.json"))? {
+            list.push(volume);
+        }
+    }
+    list.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(list)
+}
+
+/// Takes a volume out of the listing at once, then removes its files.
+///
+/// # Errors
+/// [`Error::NoVolume`], or a file operation.
+pub fn remove(paths: &Paths, name: &Name) -> Result<()> {
+    let dir = paths.volume(name);
+    let removed = paths.removed();
+    fs::create_dir_all(&removed).map_err(Error::file("create", &removed))?;
+    let away = removed.join(format!("volume-{name}"));
+    let _ = fs::remove_dir_all(&away);
+    match fs::rename(&dir, &away) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::NoVolume(name.to_string()));
+        }
+        Err(error) => return Err(Error::file("remove", dir)(error)),
+    }
+    fs::remove_dir_all(&away).map_err(Error::file("remove", away))
+}

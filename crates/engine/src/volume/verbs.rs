@@ -1,0 +1,120 @@
+//! `volume create`, `ls`, `inspect`, `rm`, `prune` as the engine offers them: with containers in view.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cata_sandbox::stamp::Stamp;
+use cata_spec::Name;
+use serde_json::{Value, json};
+
+use super::{Volume, data};
+use crate::container::names;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::record::MountKind;
+
+impl Engine {
+    /// Makes a volume; one that exists already is returned as it is, as Docker does.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a driver or option that is not there.
+    pub fn volume_create(
+        &self,
+        name: Option<Name>,
+        labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
+    ) -> Result<Volume> {
+        if let Some((option, _)) = options.iter().next() {
+            return Err(Error::Unsupported {
+                what: format!("volume option `{option}` is not supported yet"),
+                hint: "bind a host directory with -v instead".to_owned(),
+            });
+        }
+        let anonymous = name.is_none();
+        let name = match name {
+            Some(name) => name,
+            None => Name::parse(names::random_id().as_str()).expect("64 hexadecimal characters are a name"),
+        };
+        let created = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));
+        let volume = Volume { name: name.clone(), created, labels, options, anonymous };
+        super::create(&self.paths, &volume)?;
+        super::inspect(&self.paths, name.as_str())
+    }
+
+    /// All volumes by name.
+    ///
+    /// # Errors
+    /// A record that cannot be read.
+    pub fn volume_list(&self) -> Result<Vec<Volume>> {
+        super::list(&self.paths)
+    }
+
+    /// One volume as Docker's document.
+    ///
+    /// # Errors
+    /// [`Error::NoVolume`].
+    pub fn volume_inspect(&self, name: &str) -> Result<Value> {
+        super::inspect(&self.paths, name).map(|volume| self.volume_document(&volume))
+    }
+
+    /// A volume as Docker's document.
+    #[must_use]
+    pub fn volume_document(&self, volume: &Volume) -> Value {
+        let created = Stamp(i64::try_from(volume.created).unwrap_or(0));
+        json!({
+            "CreatedAt": created,
+            "Driver": "local",
+            "Labels": if volume.labels.is_empty() { Value::Null } else { json!(volume.labels) },
+            "Mountpoint": data(&self.paths, &volume.name),
+            "Name": volume.name.as_str(),
+            "Options": if volume.options.is_empty() { Value::Null } else { json!(volume.options) },
+            "Scope": "local",
+        })
+    }
+
+    /// Removes a volume no container uses; `force` forgives one that is not there.
+    ///
+    /// # Errors
+    /// [`Error::NoVolume`], [`Error::VolumeInUse`].
+    pub fn volume_remove(&self, name: &str, force: bool) -> Result<()> {
+        let volume = match super::inspect(&self.paths, name) {
+            Err(Error::NoVolume(_)) if force => return Ok(()),
+            volume => volume?,
+        };
+        let users = self.volume_users(&volume.name)?;
+        if !users.is_empty() {
+            return Err(Error::VolumeInUse { name: name.to_owned(), users: users.join(", ") });
+        }
+        super::remove(&self.paths, &volume.name)
+    }
+
+    /// Removes every volume no container uses (anonymous ones only, unless `all`); their names.
+    ///
+    /// # Errors
+    /// A file operation.
+    pub fn volume_prune(&self, all: bool) -> Result<Vec<Name>> {
+        let used: BTreeSet<Name> =
+            self.records()?.iter().flat_map(|r| r.mounts.iter()).filter_map(|m| volume_of(&m.kind)).collect();
+        let mut removed = Vec::new();
+        for volume in super::list(&self.paths)? {
+            if (all || volume.anonymous) && !used.contains(&volume.name) {
+                super::remove(&self.paths, &volume.name)?;
+                removed.push(volume.name);
+            }
+        }
+        Ok(removed)
+    }
+
+    fn volume_users(&self, name: &Name) -> Result<Vec<String>> {
+        let uses = |kind: &MountKind| volume_of(kind).as_ref() == Some(name);
+        let records = self.records()?;
+        let users = records.iter().filter(|r| r.mounts.iter().any(|m| uses(&m.kind)));
+        Ok(users.map(|r| r.id.to_string()).collect())
+    }
+}
+
+fn volume_of(kind: &MountKind) -> Option<Name> {
+    match kind {
+        MountKind::Volume { name, .. } => Some(name.clone()),
+        _ => None,
+    }
+}
