@@ -1,3 +1,116 @@
 //! flags in, text out: the cata command.
+//!
+//! [`tree`] holds the commands, [`command`] has one file for each, [`options`] and [`parse`] turn what was
+//! typed into the engine's requests, [`row`] and [`render`] turn its answers into text, and [`terminal`]
+//! connects our own terminal to a container's.
 
-fn main() {}
+mod command;
+mod help;
+mod options;
+mod parse;
+mod refusal;
+mod render;
+mod row;
+mod session;
+mod terminal;
+mod tree;
+mod unsupported;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::render::error::Family;
+use crate::session::{Globals, Session};
+use crate::tree::{Exit, Outcome};
+
+fn main() -> ExitCode {
+    let words: Vec<String> =
+        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let exit = invoke(&words).unwrap_or_else(|failure| {
+        failure.report();
+        Exit(failure.exit_code(family(&words)))
+    });
+    ExitCode::from(exit.0)
+}
+
+/// Performs a command line without the program's name.
+fn invoke(words: &[String]) -> Outcome {
+    if let [word] = words
+        && matches!(word.as_str(), "--version" | "-v")
+    {
+        session::print_line(command::system::version::line())?;
+        return Ok(Exit::OK);
+    }
+    let arguments = std::iter::once(std::ffi::OsString::from("cata")).chain(std::env::args_os().skip(1));
+    match program().try_get_matches_from(arguments) {
+        Ok(matches) => tree::dispatch(command::TREE, &matches, &Session::new(global_values(&matches))),
+        Err(error) => refusal::answer(&error, words),
+    }
+}
+
+/// Whose exit codes must stay distinguishable from the engine's.
+fn family(words: &[String]) -> Family {
+    let path = tree::follow(command::TREE, words.iter().map(String::as_str));
+    match path.last().map(|node| node.name) {
+        Some("run" | "exec" | "create")
+            if !matches!(path.first().map(|n| n.name), Some("network" | "volume")) =>
+        {
+            Family::Launch
+        }
+        _ => Family::Other,
+    }
+}
+
+/// Clap's view of the whole program; flags of a command are made when it is typed.
+fn program() -> Command {
+    let program = globals(Command::new("cata"))
+        .about("A daemonless container engine with Docker's command line")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .disable_help_flag(true)
+        .disable_help_subcommand(true)
+        .disable_version_flag(true);
+    command::TREE.iter().fold(program, |program, node| program.subcommand(node.command()))
+}
+
+/// The flags in front of the command.
+pub(crate) fn globals(command: Command) -> Command {
+    let path = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("string").value_parser(value_parser!(PathBuf)).help(help)
+    };
+    command
+        .arg(path("root", "Where images, containers and volumes are kept").env("CATA_ROOT").hide_env(true))
+        .arg(path("state", "Where live state is kept").env("CATA_STATE").hide_env(true))
+        .arg(path("config", "The configuration file").env("CATA_CONFIG").hide_env(true))
+        .arg(
+            Arg::new("help")
+                .long("help")
+                .short('h')
+                .action(ArgAction::Help)
+                .help("Print this help")
+                .hide(true),
+        )
+        .arg(
+            Arg::new("version")
+                .long("version")
+                .short('v')
+                .action(ArgAction::Version)
+                .help("Print the version"),
+        )
+}
+
+fn global_values(matches: &ArgMatches) -> Globals {
+    let path =
+        |name: &str| matches.get_one::<PathBuf>(name).filter(|p| !p.as_os_str().is_empty()).map(absolute);
+    Globals { root: path("root"), state: path("state"), config: path("config") }
+}
+
+/// A supervisor lives in another directory: paths must not depend on ours.
+fn absolute(path: &PathBuf) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.clone())
+}
+
+#[cfg(test)]
+mod tests;

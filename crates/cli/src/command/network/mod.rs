@@ -1,0 +1,15 @@
+//! `network`.
+
+mod create;
+mod inspect;
+mod ls;
+mod rm;
+
+use crate::tree::Node;
+
+pub(crate) const NODES: &[Node] = &[
+    Node::verb::<create::Create>("create", "NETWORK", "Create a network"),
+    Node::verb::<inspect::Inspect>("inspect", "NETWORK [NETWORK...]", "Print details of networks"),
+    Node::verb::<ls::List>("ls", "", "List networks").also(&["list"]),
+    Node::verb::<rm::Remove>("rm", "NETWORK [NETWORK...]", "Remove networks").also(&["remove"]),
+];

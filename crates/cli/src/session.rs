@@ -1,0 +1,83 @@
+//! What holds for the whole invocation: where the engine is, and the standard streams.
+
+use std::cell::OnceCell;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use cata_engine::{Engine, Paths};
+
+use crate::render::error::Failure;
+
+/// The global flags.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Globals {
+    /// `--root`.
+    pub(crate) root: Option<PathBuf>,
+    /// `--state`.
+    pub(crate) state: Option<PathBuf>,
+    /// `--config`.
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// One invocation.
+pub(crate) struct Session {
+    globals: Globals,
+    engine: OnceCell<Engine>,
+}
+
+impl Session {
+    /// A session that opens the engine when it is first asked for.
+    pub(crate) fn new(globals: Globals) -> Self {
+        Self { globals, engine: OnceCell::new() }
+    }
+
+    /// The engine.
+    pub(crate) fn engine(&self) -> Result<&Engine, Failure> {
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine);
+        }
+        let engine = Engine::open(self.paths())?;
+        Ok(self.engine.get_or_init(|| engine))
+    }
+
+    /// Where the engine is.
+    pub(crate) fn paths(&self) -> Paths {
+        let mut paths = Paths::default();
+        let globals = self.globals.clone();
+        if let Some(root) = globals.root {
+            paths.root = root;
+        }
+        if let Some(state) = globals.state {
+            paths.state = state;
+        }
+        if let Some(config) = globals.config {
+            paths.config = config;
+        }
+        paths
+    }
+}
+
+/// Writes text to standard output.
+pub(crate) fn print(text: impl AsRef<str>) -> Result<(), Failure> {
+    print_bytes(text.as_ref().as_bytes())
+}
+
+/// Writes a line to standard output.
+pub(crate) fn print_line(text: impl AsRef<str>) -> Result<(), Failure> {
+    let text = text.as_ref();
+    let mut line = String::with_capacity(text.len() + 1);
+    line.push_str(text);
+    line.push('\n');
+    print_bytes(line.as_bytes())
+}
+
+/// Writes bytes to standard output at once; a reader that has gone away ends the command quietly.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut output = io::stdout().lock();
+    output.write_all(bytes).and_then(|()| output.flush()).map_err(Failure::output)
+}
+
+/// Writes a line to standard error; nobody can be told if that fails.
+pub(crate) fn note(text: impl AsRef<str>) {
+    let _ = writeln!(io::stderr().lock(), "{}", text.as_ref());
+}
