@@ -1,1 +1,25 @@
-//! Integration tests' worlds.
+//! What integration tests, the demo and the benchmark stand on: private worlds and what lives in them.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`world`] | a process tree with network, mounts, pids and cgroups of its own, which ends as one |
+//! | [`cgroup`] | the world's part of the machine's cgroup trees |
+//! | [`archive`] | images made by hand, as tools would never make them |
+//! | [`cache`] | where images and templates are kept between runs |
+//! | [`seed`] | engine roots that already hold images |
+//! | [`command`] | programs run with a deadline, their results and the assertions on them |
+//! | [`leak`] | what a container must not leave behind |
+//! | [`registry`] | a real registry on loopback |
+//! | [`terminal`] | a pseudo-terminal to run a program on |
+//! | [`harness`] | the list of tests, what they need, how each enters its world |
+
+pub mod archive;
+pub mod cache;
+pub mod cgroup;
+pub mod command;
+pub mod harness;
+pub mod leak;
+pub mod registry;
+pub mod seed;
+pub mod terminal;
+pub mod world;

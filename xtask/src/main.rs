@@ -1,3 +1,52 @@
-//! the project's own commands: demo, test, bench, build.
+//! The project's own commands: `cargo xtask demo`, `test`, `bench`, and what they are made of.
 
-fn main() {}
+#![allow(clippy::print_stdout, reason = "these commands are for people to read")]
+
+use anyhow::Result;
+use cata_tests::world;
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod build;
+mod demo;
+mod deps;
+mod images;
+mod test;
+#[cfg(test)]
+mod tidy;
+
+/// The project's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what is missing, build, make the images, and play a real PostgreSQL as a container
+    Demo(demo::Options),
+    /// Install what is missing, build, make the images, and run every test
+    Test(test::Options),
+    /// Measure Catamaran and its peers side by side
+    Bench(bench::Options),
+    /// Build `cata` and its supervisor
+    Build(build::Options),
+    /// Install the Debian packages that are missing
+    Deps(deps::Options),
+    /// Make the test images in the cache
+    Images,
+}
+
+fn main() -> Result<()> {
+    let world = world::enter()?;
+    match Arguments::parse().command {
+        Command::Demo(options) => demo::run(&options, world),
+        Command::Test(options) => test::run(&options),
+        Command::Bench(options) => bench::run(&options, world),
+        Command::Build(options) => build::run(&options).map(|_| ()),
+        Command::Deps(options) => deps::run(options.set),
+        Command::Images => images::run(),
+    }
+}

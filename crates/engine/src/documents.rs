@@ -2,6 +2,7 @@
 
 use cata_image::Image;
 use cata_network::Network;
+use cata_sandbox::stamp::Stamp;
 use serde_json::{Value, json};
 
 use crate::engine::Engine;
@@ -67,7 +68,7 @@ impl Engine {
     }
 
     fn network_document(&self, network: &Network) -> Result<Value> {
-        let mut document = cata_network::document(network);
+        let mut document = network_facts(network);
         let mut containers = serde_json::Map::new();
         for view in self.views()? {
             for endpoint in view.network.endpoints.iter().filter(|e| e.network_id == network.id) {
@@ -104,6 +105,39 @@ impl Engine {
         }
         Err(Error::NoObject(text.to_owned()))
     }
+}
+
+/// What a network is, without who is on it.
+fn network_facts(network: &Network) -> Value {
+    let pools: Vec<Value> = network
+        .pools
+        .iter()
+        .map(|pool| {
+            let mut config = json!({ "Subnet": pool.subnet, "Gateway": pool.gateway });
+            if let Some(range) = &pool.range {
+                config["IPRange"] = json!(range);
+            }
+            config
+        })
+        .collect();
+    json!({
+        "Name": network.name.as_str(),
+        "Id": network.id,
+        "Created": Stamp(i64::try_from(network.created_ns).unwrap_or(0)),
+        "Scope": "local",
+        "Driver": network.driver.as_str(),
+        "EnableIPv4": true,
+        "EnableIPv6": network.ipv6,
+        "IPAM": { "Driver": "default", "Options": null, "Config": pools },
+        "Internal": network.internal,
+        "Attachable": false,
+        "Ingress": false,
+        "ConfigFrom": { "Network": "" },
+        "ConfigOnly": false,
+        "Containers": {},
+        "Options": network.options,
+        "Labels": network.labels,
+    })
 }
 
 fn image_document(image: &Image, layers: &[std::path::PathBuf]) -> Value {

@@ -40,11 +40,16 @@ impl Engine {
                 make_private(&dir)?;
             }
         }
-        if !paths.state.is_dir() {
+        let first_since_boot = !paths.state.is_dir();
+        if first_since_boot {
             make_private(&paths.state)?;
         }
         let images = cata_image::Store::open(&paths.root);
-        Ok(Self { paths, host, images, networks: OnceLock::new() })
+        let engine = Self { paths, host, images, networks: OnceLock::new() };
+        if first_since_boot {
+            engine.release_dead_networks()?;
+        }
+        Ok(engine)
     }
 
     /// Where everything is.

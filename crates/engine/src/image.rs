@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use cata_image::{
     HistoryLine, Image, ImportRequest, Loaded, Progress, PullRequest, Pulled, PushRequest, Pushed,
-    RemoveOptions, Removed, Store, registry, store::User,
+    RemoveOptions, Removed, Store, registry,
+    store::{Lease, User},
 };
 use cata_spec::{Digest, Platform, Reference};
 
@@ -76,6 +77,11 @@ impl Engine {
     /// What the image room says.
     pub fn image(&self, image: &str) -> Result<Image> {
         self.images.resolve(image).map_err(image_error)
+    }
+
+    /// Keeps every image in the store for as long as it is held.
+    pub(crate) fn image_lease(&self) -> Result<Lease> {
+        self.images.lease().map_err(|error| image_error(error.into()))
     }
 
     /// Every image, newest first.

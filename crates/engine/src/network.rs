@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use cata_network::dns::resolv_conf::{ResolvConf, Wishes};
 use cata_network::request::{
     ConnectRequest, Connected, CreateNetwork, EndpointRequest, PortRequest, Teardown, Transport,
 };
@@ -36,10 +37,13 @@ pub(crate) fn network_error(error: cata_network::Error) -> Error {
 }
 
 impl Engine {
-    /// The room.
-    #[must_use]
-    pub fn networks(&self) -> &Networks {
-        self.networks.get_or_init(|| Networks::open(&self.paths.root, &self.paths.state))
+    /// The room, opened at first use.
+    fn networks(&self) -> Result<&Networks> {
+        if let Some(networks) = self.networks.get() {
+            return Ok(networks);
+        }
+        let networks = Networks::open(&self.paths.root, &self.paths.state).map_err(network_error)?;
+        Ok(self.networks.get_or_init(|| networks))
     }
 
     /// One network by name or id.
@@ -47,7 +51,7 @@ impl Engine {
     /// # Errors
     /// No such network.
     pub fn network(&self, name: &str) -> Result<Network> {
-        self.networks().inspect(name).map_err(network_error)
+        self.networks()?.inspect(name).map(|found| found.network).map_err(network_error)
     }
 
     /// Every network.
@@ -55,15 +59,15 @@ impl Engine {
     /// # Errors
     /// A record that cannot be read.
     pub fn network_list(&self) -> Result<Vec<Network>> {
-        self.networks().list().map_err(network_error)
+        self.networks()?.list().map_err(network_error)
     }
 
     /// Makes a network.
     ///
     /// # Errors
     /// A name, pool or address that is taken or makes no sense.
-    pub fn network_create(&self, request: CreateNetwork) -> Result<Network> {
-        self.networks().create(request).map_err(network_error)
+    pub fn network_create(&self, request: &CreateNetwork) -> Result<Network> {
+        self.networks()?.create(request).map_err(network_error)
     }
 
     /// Removes a network nobody is on.
@@ -72,12 +76,18 @@ impl Engine {
     /// No such network; containers are on it.
     pub fn network_remove(&self, name: &str) -> Result<Network> {
         self.sweep()?;
-        self.networks().remove(name).map_err(network_error)
+        self.networks()?.remove(name).map_err(network_error)
     }
 
     /// Takes away whatever a container still has in the network room.
     pub(crate) fn release_network(&self, id: &ContainerId) -> Result<()> {
-        self.networks().release(id).map_err(network_error)
+        self.networks()?.release(id).map_err(network_error)
+    }
+
+    /// Takes away what containers had that no supervisor lives for: after a reboot, all of them.
+    pub(crate) fn release_dead_networks(&self) -> Result<()> {
+        let alive = |id: &ContainerId| cata_sandbox::status::alive(&self.paths.live(id));
+        self.networks()?.release_dead(alive).map(|_| ()).map_err(network_error)
     }
 
     /// Makes the container's network: facts for `inspect`, and what the supervisor gets.
@@ -106,24 +116,26 @@ impl Engine {
             dns_upstream: request.dns.clone(),
             state_dir: state_dir.to_owned(),
         };
-        let connected = self.networks().connect(connect).map_err(network_error)?;
+        let connected = self.networks()?.connect(&connect).map_err(network_error)?;
         hand_over(connected)
     }
 
     /// `/etc/resolv.conf` of a container.
     pub(crate) fn resolv_conf(&self, record: &Record) -> String {
         let request = &record.request;
-        let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let embedded = matches!(&request.network, NetworkMode::Networks(list)
-            if list.iter().any(|endpoint| endpoint.network.as_str() != DEFAULT));
-        cata_network::dns::resolv_conf(&cata_network::dns::ResolvConf {
-            host: &host,
-            embedded,
-            host_network: request.network == NetworkMode::Host,
-            servers: &request.dns,
-            search: &request.dns_search,
-            options: &request.dns_options,
-        })
+        let host = ResolvConf::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+        let wishes = Wishes {
+            servers: request.dns.clone(),
+            search: request.dns_search.clone(),
+            options: request.dns_options.clone(),
+        };
+        match &request.network {
+            NetworkMode::Host => host.for_host_network(&wishes),
+            NetworkMode::Networks(list) if list.iter().any(|e| e.network.as_str() != DEFAULT) => {
+                host.for_user_network(&wishes)
+            }
+            _ => host.for_default_bridge(&wishes),
+        }
     }
 }
 

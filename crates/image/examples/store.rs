@@ -51,8 +51,11 @@ fn run(words: &[&str]) -> Result<(), Box<dyn Error>> {
         }
         ["import", name, changes @ ..] => {
             let changes = changes.iter().map(|text| (*text).to_owned()).collect();
-            let request =
-                ImportRequest { reference: Some(Reference::parse(name)?), changes, ..ImportRequest::default() };
+            let request = ImportRequest {
+                reference: Some(Reference::parse(name)?),
+                changes,
+                ..ImportRequest::default()
+            };
             println!("{}", import(&store, &mut std::io::stdin(), &request)?.id);
         }
         ["images"] => {
@@ -61,7 +64,9 @@ fn run(words: &[&str]) -> Result<(), Box<dyn Error>> {
             }
         }
         ["tag", from, to] => store.tag(from, &Reference::parse(to)?)?,
-        ["rmi", name] => println!("{:?}", store.remove(name, RemoveOptions { force: true }, &|_| Vec::new())?),
+        ["rmi", name] => {
+            println!("{:?}", store.remove(name, RemoveOptions { force: true }, &|_| Vec::new())?);
+        }
         ["layers", name] => {
             for path in store.layer_paths(&store.resolve(name)?)? {
                 println!("{}", path.display());

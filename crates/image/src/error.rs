@@ -356,7 +356,9 @@ impl Error {
         match self {
             Self::Store(error) => match error {
                 StoreError::NoSuchImage(_) => Kind::NotFound,
-                StoreError::Ambiguous(..) | StoreError::InUse { .. } | StoreError::ManyNames(..) => Kind::Conflict,
+                StoreError::Ambiguous(..) | StoreError::InUse { .. } | StoreError::ManyNames(..) => {
+                    Kind::Conflict
+                }
                 StoreError::TagWithDigest(_) => Kind::Invalid,
                 StoreError::Damaged { .. } | StoreError::MissingBlob(_) | StoreError::CorruptBlob { .. } => {
                     Kind::Corrupt
@@ -365,10 +367,12 @@ impl Error {
                 StoreError::Io { .. } => Kind::System,
             },
             Self::Registry(error) => match error {
-                RegistryError::ManifestNotFound(_) | RegistryError::Denied(_) | RegistryError::NoPlatform { .. } => {
-                    Kind::NotFound
+                RegistryError::ManifestNotFound(_)
+                | RegistryError::Denied(_)
+                | RegistryError::NoPlatform { .. } => Kind::NotFound,
+                RegistryError::Unauthorized { .. } | RegistryError::CredentialHelper { .. } => {
+                    Kind::Unauthorized
                 }
-                RegistryError::Unauthorized { .. } | RegistryError::CredentialHelper { .. } => Kind::Unauthorized,
                 RegistryError::DigestMismatch { .. } | RegistryError::SizeMismatch { .. } => Kind::Corrupt,
                 RegistryError::Config { .. } => Kind::Invalid,
                 _ => Kind::Unavailable,
@@ -399,7 +403,9 @@ impl Error {
                 Some("remove its names one by one, or use --force to remove them all")
             }
             Self::Store(StoreError::InUse { .. }) => Some("remove the container first"),
-            Self::Store(StoreError::MissingBlob(_) | StoreError::CorruptBlob { .. }) => Some("pull the image again"),
+            Self::Store(StoreError::MissingBlob(_) | StoreError::CorruptBlob { .. }) => {
+                Some("pull the image again")
+            }
             _ if self.kind() == Kind::NoSpace => Some("remove unused images and containers to make room"),
             _ => None,
         }

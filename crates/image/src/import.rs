@@ -20,15 +20,20 @@ use crate::store::{NewImage, Store, sync_dir};
 ///
 /// # Errors
 /// A `--change` that makes no sense (before anything is read); a damaged or hostile stream; no space.
-pub fn import(store: &Store, source: &mut (dyn Read + Send), request: &ImportRequest) -> Result<Image, Error> {
+pub fn import(
+    store: &Store,
+    source: &mut (dyn Read + Send),
+    request: &ImportRequest,
+) -> Result<Image, Error> {
     let mut run = ContainerConfig::default();
     for change in &request.changes {
         instruction::apply(change, &mut run)?;
     }
     store.clear_leftovers()?;
     let _lease = store.lease()?;
-    let layer =
-        ingest::layer(store, Plain::Compress, || read_chunk(source).map_err(|e| ArchiveError::Read(e).into()))?;
+    let layer = ingest::layer(store, Plain::Compress, || {
+        read_chunk(source).map_err(|e| ArchiveError::Read(e).into())
+    })?;
     let platform = request.platform.clone().unwrap_or_else(Platform::host);
     let created = rfc3339(SystemTime::now());
     let config = ImageConfig {

@@ -28,7 +28,8 @@ pub use progress::{Event, Progress, Silent};
 pub use pull::pull;
 pub use push::push;
 pub use request::{
-    HistoryLine, Image, ImportRequest, Loaded, PullRequest, Pulled, PushRequest, Pushed, RemoveOptions, Removed,
+    HistoryLine, Image, ImportRequest, Loaded, PullRequest, Pulled, PushRequest, Pushed, RemoveOptions,
+    Removed,
 };
 pub use save::save;
 pub use store::Store;

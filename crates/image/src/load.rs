@@ -40,7 +40,13 @@ pub fn load(
     store.clear_leftovers()?;
     let _lease = store.lease()?;
     let input = Decoder::new(BufReader::with_capacity(CHUNK, source)).map_err(ArchiveError::Read)?;
-    let mut archive = Archive { store, progress, documents: BTreeMap::new(), layers: BTreeMap::new(), links: BTreeMap::new() };
+    let mut archive = Archive {
+        store,
+        progress,
+        documents: BTreeMap::new(),
+        layers: BTreeMap::new(),
+        links: BTreeMap::new(),
+    };
     archive.read(BufReader::with_capacity(CHUNK, input))?;
     let found = archive.images()?;
     let diff_ids: Vec<Digest> = archive.layers.values().map(|layer| layer.diff_id).collect();
@@ -148,7 +154,8 @@ impl Archive<'_> {
                 let names = described.repo_tags.iter().flatten().map(|name| Reference::parse(name));
                 let names: Vec<Reference> = names.collect::<Result<_, _>>()?;
                 if let Some((_, known)) = found.iter_mut().find(|(image, _)| image.id == id) {
-                    let new: Vec<Reference> = names.into_iter().filter(|name| !known.contains(name)).collect();
+                    let new: Vec<Reference> =
+                        names.into_iter().filter(|name| !known.contains(name)).collect();
                     known.extend(new);
                 } else {
                     found.push((self.docker_image(described, id, &config, document)?, names));
@@ -300,7 +307,8 @@ fn add(found: &mut Vec<(NewImage, Vec<Reference>)>, image: NewImage, name: Optio
 /// containerd's and Docker's annotation holds a full name; OCI's may hold a tag alone, which names nothing.
 fn layout_name(descriptor: &Descriptor) -> Option<Reference> {
     let full = descriptor.annotations.get("io.containerd.image.name");
-    let short = descriptor.annotations.get("org.opencontainers.image.ref.name").filter(|t| t.contains([':', '/']));
+    let short =
+        descriptor.annotations.get("org.opencontainers.image.ref.name").filter(|t| t.contains([':', '/']));
     Reference::parse(full.or(short)?).ok().filter(|name| name.digest().is_none())
 }
 
@@ -310,7 +318,8 @@ fn verify(name: &str, expected: &Digest, bytes: &[u8]) -> Result<(), Error> {
 }
 
 fn mismatch(name: &str, expected: &Digest, actual: &Digest) -> Error {
-    ArchiveError::Document { name: name.to_owned(), reason: format!("expected {expected}, got {actual}") }.into()
+    ArchiveError::Document { name: name.to_owned(), reason: format!("expected {expected}, got {actual}") }
+        .into()
 }
 
 fn parse<'d, T: serde::Deserialize<'d>>(name: &str, bytes: &'d [u8]) -> Result<T, ArchiveError> {
@@ -328,7 +337,8 @@ fn text(path: &[u8]) -> Result<String, ArchiveError> {
 /// Where the known forms keep layers.
 fn is_layer_path(path: &str) -> bool {
     let path = std::path::Path::new(path);
-    path.starts_with("blobs") || path.extension().is_some_and(|e| e == "tar" || e == "gz" || e == "tgz" || e == "zst")
+    path.starts_with("blobs")
+        || path.extension().is_some_and(|e| e == "tar" || e == "gz" || e == "tgz" || e == "zst")
 }
 
 /// Compressed, or beginning with a tar header, or (an empty layer) with the zero block that ends one.
@@ -336,9 +346,7 @@ fn looks_like_layer(start: &[u8]) -> bool {
     match Compression::detect(start) {
         Compression::Gzip | Compression::Zstd => true,
         Compression::Other(_) => false,
-        Compression::Plain => {
-            <&[u8; BLOCK]>::try_from(start).is_ok_and(|block| header::parse(block).is_ok())
-        }
+        Compression::Plain => <&[u8; BLOCK]>::try_from(start).is_ok_and(|block| header::parse(block).is_ok()),
     }
 }
 

@@ -21,6 +21,8 @@ use crate::store::{NewImage, Store, sync_dir};
 
 /// Layers on their way at once.
 const PARALLEL: usize = 4;
+/// Attempts at a document that the registry is too busy for.
+const ATTEMPTS: u32 = 4;
 
 /// Brings an image into the store.
 ///
@@ -48,7 +50,9 @@ pub fn pull(
     let id = found.manifest.config.digest;
     let document = match store.read_blob(&id) {
         Ok(bytes) => bytes,
-        Err(_) => manifest::fetch_config(&client, &request.reference, &found.manifest.config)?,
+        Err(_) => {
+            patiently(config, || manifest::fetch_config(&client, &request.reference, &found.manifest.config))?
+        }
     };
     let image_config = check(&document, &found, request)?;
     let work = layers(&found, &image_config);
@@ -58,8 +62,13 @@ pub fn pull(
     let diff_ids = &image_config.rootfs.diff_ids;
     store.seal_layers(diff_ids)?;
     sync_dir(&store.content().join("blobs/sha256"))?;
-    let names: Vec<Reference> = request.reference.tag().is_some_and(|_| request.reference.digest().is_none())
-        .then(|| request.reference.clone()).into_iter().collect();
+    let names: Vec<Reference> = request
+        .reference
+        .tag()
+        .is_some_and(|_| request.reference.digest().is_none())
+        .then(|| request.reference.clone())
+        .into_iter()
+        .collect();
     let new = NewImage {
         media_type: found.media_type.clone(),
         manifest_digest: found.digest,
@@ -96,7 +105,7 @@ fn locate(config: &Config, reference: &Reference, platform: &Platform) -> Result
     let mut failure: Option<RegistryError> = None;
     for endpoint in config.endpoints(reference.registry()) {
         let client = Client::new(config, endpoint, reference.repository(), "pull");
-        match manifest::fetch(&client, reference, platform) {
+        match patiently(config, || manifest::fetch(&client, reference, platform)) {
             Ok(found) => return Ok((client, found)),
             // An answer says more than silence, whoever gave it.
             Err(RegistryError::Unreachable { .. }) if failure.is_some() => {}
@@ -104,6 +113,24 @@ fn locate(config: &Config, reference: &Reference, platform: &Platform) -> Result
         }
     }
     Err(failure.unwrap_or_else(|| RegistryError::ManifestNotFound(reference.familiar())).into())
+}
+
+/// Tries again when the registry itself says that it may help; a registry that is down is told at once.
+fn patiently<T>(
+    config: &Config,
+    mut ask: impl FnMut() -> Result<T, RegistryError>,
+) -> Result<T, RegistryError> {
+    let mut pause = config.retry_pause;
+    for _ in 1..ATTEMPTS {
+        match ask() {
+            Err(RegistryError::Status { status: 408 | 429 | 500 | 502..=504, .. }) => {
+                std::thread::sleep(pause);
+                pause *= 2;
+            }
+            other => return other,
+        }
+    }
+    ask()
 }
 
 /// Reads the configuration and checks that manifest, configuration and wish agree.
@@ -164,7 +191,8 @@ fn fetch_layers(
         for _ in 0..work.len().min(PARALLEL) {
             scope.spawn(|| {
                 while let Some((layer, diff_id)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let one = Fetch { store, config, client, layer, diff_id, progress, cancelled: &cancelled };
+                    let one =
+                        Fetch { store, config, client, layer, diff_id, progress, cancelled: &cancelled };
                     if let Err(error) = one.run() {
                         cancelled.store(true, Ordering::Relaxed);
                         let mut slot = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

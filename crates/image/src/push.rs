@@ -50,9 +50,11 @@ pub fn push(
     let others = mountable(store, &image, reference.registry(), reference.repository())?;
     send_all(&client, store, config, &blobs, &others, progress)?;
     let bytes = store.read_blob(&image.manifest_digest)?;
-    let media_type = image.manifest.media_type.clone().unwrap_or_else(|| {
-        cata_spec::image::media_type::OCI_MANIFEST.to_owned()
-    });
+    let media_type = image
+        .manifest
+        .media_type
+        .clone()
+        .unwrap_or_else(|| cata_spec::image::media_type::OCI_MANIFEST.to_owned());
     upload::manifest(&client, &reference.manifest_selector(), &media_type, &bytes)?;
     let new = NewImage {
         media_type,

@@ -18,7 +18,9 @@ use crate::store::{Hasher, NewImage, Store};
 
 /// The image with every layer compressed; as it was if they all are.
 pub(crate) fn for_push(store: &Store, image: Image) -> Result<Image, Error> {
-    let plain = |layer: &Descriptor| matches!(layer.media_type.as_str(), media_type::OCI_LAYER | media_type::DOCKER_LAYER);
+    let plain = |layer: &Descriptor| {
+        matches!(layer.media_type.as_str(), media_type::OCI_LAYER | media_type::DOCKER_LAYER)
+    };
     if !image.manifest.layers.iter().any(plain) {
         return Ok(image);
     }
@@ -50,7 +52,9 @@ fn compressed(store: &Store, layer: &Descriptor) -> Result<Descriptor, Error> {
     let mut gzip = Gzip::new(file);
     let mut buffer = vec![0u8; CHUNK];
     loop {
-        let n = blob.read(&mut buffer).map_err(|e| StoreError::io("reading", &store.blob_path(&layer.digest), e))?;
+        let n = blob
+            .read(&mut buffer)
+            .map_err(|e| StoreError::io("reading", &store.blob_path(&layer.digest), e))?;
         if n == 0 {
             break;
         }

@@ -1,1 +1,34 @@
-//! links, addresses, firewall, published ports, names.
+//! Links, addresses, firewall, published ports, names.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`request`] | what is asked and answered |
+//! | [`networks`] | the handle: create, list, inspect, remove, connect, release |
+//! | [`record`] | what is persisted under `<root>/networks/` |
+//! | [`create`] | from `network create` to a record |
+//! | [`ipam`] | pools and leases |
+//! | [`bridge`] | a network's bridge on the host |
+//! | [`release`] | taking away what a killed supervisor left |
+//! | [`connect`] | a container's namespace and its endpoints |
+//! | [`firewall`] | the nf_tables table `catamaran` |
+//! | [`port`] | reservations of published ports |
+//! | [`dns`] | the name service: the only part a supervisor links |
+//! | [`netlink`] | messages and sockets |
+
+pub mod bridge;
+pub mod connect;
+pub mod create;
+pub mod dns;
+pub mod error;
+pub mod firewall;
+pub mod ipam;
+pub mod netlink;
+pub mod networks;
+pub mod port;
+pub mod record;
+pub mod release;
+pub mod request;
+
+pub use error::{Error, Kind};
+pub use networks::{Inspection, Networks};
+pub use record::{Driver, EndpointRecord, Network, Pool};

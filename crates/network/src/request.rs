@@ -100,7 +100,7 @@ pub struct Connected {
     pub ports: Vec<PublishedPort>,
     /// Bound sockets that keep host ports reserved: hold them while the container lives.
     pub reservations: Vec<OwnedFd>,
-    /// UDP and TCP listeners on 127.0.0.11:53 inside the namespace, when on a user network.
+    /// UDP and TCP listeners inside the namespace to which 127.0.0.11:53 leads, when on a user network.
     pub dns_sockets: Vec<OwnedFd>,
     /// The name service's plan, to be served with `dns_sockets` by whoever owns the container.
     pub dns_plan: Option<crate::dns::DnsPlan>,

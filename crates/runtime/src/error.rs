@@ -120,9 +120,6 @@ pub enum SpawnError {
     /// The container has ended.
     #[error("the container is not running")]
     NotRunning,
-    /// A cgroup could not be joined.
-    #[error("cannot join the container's cgroup")]
-    Cgroup(#[source] crate::cgroup::CgroupError),
     /// It died without a word: killed while being set up, by the OOM killer for example.
     #[error("the new process was killed while being set up (status {0})")]
     Died(i32),

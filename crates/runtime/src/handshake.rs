@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! caller                                   new process
-//!   clone3 ────────────────────────────────► asks to die with the caller
-//!   id maps, cgroups, oom score
+//!   clone3 ────────────────────────────────► cgroups, asks to die with the caller
+//!   id maps, oom score
 //!   one byte: go ──────────────────────────► mounts, root, identity, lockdown
 //!      ◄──────────────── Withheld(text) ───    (any number)
 //!      ◄──────── Terminal + descriptor ────    (with a terminal)
@@ -24,6 +24,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::CgroupError;
 use crate::error::{SpawnError, Stage};
 use crate::user::UserError;
 
@@ -66,6 +67,20 @@ impl Failure {
             detail: None,
             errno: errno.raw_os_error(),
         }
+    }
+}
+
+impl Failure {
+    /// The new process could not go into a cgroup.
+    pub(crate) fn cgroup(error: &CgroupError) -> Self {
+        let (subject, errno) = match error {
+            CgroupError::Io { path, source, .. } => {
+                (path.display().to_string(), Errno::from_io_error(source))
+            }
+            other => (other.to_string(), None),
+        };
+        let errno = errno.unwrap_or(Errno::IO).raw_os_error();
+        Self::System { stage: Stage::Cgroup, subject, detail: None, errno }
     }
 }
 

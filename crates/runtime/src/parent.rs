@@ -94,7 +94,10 @@ impl Birth<'_> {
             Side::Child(proof) => {
                 drop(ours);
                 let Ok(channel) = theirs.above_standard_streams() else { cata_sys::clone::exit(1) };
-                let failure = child(&channel, proof);
+                let failure = match self.cgroup.map_or(Ok(()), Cgroup::enter_rest) {
+                    Ok(()) => child(&channel, proof),
+                    Err(error) => Failure::cgroup(&error),
+                };
                 // If the caller cannot be told, the exit alone must do.
                 let _ = channel.send(&Message::Failed(failure), None);
                 cata_sys::clone::exit(1)
@@ -153,12 +156,6 @@ impl Birth<'_> {
                 }
                 Err(errno) => return Err(at(Stage::Cgroup, &path)(errno)),
             }
-        }
-        if let Some(cgroup) = self.cgroup {
-            // With a cgroup2 directory it was born in it.
-            let pid = spawned.pid.as_raw_nonzero().get();
-            let added = if cgroup.unified_fd().is_some() { cgroup.add_rest(pid) } else { cgroup.add(pid) };
-            added.map_err(SpawnError::Cgroup)?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use cata_runtime::cgroup::{self, Cgroup, CgroupError, CgroupPlan, Controller, Layout};
+use cata_runtime::cgroup::{self, Cgroup, CgroupError, CgroupPlan, Controller, Directory, Layout};
 use cata_spec::runtime::{
     LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources,
     LinuxResourcesBuilder,
@@ -352,16 +352,24 @@ fn born_inside(world: &World) {
     let Some(unified) = made.group.unified_fd() else { return world.skip("no cgroup2 here") };
     match clone(SoleThread::check().unwrap(), Namespaces(0), Some(unified.as_fd())).unwrap() {
         Side::Child(_) => {
+            if made.group.enter_rest().is_err() {
+                exit(1);
+            }
             sleep(Duration::from_secs(60));
             exit(0)
         }
         Side::Parent(pid, _) => {
             let number = pid.as_raw_nonzero().get();
             assert_eq!(made.group.processes().unwrap(), [number]);
-            made.group.add_rest(number).unwrap();
+            let listed = |directory: &Directory| {
+                std::fs::read_to_string(directory.full().join("cgroup.procs")).unwrap().trim().to_owned()
+            };
             for directory in &made.plan.directories {
-                let listed = std::fs::read_to_string(directory.full().join("cgroup.procs")).unwrap();
-                assert_eq!(listed.trim(), number.to_string());
+                let end = Instant::now() + PATIENCE;
+                while listed(directory) != number.to_string() {
+                    assert!(Instant::now() < end, "not in {}", directory.full().display());
+                    sleep(Duration::from_millis(1));
+                }
             }
             made.group.kill(PATIENCE).unwrap();
             rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
@@ -434,7 +442,7 @@ fn timings(world: &World) {
                     }
                     Side::Parent(pid, _) => (pid, Instant::now()),
                 };
-            group.add_rest(born.as_raw_nonzero().get()).unwrap();
+            group.add(born.as_raw_nonzero().get()).unwrap();
             let added = start.elapsed();
             let start = Instant::now();
             group.kill(PATIENCE).unwrap();

@@ -7,7 +7,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cata_runtime::cgroup::CgroupPlan;
 use cata_runtime::plan::Plan;
 use cata_spec::ContainerId;
 use serde::{Deserialize, Serialize};
@@ -19,11 +18,9 @@ pub struct Launch {
     pub id: ContainerId,
     /// Which hull the container's process lives in.
     pub isolation: Isolation,
-    /// What the runtime does to make the process. Read again from the memfd at each restart.
+    /// What the runtime does to make the process. Read again from the memfd at each restart. Its cgroup is
+    /// made by the supervisor while the engine makes the network.
     pub plan: Plan,
-    /// The cgroup it is born into, made by the supervisor while the engine makes the network.
-    /// `None`: the plan's own, if it has one.
-    pub cgroup: Option<CgroupPlan>,
     /// Live state: `<state>/<id>/`, exists, empty, on tmpfs. Holds `socket`, `status.json`, `lock`.
     pub state_dir: PathBuf,
     /// `<root>/containers/<id>/`: holds `log/` and receives `exit.json`.

@@ -136,7 +136,8 @@ mod tests {
 
     #[test]
     fn what_is_not_a_sha256_digest_is_refused() {
-        for bad in ["", "sha256:", "sha256:AB", "abc", &"a".repeat(64), &format!("sha256:{}", "A".repeat(64))] {
+        for bad in ["", "sha256:", "sha256:AB", "abc", &"a".repeat(64), &format!("sha256:{}", "A".repeat(64))]
+        {
             assert!(matches!(Digest::parse(bad), Err(DigestError::Malformed(_))), "{bad}");
         }
         let sha512 = format!("sha512:{}", "a".repeat(128));

@@ -194,7 +194,10 @@ pub fn is_index(media: &str) -> bool {
 
 fn is_known(media: &str) -> bool {
     is_index(media)
-        || matches!(media, media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST | media_type::DOCKER_MANIFEST_V1)
+        || matches!(
+            media,
+            media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST | media_type::DOCKER_MANIFEST_V1
+        )
 }
 
 /// The image configuration: what `docker inspect` of an image shows.
@@ -423,7 +426,10 @@ mod tests {
         assert_eq!(image.config.entrypoint, Some(vec!["sh".to_owned()]));
         assert_eq!(image.config.cmd, None);
         assert!(image.config.volumes.contains("/data") && image.config.exposed_ports.contains("5432/tcp"));
-        assert_eq!(image.config.healthcheck.as_ref().map(|h| (h.interval, h.retries)), Some((5_000_000_000, 3)));
+        assert_eq!(
+            image.config.healthcheck.as_ref().map(|h| (h.interval, h.retries)),
+            Some((5_000_000_000, 3))
+        );
         let again: ImageConfig = serde_json::from_str(&serde_json::to_string(&image).unwrap()).unwrap();
         assert_eq!(again, image);
         let empty: ImageConfig = serde_json::from_str(r#"{"config":null,"rootfs":null}"#).unwrap();
@@ -445,5 +451,18 @@ mod tests {
         assert!(ManifestDocument::parse(both, None).is_err());
         assert!(ManifestDocument::parse(br#"{"schemaVersion":1}"#, None).is_err());
         assert!(ManifestDocument::parse(b"<html>", None).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_without_harm(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+            text in r#"[{}\[\]":,a-zA-Z0-9]{0,120}"#,
+        ) {
+            for input in [bytes.as_slice(), text.as_bytes()] {
+                let _ = ManifestDocument::parse(input, None);
+                let _ = serde_json::from_slice::<ImageConfig>(input);
+            }
+        }
     }
 }

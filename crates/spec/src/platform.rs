@@ -33,7 +33,8 @@ impl Platform {
     /// The platform of this machine.
     #[must_use]
     pub fn host() -> Self {
-        Self { os: "linux".into(), architecture: std::env::consts::ARCH.into(), ..Self::default() }.normalised()
+        Self { os: "linux".into(), architecture: std::env::consts::ARCH.into(), ..Self::default() }
+            .normalised()
     }
 
     /// Parses `os/arch[/variant]`, `os` or `arch`, as `--platform` takes it.
@@ -138,14 +139,29 @@ impl fmt::Display for Platform {
 }
 
 fn is_os(text: &str) -> bool {
-    matches!(text, "linux" | "windows" | "darwin" | "macos" | "freebsd" | "netbsd" | "openbsd" | "solaris" | "wasi")
+    matches!(
+        text,
+        "linux" | "windows" | "darwin" | "macos" | "freebsd" | "netbsd" | "openbsd" | "solaris" | "wasi"
+    )
 }
 
 fn is_architecture(text: &str) -> bool {
     matches!(
         text,
-        "amd64" | "arm64" | "arm" | "386" | "ppc64le" | "ppc64" | "s390x" | "riscv64" | "loong64" | "mips64le"
-            | "mips64" | "mipsle" | "mips" | "wasm"
+        "amd64"
+            | "arm64"
+            | "arm"
+            | "386"
+            | "ppc64le"
+            | "ppc64"
+            | "s390x"
+            | "riscv64"
+            | "loong64"
+            | "mips64le"
+            | "mips64"
+            | "mipsle"
+            | "mips"
+            | "wasm"
     )
 }
 

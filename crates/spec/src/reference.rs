@@ -132,6 +132,8 @@ impl Reference {
         match self.repository.strip_prefix("library/") {
             // `library/a/b` is a real repository of three components.
             Some(rest) if !rest.contains('/') => rest.to_owned(),
+            // Without `docker.io/` in front the first component would be taken for a registry.
+            _ if names_registry(self.repository.split('/').next().unwrap_or_default()) => self.name(),
             _ => self.repository.clone(),
         }
     }
@@ -210,19 +212,20 @@ impl std::str::FromStr for Reference {
 }
 
 /// Docker's rule: the first component is a registry if it has a dot, a colon or upper case, or is `localhost`.
+fn names_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase())
+}
+
 fn split_registry(name: &str) -> (String, String) {
     let (registry, repository) = match name.split_once('/') {
-        Some((first, rest))
-            if first.contains(['.', ':'])
-                || first == "localhost"
-                || first.bytes().any(|b| b.is_ascii_uppercase()) =>
-        {
-            (first, rest)
-        }
+        Some((first, rest)) if names_registry(first) => (first, rest),
         _ => (DEFAULT_REGISTRY, name),
     };
-    let registry =
-        if matches!(registry, "index.docker.io" | "registry-1.docker.io") { DEFAULT_REGISTRY } else { registry };
+    let registry = if matches!(registry, "index.docker.io" | "registry-1.docker.io") {
+        DEFAULT_REGISTRY
+    } else {
+        registry
+    };
     let repository = if registry == DEFAULT_REGISTRY && !repository.contains('/') && !repository.is_empty() {
         format!("library/{repository}")
     } else {
@@ -234,9 +237,7 @@ fn split_registry(name: &str) -> (String, String) {
 fn is_tag(text: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let mut bytes = text.bytes();
-    bytes.next().is_some_and(word)
-        && text.len() <= 128
-        && bytes.all(|b| word(b) || matches!(b, b'.' | b'-'))
+    bytes.next().is_some_and(word) && text.len() <= 128 && bytes.all(|b| word(b) || matches!(b, b'.' | b'-'))
 }
 
 /// `[a-z0-9]+` runs, separated by `.`, `_`, `__` or any number of `-`.
@@ -246,9 +247,9 @@ fn is_component(text: &str) -> bool {
     if bytes.is_empty() || !alphanumeric(bytes[0]) || !alphanumeric(bytes[bytes.len() - 1]) {
         return false;
     }
-    bytes
-        .split(|b| alphanumeric(*b))
-        .all(|separator| matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-'))
+    bytes.split(|b| alphanumeric(*b)).all(|separator| {
+        matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-')
+    })
 }
 
 fn is_registry(text: &str) -> bool {
@@ -314,13 +315,54 @@ mod tests {
     #[test]
     fn what_docker_refuses_is_refused() {
         for bad in [
-            "", ":", "/", "a:", "a//b", "-a", "a-", "a___b", "a..b", "x:-t", "x@sha256:00", "a b", "host:/x", "h:99999/x",
-            "[::1/x", "../x", "x/..", ".x",
+            "",
+            ":",
+            "/",
+            "a:",
+            "a//b",
+            "-a",
+            "a-",
+            "a___b",
+            "a..b",
+            "x:-t",
+            "x@sha256:00",
+            "a b",
+            "host:/x",
+            "h:99999/x",
+            "[::1/x",
+            "../x",
+            "x/..",
+            ".x",
         ] {
             assert!(Reference::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(Reference::parse("docker.io/Foo"), Err(ReferenceError::UpperCase("library/Foo".into())));
         assert!(matches!(Reference::parse(&"a".repeat(64)), Err(ReferenceError::LooksLikeId(_))));
         assert!(matches!(Reference::parse(&"a".repeat(250)), Err(ReferenceError::TooLong(_))));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_printed_is_parsed_again(
+            registry in "(|localhost/|docker\\.io/|[a-z]{1,5}\\.[a-z]{2,3}/|127\\.0\\.0\\.1:[1-9][0-9]{0,3}/)",
+            repository in "[a-z0-9]{1,4}([._-][a-z0-9]{1,3}){0,2}(/[a-z0-9]{1,4}){0,2}",
+            tag in "(|:[A-Za-z0-9_][A-Za-z0-9_.-]{0,8})",
+            digest in "(|@sha256:[0-9a-f]{64})",
+        ) {
+            // Without a registry, a first component with a dot would be one.
+            let first = repository.split_once('/').map_or("", |(first, _)| first);
+            proptest::prop_assume!(!registry.is_empty() || !first.contains('.'));
+            let typed = format!("{registry}{repository}{tag}{digest}");
+            let reference = Reference::parse(&typed).unwrap();
+            assert_eq!(Reference::parse(&reference.to_string()).unwrap(), reference);
+            assert_eq!(Reference::parse(&reference.familiar()).unwrap(), reference);
+        }
+
+        #[test]
+        fn any_text_is_read_without_harm(text in "[ -~é]{0,80}") {
+            if let Ok(reference) = Reference::parse(&text) {
+                assert_eq!(Reference::parse(&reference.to_string()).unwrap(), reference);
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
 
 use super::detach::{Keys, Matcher, Typed};
@@ -16,8 +16,10 @@ use crate::render::error::Failure;
 const INPUT_CHUNK: usize = 4096;
 const OUTPUT_CHUNK: usize = 64 * 1024;
 
-/// Copies until both outputs are closed (or, with none, the input), or the keys were typed.
-pub(crate) fn run(link: Link, keys: &Keys) -> Result<Parting, Failure> {
+/// Copies until both outputs are closed (or, with none, the input), the keys were typed, or `ended` is
+/// readable and nothing more has arrived: by then the process is over and its output is all here, though a
+/// child of its own may keep the other side open.
+pub(crate) fn run(link: Link, keys: &Keys, ended: BorrowedFd<'_>) -> Result<Parting, Failure> {
     let stdin = std::io::stdin();
     let Link { input, output, errors, window } = link;
     let mut streams =
@@ -25,14 +27,17 @@ pub(crate) fn run(link: Link, keys: &Keys) -> Result<Parting, Failure> {
     drop(window);
     let mut matcher = Matcher::new(keys);
     let watch_input_only = streams.output.is_none() && streams.errors.is_none();
+    let mut over = false;
     loop {
-        if streams.output.is_none()
-            && streams.errors.is_none()
-            && (!watch_input_only || streams.input.is_none())
-        {
+        let closed = streams.output.is_none() && streams.errors.is_none();
+        if closed && (!watch_input_only || streams.input.is_none() || over) {
             return Ok(Parting::Ended);
         }
-        let ready = streams.poll(stdin.as_fd())?;
+        let ready = streams.poll(stdin.as_fd(), (!over).then_some(ended))?;
+        if over && !ready.output && !ready.errors {
+            return Ok(Parting::Ended);
+        }
+        over |= ready.ended;
         if ready.output {
             pump(&mut streams.output, &mut std::io::stdout().lock())?;
         }
@@ -64,6 +69,7 @@ struct Streams {
 
 #[derive(Default)]
 struct Ready {
+    ended: bool,
     output: bool,
     errors: bool,
     typed: bool,
@@ -72,16 +78,21 @@ struct Ready {
 }
 
 impl Streams {
-    /// Waits until something can be done.
-    fn poll(&self, stdin: BorrowedFd<'_>) -> Result<Ready, Failure> {
+    /// Waits until something can be done; without `ended` to wait for, only looks.
+    fn poll(&self, stdin: BorrowedFd<'_>, ended: Option<BorrowedFd<'_>>) -> Result<Ready, Failure> {
         enum What {
+            Ended,
             Output,
             Errors,
             Typed,
             Input,
         }
-        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(4);
-        let mut whats = Vec::with_capacity(4);
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(5);
+        let mut whats = Vec::with_capacity(5);
+        if let Some(fd) = ended {
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            whats.push(What::Ended);
+        }
         if let Some(fd) = &self.output {
             fds.push(PollFd::new(fd, PollFlags::IN));
             whats.push(What::Output);
@@ -100,7 +111,8 @@ impl Streams {
                 whats.push(What::Typed);
             }
         }
-        match poll(&mut fds, None) {
+        let look = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match poll(&mut fds, if ended.is_some() { None } else { Some(&look) }) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(Failure::io("poll the container's streams", &error.into())),
         }
@@ -108,6 +120,7 @@ impl Streams {
         for (fd, what) in fds.iter().zip(whats) {
             let events = fd.revents();
             match what {
+                What::Ended => ready.ended = !events.is_empty(),
                 What::Output => ready.output = !events.is_empty(),
                 What::Errors => ready.errors = !events.is_empty(),
                 What::Typed => ready.typed = !events.is_empty(),
@@ -231,7 +244,7 @@ mod tests {
         let keys = Keys::default();
         streams.take_typed(own_reader.as_fd(), &mut Matcher::new(&keys));
         assert_eq!(streams.pending, b"hello");
-        assert!(streams.poll(own_reader.as_fd()).unwrap().writable);
+        assert!(streams.poll(own_reader.as_fd(), None).unwrap().writable);
         streams.write_pending();
         let mut buffer = [0; 16];
         assert_eq!(read(&reader, &mut buffer).unwrap(), 5);
@@ -243,7 +256,7 @@ mod tests {
         let (reader, writer) = pipe().unwrap();
         let (own_reader, _own_writer) = pipe().unwrap();
         drop(reader);
-        assert!(streams(writer, false).poll(own_reader.as_fd()).unwrap().broken);
+        assert!(streams(writer, false).poll(own_reader.as_fd(), None).unwrap().broken);
     }
 
     #[test]

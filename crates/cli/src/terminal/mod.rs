@@ -9,7 +9,7 @@ pub(crate) mod raw;
 pub(crate) mod signals;
 
 use std::io::IsTerminal as _;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use crate::render::error::Failure;
 use detach::Keys;
@@ -59,11 +59,11 @@ pub(crate) fn window() -> Option<(u16, u16)> {
     (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
 }
 
-/// Talks until either side has enough.
+/// Talks until either side has enough; `ended` becomes readable when the process is over.
 ///
 /// Signals go on being forwarded after the return, until the process ends: the caller still waits for the
 /// container's exit code.
-pub(crate) fn converse(link: Link, manners: Manners<'_>) -> Result<Parting, Failure> {
+pub(crate) fn converse(link: Link, manners: Manners<'_>, ended: BorrowedFd<'_>) -> Result<Parting, Failure> {
     let tty = link.window.is_some();
     let raw = if tty && link.input.is_some() { raw::enter() } else { None };
     let window = link.window.as_ref().map(OwnedFd::try_clone).transpose();
@@ -75,7 +75,7 @@ pub(crate) fn converse(link: Link, manners: Manners<'_>) -> Result<Parting, Fail
     // Without raw mode no key can mean anything special.
     let none = Keys::default();
     let keys = if raw.is_some() { manners.keys } else { &none };
-    let parting = copy::run(link, keys);
+    let parting = copy::run(link, keys, ended);
     drop(raw);
     parting
 }

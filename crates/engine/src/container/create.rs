@@ -45,6 +45,8 @@ impl Engine {
     ) -> Result<Created> {
         self.sweep()?;
         let warnings = self.check(&request)?;
+        // Until the record names the image, nothing else keeps a concurrent `rmi` from its layers.
+        let _lease = self.image_lease()?;
         let image = self.image_for(&request, progress)?;
         timing.mark("image");
         let record = self.plan_record(request, &image)?;

@@ -1,6 +1,6 @@
 //! `exec` and `attach`: streams of a running container.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cata_runtime::ExecRequest;
 use cata_runtime::plan::WindowSize;
@@ -57,6 +57,13 @@ impl Session {
             Err(ClientError::Gone) => Ok(137),
             Err(error) => Err(client_error("exec", &error)),
         }
+    }
+}
+
+impl AsFd for Session {
+    /// Readable when the process has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.client.as_fd()
     }
 }
 

@@ -8,6 +8,7 @@ use cata_spec::Name;
 
 use crate::container::create::durability;
 use crate::container::names;
+use crate::container::start::StartOptions;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 use crate::ledger;
@@ -73,7 +74,7 @@ impl Engine {
                 Err(error) => return Err(client_error("restart", &error)),
             }
         }
-        self.start(&record, None, &mut Timing::default()).map(|_| ())
+        self.start(&record, StartOptions::default(), &mut Timing::default()).map(|_| ())
     }
 
     /// Freezes a container.

@@ -17,4 +17,4 @@ pub mod wait;
 
 pub use create::Created;
 pub use remove::RemoveOptions;
-pub use start::Started;
+pub use start::{StartOptions, Started};

@@ -9,17 +9,18 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cata_runtime::plan::{Options, Plan, Root};
+use cata_runtime::plan::{Options, Plan, Root, WindowSize};
 use cata_runtime::seccomp::{self, Arch};
 use cata_runtime::user::UserSpec;
 use cata_sandbox::client::Attached;
 use cata_sandbox::launch::{Launch, LogPlan, StdinPlan, Undo};
-use cata_sandbox::protocol::Streams;
+use cata_sandbox::protocol::{Streams, Until};
 use cata_sandbox::status::StatusKind;
 
 use crate::container::create::find_device;
 use crate::container::live::{NETWORK_FILE, NetworkFacts, Owner, STARTED_FILE};
 use crate::container::remove::anonymous_volumes;
+use crate::container::wait::Waiter;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 use crate::ledger::{self, Durability};
@@ -32,6 +33,15 @@ use crate::timing::Timing;
 const LOG_MAX_SIZE: u64 = 10 * 1000 * 1000;
 const LOG_MAX_FILE: u32 = 5;
 
+/// What the starter wants of a start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StartOptions {
+    /// Streams, from the first byte on.
+    pub attach: Option<Streams>,
+    /// The terminal's first size: rows, columns.
+    pub window: Option<(u16, u16)>,
+}
+
 /// A container that runs.
 #[derive(Debug)]
 pub struct Started {
@@ -42,7 +52,7 @@ pub struct Started {
     /// The streams that were asked for, from the first byte on.
     pub streams: Attached,
     /// To wait for its end; the supervisor answers when it comes.
-    pub waiter: Option<crate::container::wait::Waiter>,
+    pub waiter: Waiter,
 }
 
 impl Engine {
@@ -54,7 +64,7 @@ impl Engine {
     pub fn start(
         &self,
         record: &Record,
-        attach: Option<Streams>,
+        options: StartOptions,
         timing: &mut Timing,
     ) -> Result<Option<Started>> {
         let lock = self.lock(&record.id)?;
@@ -71,7 +81,7 @@ impl Engine {
         self.recover_lost(&record.id)?;
         self.check_mounts(record)?;
         let state_dir = self.make_live_dir(record)?;
-        let started = self.launch(record, &state_dir, attach, timing);
+        let started = self.launch(record, &state_dir, options, timing);
         if started.is_err() {
             // The supervisor has undone what it held; what it never got is ours.
             self.clear_failed_start(record);
@@ -84,10 +94,11 @@ impl Engine {
         &self,
         record: &Record,
         state_dir: &Path,
-        attach: Option<Streams>,
+        options: StartOptions,
         timing: &mut Timing,
     ) -> Result<Started> {
-        let launch = self.plan_launch(record, state_dir)?;
+        let mut launch = self.plan_launch(record, state_dir)?;
+        launch.plan.process.window = options.window.map(|(rows, columns)| WindowSize { rows, columns });
         timing.mark("launch plan");
         let pending =
             cata_sandbox::launch(&launch, &self.supervisor()?).map_err(|e| start_error(record, &e))?;
@@ -97,14 +108,11 @@ impl Engine {
         self.write_network_files(record, &facts)?;
         ledger::write(&state_dir.join(NETWORK_FILE), &facts, Durability::Volatile)?;
         timing.mark("files");
-        let running = pending.go(go, fds, attach).map_err(|e| start_error(record, &e))?;
+        let running = pending.go(go, fds, options.attach).map_err(|e| start_error(record, &e))?;
         timing.mark("process");
-        Ok(Started {
-            pid: running.pid,
-            withheld: running.withheld,
-            streams: running.attached,
-            waiter: Some(crate::container::wait::Waiter::new(running.client)),
-        })
+        let mut waiter = Waiter::new(running.client);
+        waiter.ask(Until::NotRunning)?;
+        Ok(Started { pid: running.pid, withheld: running.withheld, streams: running.attached, waiter })
     }
 
     /// A start that failed leaves a container that can be started again, and nothing else.
@@ -162,7 +170,6 @@ impl Engine {
             id: record.id.clone(),
             isolation: request.isolation,
             plan: self.plan_process(record)?,
-            cgroup: None,
             state_dir: state_dir.to_owned(),
             container_dir: dir,
             log: request

@@ -1,5 +1,6 @@
 //! `wait`: until a container has ended. The only verb that may wait for ever.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use cata_sandbox::client::{Client, ClientError};
@@ -61,6 +62,13 @@ impl Waiter {
             }
             Err(error) => Err(client_error("wait", &error)),
         }
+    }
+}
+
+impl AsFd for Waiter {
+    /// Readable when the answer is there.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.client.as_fd()
     }
 }
 

@@ -145,7 +145,9 @@ fn healthcheck(text: &str) -> Result<Healthcheck, String> {
             "timeout" => check.timeout = duration(value)?,
             "start-period" => check.start_period = duration(value)?,
             "start-interval" => check.start_interval = duration(value)?,
-            "retries" => check.retries = value.parse().map_err(|_| format!("--retries={value} is not a number"))?,
+            "retries" => {
+                check.retries = value.parse().map_err(|_| format!("--retries={value} is not a number"))?;
+            }
             _ => return Err(format!("unknown flag: {name}")),
         }
         rest = after.trim_start();
@@ -240,8 +242,19 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_named() {
         for bad in [
-            "RUN x", "CMD", "EXPOSE x", "EXPOSE 0", "EXPOSE 9-8", "EXPOSE 80/x", "ENV A", "ENV A=\"b", "ENV A=b =c",
-            "HEALTHCHECK x", "HEALTHCHECK CMD", "HEALTHCHECK --interval=5 CMD x", "ONBUILD FROM x",
+            "RUN x",
+            "CMD",
+            "EXPOSE x",
+            "EXPOSE 0",
+            "EXPOSE 9-8",
+            "EXPOSE 80/x",
+            "ENV A",
+            "ENV A=\"b",
+            "ENV A=b =c",
+            "HEALTHCHECK x",
+            "HEALTHCHECK CMD",
+            "HEALTHCHECK --interval=5 CMD x",
+            "ONBUILD FROM x",
         ] {
             let error = apply(bad, &mut ContainerConfig::default()).unwrap_err().to_string();
             assert!(error.contains(bad), "{error}");

@@ -68,7 +68,9 @@ pub(crate) fn normal(path: &[u8], entry: &[u8]) -> Result<Vec<u8>, LayerError> {
         match part {
             b"" | b"." => {}
             b".." => {
-                parts.pop().ok_or_else(|| LayerError::Escapes(String::from_utf8_lossy(entry).into_owned()))?;
+                parts
+                    .pop()
+                    .ok_or_else(|| LayerError::Escapes(String::from_utf8_lossy(entry).into_owned()))?;
             }
             part => parts.push(part),
         }
@@ -131,7 +133,8 @@ impl<R: BufRead> Apply<R> {
                 if entry.link.is_empty() {
                     return Err(LayerError::malformed(&entry.path, "symbolic link to nothing"));
                 }
-                self.replace(parent, name, || rustix::fs::symlinkat(target, parent, os(name))).map_err(failed)?;
+                self.replace(parent, name, || rustix::fs::symlinkat(target, parent, os(name)))
+                    .map_err(failed)?;
                 finish_beside(entry, parent, name)?;
             }
             Kind::CharacterDevice | Kind::BlockDevice | Kind::Fifo => self.node(entry, parent, name)?,
@@ -216,7 +219,13 @@ impl<R: BufRead> Apply<R> {
     }
 
     /// Content from the stream into a file.
-    fn copy(&mut self, entry: &Entry, file: BorrowedFd<'_>, mut at: u64, length: u64) -> Result<(), LayerError> {
+    fn copy(
+        &mut self,
+        entry: &Entry,
+        file: BorrowedFd<'_>,
+        mut at: u64,
+        length: u64,
+    ) -> Result<(), LayerError> {
         let end = at + length;
         while at < end {
             let piece = self.reader.content()?;
@@ -240,7 +249,8 @@ impl<R: BufRead> Apply<R> {
         path: &[u8],
     ) -> Result<(), LayerError> {
         let target = normal(&entry.link, &entry.path)?;
-        let missing = || LayerError::malformed(&entry.path, "hard link to something that is not in the layer");
+        let missing =
+            || LayerError::malformed(&entry.path, "hard link to something that is not in the layer");
         if target.is_empty() || target == path {
             return Err(missing());
         }
@@ -349,7 +359,8 @@ fn finish_beside(entry: &Entry, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(
             tolerate(attribute, place::set_xattr_beside(parent, name, attribute, value)).map_err(failed)?;
         }
     }
-    rustix::fs::utimensat(parent, os(name), &place::times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
+    rustix::fs::utimensat(parent, os(name), &place::times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(failed)
 }
 
 /// Overlay's own attributes are not a layer's to set: they would redirect it into other layers.

@@ -62,9 +62,10 @@ impl<R: BufRead> Decoder<R> {
             Compression::Plain => Ok(Self::Plain(input)),
             Compression::Gzip => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(input)))),
             Compression::Zstd => Ok(Self::Zstd(Box::new(zstd::stream::read::Decoder::with_buffer(input)?))),
-            Compression::Other(name) => {
-                Err(io::Error::new(io::ErrorKind::Unsupported, format!("{name} compression is not supported")))
-            }
+            Compression::Other(name) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("{name} compression is not supported"),
+            )),
         }
     }
 }

@@ -57,9 +57,7 @@ pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Option<Header>, LayerError> {
         }
     }
     let field = |from: usize, to: usize, reason| number(&block[from..to]).ok_or_else(|| malformed(reason));
-    let small = |from, to, reason| {
-        u32::try_from(field(from, to, reason)?).map_err(|_| malformed(reason))
-    };
+    let small = |from, to, reason| u32::try_from(field(from, to, reason)?).map_err(|_| malformed(reason));
     let kind = match block[156] {
         // Before ustar a directory was told by its name alone.
         b'0' | 0 | b'7' if name.ends_with(b"/") => Kind::Directory,
@@ -78,7 +76,8 @@ pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Option<Header>, LayerError> {
         _ => return Err(malformed("unknown type of entry")),
     };
     let device = matches!(kind, Kind::CharacterDevice | Kind::BlockDevice);
-    let size = u64::try_from(field(124, 136, "size is not a number")?).map_err(|_| malformed("negative size"))?;
+    let size =
+        u64::try_from(field(124, 136, "size is not a number")?).map_err(|_| malformed("negative size"))?;
     Ok(Some(Header {
         kind,
         mode: small(100, 108, "mode is not a number")? & 0o7777,
@@ -97,7 +96,12 @@ pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Option<Header>, LayerError> {
 fn has_content(kind: Kind) -> bool {
     !matches!(
         kind,
-        Kind::HardLink | Kind::SymLink | Kind::CharacterDevice | Kind::BlockDevice | Kind::Directory | Kind::Fifo
+        Kind::HardLink
+            | Kind::SymLink
+            | Kind::CharacterDevice
+            | Kind::BlockDevice
+            | Kind::Directory
+            | Kind::Fifo
     )
 }
 
@@ -127,7 +131,8 @@ pub(crate) fn number(field: &[u8]) -> Option<i64> {
     let first = *field.first()?;
     if first & 0x80 != 0 {
         // Two's complement over the whole field without its first bit; bit 6 is the sign.
-        let mut value: i128 = if first & 0x40 == 0 { i128::from(first & 0x3f) } else { i128::from(first | 0x80) - 256 };
+        let mut value: i128 =
+            if first & 0x40 == 0 { i128::from(first & 0x3f) } else { i128::from(first | 0x80) - 256 };
         for byte in &field[1..] {
             value = value.checked_mul(256)? + i128::from(*byte);
         }

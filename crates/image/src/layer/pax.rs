@@ -37,7 +37,8 @@ impl Records {
     pub(crate) fn read(&mut self, mut content: &[u8]) -> Result<(), LayerError> {
         while !content.is_empty() {
             let (record, rest) = split(content).ok_or(LayerError::NotTar("malformed PAX record"))?;
-            let at = record.iter().position(|b| *b == b'=').ok_or(LayerError::NotTar("PAX record without `=`"))?;
+            let at =
+                record.iter().position(|b| *b == b'=').ok_or(LayerError::NotTar("PAX record without `=`"))?;
             self.take(&record[..at], &record[at + 1..])?;
             content = rest;
         }
@@ -61,7 +62,9 @@ impl Records {
             b"GNU.sparse.realsize" | b"GNU.sparse.size" => self.sparse.real_size = optional(value, decimal)?,
             b"GNU.sparse.major" => self.sparse.major = optional(value, decimal)?,
             b"GNU.sparse.minor" => self.sparse.map_in_content = self.sparse.major == Some(1) && value == b"0",
-            b"GNU.sparse.map" => self.sparse.map = map(value).ok_or(LayerError::NotTar("malformed sparse map"))?,
+            b"GNU.sparse.map" => {
+                self.sparse.map = map(value).ok_or(LayerError::NotTar("malformed sparse map"))?;
+            }
             b"GNU.sparse.offset" => self.sparse.offset = optional(value, decimal)?,
             b"GNU.sparse.numbytes" => {
                 let (Some(offset), Some(length)) = (self.sparse.offset.take(), decimal(value)) else {
@@ -151,7 +154,7 @@ mod tests {
     #[test]
     fn records_are_read() {
         let records =
-            read(b"9 path=a\n11 size=42\n22 mtime=1700000000.5\n27 SCHILY.xattr.user.a=b=\nc\n").unwrap();
+            read(b"9 path=a\n11 size=42\n22 mtime=1700000000.5\n28 SCHILY.xattr.user.a=b=\nc\n").unwrap();
         assert_eq!(records.path.as_deref(), Some(&b"a"[..]));
         assert_eq!((records.size, records.mtime), (Some(42), Some((1_700_000_000, 500_000_000))));
         assert_eq!(records.xattrs, [(b"user.a".to_vec(), b"b=\nc".to_vec())]);
@@ -166,7 +169,9 @@ mod tests {
 
     #[test]
     fn malformed_records_are_refused() {
-        for bad in [&b"x"[..], b"5 a=", b"99 path=a\n", b"0 a=b\n", b"7 patha\n", b"10 size=-1\n", b"9 path=a\0"] {
+        for bad in
+            [&b"x"[..], b"5 a=", b"99 path=a\n", b"0 a=b\n", b"7 patha\n", b"10 size=-1\n", b"9 path=a\0"]
+        {
             assert!(read(bad).is_err(), "{bad:?}");
         }
     }

@@ -49,7 +49,12 @@ impl Place {
     }
 
     /// The directory at `path` (normal form), made with its parents when missing if `make`.
-    pub(crate) fn directory(&mut self, path: &[u8], make: bool, entry: &[u8]) -> Result<Rc<OwnedFd>, LayerError> {
+    pub(crate) fn directory(
+        &mut self,
+        path: &[u8],
+        make: bool,
+        entry: &[u8],
+    ) -> Result<Rc<OwnedFd>, LayerError> {
         if let Some(at) = self.parents.iter().rposition(|(known, _)| known == path) {
             let found = self.parents.remove(at);
             let fd = Rc::clone(&found.1);
@@ -88,12 +93,14 @@ impl Place {
                     continue;
                 }
                 Err(Errno::NOENT) => {
-                    mkdir(above.as_fd(), part, 0o755, false).map_err(|errno| LayerError::entry(entry, errno))?;
+                    mkdir(above.as_fd(), part, 0o755, false)
+                        .map_err(|errno| LayerError::entry(entry, errno))?;
                 }
                 Err(Errno::NOTDIR) if existing(above.as_fd(), part) == Ok(Existing::Whiteout) => {
                     rustix::fs::unlinkat(&above, os(part), AtFlags::empty())
                         .map_err(|errno| LayerError::entry(entry, errno))?;
-                    mkdir(above.as_fd(), part, 0o755, true).map_err(|errno| LayerError::entry(entry, errno))?;
+                    mkdir(above.as_fd(), part, 0o755, true)
+                        .map_err(|errno| LayerError::entry(entry, errno))?;
                 }
                 Err(errno) => return Err(beneath(errno, entry)),
             }

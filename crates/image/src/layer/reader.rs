@@ -103,11 +103,14 @@ impl<R: BufRead> Reader<R> {
         if header.kind == Kind::Sparse {
             let (pieces, real) = sparse::read_old(block, || self.raw_block()?.ok_or(LayerError::Truncated))?;
             map = Some((pieces, real));
-        } else if header.kind == Kind::File && (records.sparse.map_in_content || !records.sparse.map.is_empty()) {
+        } else if header.kind == Kind::File
+            && (records.sparse.map_in_content || !records.sparse.map.is_empty())
+        {
             if let Some(name) = records.sparse.name {
                 path = name;
             }
-            let real = records.sparse.real_size.ok_or_else(|| malformed(&path, "sparse file without a size"))?;
+            let real =
+                records.sparse.real_size.ok_or_else(|| malformed(&path, "sparse file without a size"))?;
             let pieces = if records.sparse.map_in_content {
                 let (pieces, used) = sparse::read_in_content(&mut self.input, self.remaining)?;
                 self.remaining -= used;

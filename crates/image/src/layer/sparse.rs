@@ -111,5 +111,9 @@ pub(crate) fn read_in_content(
 
 /// An error of the stream under the tar: it carries the pipeline's own error, or is an early end.
 pub(crate) fn read_error(error: std::io::Error) -> LayerError {
-    if error.kind() == std::io::ErrorKind::UnexpectedEof { LayerError::Truncated } else { LayerError::Compression(error) }
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        LayerError::Truncated
+    } else {
+        LayerError::Compression(error)
+    }
 }

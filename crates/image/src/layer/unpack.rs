@@ -135,9 +135,13 @@ pub(crate) fn unpack_blob(store: &Store, blob: File, digest: &Digest, diff_id: &
         return Ok(());
     }
     let mut again = blob.try_clone().map_err(|e| StoreError::io("opening", &store.blob_path(digest), e))?;
-    let done = unpack(store, BufReader::with_capacity(CHUNK, blob)).and_then(|made| made.publish(store, diff_id));
+    let done =
+        unpack(store, BufReader::with_capacity(CHUNK, blob)).and_then(|made| made.publish(store, diff_id));
     if let Err(Error::Layer(
-        LayerError::Compression(_) | LayerError::Truncated | LayerError::NotTar(_) | LayerError::DiffId { .. },
+        LayerError::Compression(_)
+        | LayerError::Truncated
+        | LayerError::NotTar(_)
+        | LayerError::DiffId { .. },
     )) = &done
     {
         // Is it the blob that is damaged? Then that is what to say.

@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn a_bearer_challenge_is_read() {
-        let header = r#"Bearer realm="https://auth.example/token",service="reg",scope="repository:a/b:pull,push""#;
+        let header =
+            r#"Bearer realm="https://auth.example/token",service="reg",scope="repository:a/b:pull,push""#;
         let challenges = parse(header);
         assert_eq!(challenges.len(), 1);
         assert_eq!(challenges[0].scheme, "bearer");

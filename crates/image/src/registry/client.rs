@@ -96,7 +96,8 @@ impl Client {
             let plain = self.plain.load(Ordering::Relaxed);
             let address = self.address(&target, plain);
             let authorization = self.is_own(&address).then(|| self.authorization()).flatten();
-            let mut response = self.follow(&method, &address, &headers, authorization.as_deref(), &mut payload)?;
+            let mut response =
+                self.follow(&method, &address, &headers, authorization.as_deref(), &mut payload)?;
             match response.status() {
                 StatusCode::UNAUTHORIZED if challenged || !repeatable => {
                     return Err(self.refused(authorization.is_some()));
@@ -140,7 +141,10 @@ impl Client {
         }
     }
 
-    pub(crate) fn unreachable(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> RegistryError {
+    pub(crate) fn unreachable(
+        &self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> RegistryError {
         RegistryError::Unreachable { registry: self.host().to_owned(), source: source.into() }
     }
 
@@ -180,7 +184,11 @@ impl Client {
                 Payload::Bytes(bytes) => {
                     let mut bytes: &[u8] = bytes;
                     let length = bytes.len();
-                    run(&agent, request.header(header::CONTENT_LENGTH, length), SendBody::from_reader(&mut bytes))
+                    run(
+                        &agent,
+                        request.header(header::CONTENT_LENGTH, length),
+                        SendBody::from_reader(&mut bytes),
+                    )
                 }
                 Payload::Stream(stream, size) => {
                     run(&agent, request.header(header::CONTENT_LENGTH, *size), SendBody::from_reader(*stream))
@@ -192,7 +200,8 @@ impl Client {
             }
             let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
             let Some(location) = location else { return Ok(response) };
-            let next = join(&address, location).ok_or_else(|| self.unreachable(format!("bad redirect to `{location}`")))?;
+            let next = join(&address, location)
+                .ok_or_else(|| self.unreachable(format!("bad redirect to `{location}`")))?;
             if address.starts_with("https://") && next.starts_with("http://") {
                 return Err(self.unreachable(format!("refusing a redirect from https to `{next}`")));
             }
@@ -212,7 +221,8 @@ impl Client {
             .collect();
         let login = credentials::lookup(self.login.as_deref(), self.host())?;
         // The token service is another server: it gets an agent that trusts the same certificates.
-        let plain = challenges.iter().filter_map(|c| c.get("realm")).any(|realm| realm.starts_with("http://"));
+        let plain =
+            challenges.iter().filter_map(|c| c.get("realm")).any(|realm| realm.starts_with("http://"));
         let agent = self.agent(plain)?;
         let value = token::answer(&agent, &challenges, login.as_ref(), &self.scope)?;
         let answered = value.is_some();
@@ -234,7 +244,9 @@ impl Client {
 
     fn is_own(&self, address: &str) -> bool {
         let own = |scheme: &str| {
-            address.strip_prefix(scheme).is_some_and(|rest| rest.split(['/', '?']).next() == Some(&self.endpoint.address))
+            address
+                .strip_prefix(scheme)
+                .is_some_and(|rest| rest.split(['/', '?']).next() == Some(&self.endpoint.address))
         };
         own("https://") || (self.plain.load(Ordering::Relaxed) && own("http://"))
     }

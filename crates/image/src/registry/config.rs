@@ -77,7 +77,8 @@ impl Config {
     /// # Errors
     /// What is wrong with it, with line and column.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let document: Document = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        let document: Document =
+            toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
         for (host, registry) in &document.registry {
             for mirror in &registry.mirrors {
                 if split_scheme(mirror).1.is_empty() {
@@ -176,8 +177,9 @@ fn split_scheme(mirror: &str) -> (Option<&str>, &str) {
 }
 
 fn has_ca(dir: &Path) -> bool {
-    std::fs::read_dir(dir)
-        .is_ok_and(|entries| entries.flatten().any(|entry| entry.path().extension().is_some_and(|e| e == "crt")))
+    std::fs::read_dir(dir).is_ok_and(|entries| {
+        entries.flatten().any(|entry| entry.path().extension().is_some_and(|e| e == "crt"))
+    })
 }
 
 /// `localhost`, 127.0.0.0/8 and ::1, with or without port.
@@ -211,7 +213,11 @@ mod tests {
     #[test]
     fn what_is_misspelt_is_an_error() {
         assert!(Config::parse("[registry.\"x\"]\nmirror = [\"y\"]\n").unwrap_err().contains("mirror"));
-        assert!(Config::parse("[registry.\"x\"]\nmirrors = [\"http://\"]\n").unwrap_err().contains("names no host"));
+        assert!(
+            Config::parse("[registry.\"x\"]\nmirrors = [\"http://\"]\n")
+                .unwrap_err()
+                .contains("names no host")
+        );
         assert!(Config::parse("[registry").is_err());
     }
 

@@ -87,10 +87,9 @@ pub(crate) fn lookup(path: Option<&Path>, host: &str) -> Result<Option<Credentia
     {
         return Ok(Some(found));
     }
-    let auth = document
-        .auths
-        .get(key)
-        .or_else(|| document.auths.iter().find(|(known, _)| host_of(known) == host_of(key)).map(|(_, auth)| auth));
+    let auth = document.auths.get(key).or_else(|| {
+        document.auths.iter().find(|(known, _)| host_of(known) == host_of(key)).map(|(_, auth)| auth)
+    });
     Ok(auth.and_then(from_file))
 }
 

@@ -35,8 +35,13 @@ impl Partial {
         let path = store.ingest().join(format!("sha256-{}", digest.hex()));
         let io = |e: std::io::Error| StoreError::io("opening", &path, e);
         loop {
-            let file =
-                File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(io)?;
+            let file = File::options()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(&path)
+                .map_err(io)?;
             rustix::io::retry_on_intr(|| rustix::fs::flock(file.as_fd(), FlockOperation::LockExclusive))
                 .map_err(|errno| io(errno.into()))?;
             if store.has_blob(digest) {
@@ -125,6 +130,11 @@ impl Download<'_> {
                     let reason = chain(&error);
                     self.progress.event(Event::Retrying { digest: self.blob.digest, attempt, reason });
                     std::thread::sleep(self.retry_pause * 2u32.pow(attempt.min(5) - 1));
+                }
+                Err(error @ Error::Store(StoreError::NoSpace { .. })) => {
+                    // What cannot be finished must not keep the disk full.
+                    let _ = std::fs::remove_file(&partial.path);
+                    return Err(error);
                 }
                 Err(error) => return Err(error),
             }

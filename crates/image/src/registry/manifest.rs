@@ -16,7 +16,8 @@ const CONFIG_LIMIT: u64 = 8 << 20;
 
 /// Everything this engine can read, the newest first.
 fn accept() -> String {
-    [media_type::OCI_INDEX, media_type::OCI_MANIFEST, media_type::DOCKER_INDEX, media_type::DOCKER_MANIFEST].join(", ")
+    [media_type::OCI_INDEX, media_type::OCI_MANIFEST, media_type::DOCKER_INDEX, media_type::DOCKER_MANIFEST]
+        .join(", ")
 }
 
 /// A manifest as the registry has it.
@@ -56,7 +57,9 @@ pub(crate) fn fetch(
             })?;
             let digest = chosen.digest;
             let (_, bytes, kind) = get(client, reference, &digest.to_string(), Some(digest))?;
-            match ManifestDocument::parse(&bytes, kind.as_deref().or(Some(&chosen.media_type))).map_err(unusable)? {
+            match ManifestDocument::parse(&bytes, kind.as_deref().or(Some(&chosen.media_type)))
+                .map_err(unusable)?
+            {
                 ManifestDocument::Image(manifest) => Ok(found(top, digest, bytes, kind, manifest)),
                 ManifestDocument::Index(_) => {
                     let nested = "an index within an index".to_owned();
@@ -119,9 +122,11 @@ fn get(
         StatusCode::FORBIDDEN => return Err(RegistryError::Denied(reference.familiar_name())),
         _ => return Err(client.unexpected(&format!("GET {path}"), response)),
     }
-    let kind = response.headers().get("content-type").and_then(|v| v.to_str().ok()).map(|t| {
-        t.split(';').next().unwrap_or(t).trim().to_owned()
-    });
+    let kind = response
+        .headers()
+        .get("content-type")
+        .and_then(|v| v.to_str().ok())
+        .map(|t| t.split(';').next().unwrap_or(t).trim().to_owned());
     let told = told_digest(&response);
     let bytes = read_limited(client, response, "manifest", reference, MANIFEST_LIMIT)?;
     let actual = sha256(&bytes);

@@ -96,7 +96,9 @@ fn check_realm(realm: &str, secret: bool) -> Result<(), &'static str> {
     if realm.starts_with("https://") {
         return Ok(());
     }
-    let Some(rest) = realm.strip_prefix("http://") else { return Err("its address is neither http nor https") };
+    let Some(rest) = realm.strip_prefix("http://") else {
+        return Err("its address is neither http nor https");
+    };
     let host = rest.split('/').next().unwrap_or(rest);
     if secret && !is_loopback(host) { Err("refusing to send credentials without TLS") } else { Ok(()) }
 }

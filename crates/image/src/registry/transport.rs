@@ -49,8 +49,11 @@ fn tls(endpoint: &Endpoint) -> Result<TlsConfig, RegistryError> {
         }
     }
     let system = rustls_native_certs::load_native_certs();
-    let mut roots: Vec<Certificate<'static>> =
-        system.certs.iter().map(|certificate| Certificate::from_der(certificate.as_ref()).to_owned()).collect();
+    let mut roots: Vec<Certificate<'static>> = system
+        .certs
+        .iter()
+        .map(|certificate| Certificate::from_der(certificate.as_ref()).to_owned())
+        .collect();
     let roots = if roots.is_empty() && own.is_empty() {
         RootCerts::WebPki
     } else {

@@ -85,14 +85,17 @@ fn once(
         Some(location) => location,
         None => {
             let target = client.path("blobs/uploads/");
-            let response = client.send(Ask { payload: Payload::Bytes(&[]), ..Ask::new(Method::POST, target.as_str()) })?;
+            let response = client
+                .send(Ask { payload: Payload::Bytes(&[]), ..Ask::new(Method::POST, target.as_str()) })?;
             if response.status() != StatusCode::ACCEPTED {
                 return Err(client.unexpected(&format!("POST {target}"), response).into());
             }
             location_of(&response).ok_or_else(|| client.unreachable("the upload has no location"))?
         }
     };
-    let location = if location.starts_with('/') { location } else {
+    let location = if location.starts_with('/') {
+        location
+    } else {
         join(&client.base(), &location).unwrap_or(location)
     };
     let separator = if location.contains('?') { '&' } else { '?' };

@@ -70,11 +70,15 @@ impl Store {
         let Ok(entries) = std::fs::read_dir(self.ingest()) else { return };
         for entry in entries.flatten() {
             let path = entry.path();
-            let stale = || entry.metadata().and_then(|m| m.modified()).is_ok_and(|at| {
-                at.elapsed().is_ok_and(|age| age > PARTIAL_KEPT)
-            });
+            let stale = || {
+                entry
+                    .metadata()
+                    .and_then(|m| m.modified())
+                    .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > PARTIAL_KEPT))
+            };
             if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) || stale() {
-                let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+                let _ =
+                    if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
             }
         }
     }

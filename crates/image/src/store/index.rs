@@ -165,9 +165,8 @@ impl Store {
 /// Gives `name` to the image of `target`, taking it from whoever has it.
 pub(super) fn set_name(manifests: &mut Vec<Descriptor>, name: &str, target: &Descriptor) {
     take_name(manifests, name);
-    let unnamed = manifests
-        .iter()
-        .position(|old| old.digest == target.digest && !old.annotations.contains_key(NAME));
+    let unnamed =
+        manifests.iter().position(|old| old.digest == target.digest && !old.annotations.contains_key(NAME));
     let mut named = target.clone();
     named.annotations.insert(NAME.to_owned(), name.to_owned());
     match unnamed {
@@ -178,7 +177,8 @@ pub(super) fn set_name(manifests: &mut Vec<Descriptor>, name: &str, target: &Des
 
 /// Takes `name` from whoever has it; an image whose last name it was stays, dangling.
 pub(super) fn take_name(manifests: &mut Vec<Descriptor>, name: &str) {
-    let Some(at) = manifests.iter().position(|old| old.annotations.get(NAME).is_some_and(|n| n == name)) else {
+    let Some(at) = manifests.iter().position(|old| old.annotations.get(NAME).is_some_and(|n| n == name))
+    else {
         return;
     };
     let digest = manifests[at].digest;

@@ -78,7 +78,8 @@ impl Store {
                 take_name(manifests, &name.to_string());
             }
             // A name given meanwhile by somebody else keeps the image.
-            let unnamed = |old: &cata_spec::image::Descriptor| Entry { descriptor: old.clone() }.name().is_none();
+            let unnamed =
+                |old: &cata_spec::image::Descriptor| Entry { descriptor: old.clone() }.name().is_none();
             if !kept {
                 manifests.retain(|old| old.digest != digest || !unnamed(old));
             }

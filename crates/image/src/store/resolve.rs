@@ -20,7 +20,9 @@ enum Query {
 }
 
 fn parse(text: &str) -> Result<Query, Error> {
-    let hex = |t: &str| !t.is_empty() && t.len() <= 64 && t.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let hex = |t: &str| {
+        !t.is_empty() && t.len() <= 64 && t.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
     if let Some(id) = Digest::from_hex(text) {
         return Ok(Query::Id(id));
     }
@@ -102,7 +104,9 @@ impl Store {
                     .ok_or(StoreError::MissingBlob(*digest))?;
                 match ManifestDocument::parse(&self.read_blob(&present[at].digest)?, None) {
                     Ok(ManifestDocument::Image(manifest)) => Ok((present[at].digest, manifest)),
-                    Ok(ManifestDocument::Index(_)) => Err(StoreError::damaged(&path, "an index within an index")),
+                    Ok(ManifestDocument::Index(_)) => {
+                        Err(StoreError::damaged(&path, "an index within an index"))
+                    }
                     Err(e) => Err(StoreError::damaged(&path, e)),
                 }
             }
@@ -150,7 +154,10 @@ fn by_name<'e>(entries: &'e [Entry], reference: &Reference) -> Option<&'e Entry>
     entries.iter().find(|entry| {
         entry.repo_digests().any(|known| known == pinned)
             || (entry.descriptor.digest == digest
-                && entry.name().and_then(|n| Reference::parse_untagged(n).ok()).is_some_and(|n| n.name() == repository))
+                && entry
+                    .name()
+                    .and_then(|n| Reference::parse_untagged(n).ok())
+                    .is_some_and(|n| n.name() == repository))
     })
 }
 

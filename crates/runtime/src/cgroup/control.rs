@@ -95,7 +95,7 @@ impl Cgroup {
     }
 
     /// The cgroup2 directory, for clone3's `CLONE_INTO_CGROUP` (Linux 5.7); also there on hybrid machines.
-    /// The child must then still be put into the others: [`Cgroup::add_rest`].
+    /// The child must then still go into the others: [`Cgroup::enter_rest`].
     #[must_use]
     pub fn unified_fd(&self) -> Option<BorrowedFd<'_>> {
         self.directories.iter().find(|open| open.unified).map(|open| open.fd.as_fd())
@@ -110,14 +110,16 @@ impl Cgroup {
         self.directories.iter().try_for_each(|open| open.write("cgroup.procs", &pid))
     }
 
-    /// Puts a process that was born by `CLONE_INTO_CGROUP` into the other hierarchies: none on pure version 2.
+    /// Puts the calling process, which must have one thread and was born into [`Cgroup::unified_fd`] if there
+    /// is one, into the other hierarchies: none on pure version 2.
+    ///
+    /// Only a thread that moves itself need not wait until no process on the machine forks or exits
+    /// (`cgroup.procs`, or anybody else's number, waits for an RCU grace period: 5 to 15 ms).
     ///
     /// # Errors
     /// [`CgroupError::Io`] naming the file.
-    pub fn add_rest(&self, pid: i32) -> Result<(), CgroupError> {
-        let pid = pid.to_string();
-        let rest = self.directories.iter().filter(|open| !open.unified);
-        rest.into_iter().try_for_each(|open| open.write("cgroup.procs", &pid))
+    pub fn enter_rest(&self) -> Result<(), CgroupError> {
+        self.directories.iter().filter(|open| !open.unified).try_for_each(|open| open.write("tasks", "0"))
     }
 
     /// Where processes are frozen, killed and counted.

@@ -110,10 +110,7 @@ pub(super) fn read_plan(plan: BorrowedFd<'_>) -> Result<Box<Launch>, Failure> {
             Err(error) => return Err(failed(error.to_string())),
         }
     }
-    let mut launch: Box<Launch> = serde_json::from_slice(&text).map_err(|e| failed(e.to_string()))?;
-    // The engine's wins; the runtime looks in one place only.
-    launch.plan.cgroup = launch.cgroup.take().or(launch.plan.cgroup);
-    Ok(launch)
+    serde_json::from_slice(&text).map_err(|e| failed(e.to_string()))
 }
 
 /// Everything up to waiting for the word to go.

@@ -178,7 +178,7 @@ fn undo_that_fails_is_told_and_does_not_stop_the_rest() {
 fn cgroup_that_cannot_be_made_is_told_and_everything_undone() {
     let mut world = World::new("exit 0");
     let marker = world.undo_marker();
-    let Some(cgroup) = &mut world.launch.cgroup else {
+    let Some(cgroup) = &mut world.launch.plan.cgroup else {
         eprintln!("skipped: no cgroup");
         return;
     };

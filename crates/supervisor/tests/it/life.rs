@@ -141,7 +141,7 @@ fn restart_makes_a_new_process() {
 #[test]
 fn pause_freezes_and_unpause_thaws() {
     let world = World::new("while :; do echo tick; sleep 0.02; done");
-    if world.launch.cgroup.is_none() {
+    if world.launch.plan.cgroup.is_none() {
         eprintln!("skipped: no cgroup");
         return;
     }
@@ -249,7 +249,8 @@ fn victim_of_the_memory_limit_is_named() {
     let mut resources = cata_spec::runtime::LinuxResources::default();
     resources.set_memory(Some(memory));
     let path = format!("/cata-dev-supervisor/{}", world.launch.id);
-    world.launch.cgroup = Some(cata_runtime::cgroup::plan(Some(&resources), &path, &layout).expect("a plan"));
+    world.launch.plan.cgroup =
+        Some(cata_runtime::cgroup::plan(Some(&resources), &path, &layout).expect("a plan"));
     let mut running = world.start();
     let ended = running.client.wait(Until::NotRunning, Some(SOON)).expect("ended");
     assert!(ended.oom_killed && ended.exit_code == 137, "{ended:?}");

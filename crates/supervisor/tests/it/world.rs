@@ -41,10 +41,9 @@ impl World {
             cata_runtime::cgroup::plan(None, &path, &layout).ok()
         });
         let launch = Launch {
-            plan: plan(&root, script),
+            plan: Plan { cgroup, ..plan(&root, script) },
             id,
             isolation: Isolation::Process,
-            cgroup,
             state_dir,
             container_dir,
             log: LogPlan::JsonFile { max_size: 10 << 20, max_file: 3 },

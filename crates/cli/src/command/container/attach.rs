@@ -2,6 +2,7 @@
 
 use cata_engine::Streams;
 use clap::Args;
+use std::os::fd::AsFd as _;
 
 use super::run::{exit, forwarder, link};
 use crate::session::Session;
@@ -36,7 +37,8 @@ impl Verb for Attach {
         let (attached, waiter) = engine.attach(&self.container, streams)?;
         let keys = self.detach_keys.unwrap_or_else(Keys::docker);
         let forward = self.sig_proxy.then(|| forwarder(session, record.id.as_str()));
-        if terminal::converse(link(attached, stdin)?, Manners { keys: &keys, forward })? == Parting::Detached
+        if terminal::converse(link(attached, stdin)?, Manners { keys: &keys, forward }, waiter.as_fd())?
+            == Parting::Detached
         {
             return Ok(Exit::OK);
         }

@@ -84,7 +84,9 @@ impl Verb for Exec {
             let link = Link { input, output: Some(clone()?), errors: None, window: Some(clone()?) };
             drop(master);
             let keys = self.detach_keys.unwrap_or_else(Keys::docker);
-            if terminal::converse(link, Manners { keys: &keys, forward: None })? == Parting::Detached {
+            if terminal::converse(link, Manners { keys: &keys, forward: None }, process.as_fd())?
+                == Parting::Detached
+            {
                 return Ok(Exit::OK);
             }
         }

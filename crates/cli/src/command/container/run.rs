@@ -1,6 +1,8 @@
 //! `run`: create, start, and in the foreground stay until the end.
 
-use cata_engine::container::Started;
+use std::os::fd::AsFd as _;
+
+use cata_engine::container::{StartOptions, Started};
 use cata_engine::record::Record;
 use cata_engine::{Streams, Timing};
 use clap::Args;
@@ -56,8 +58,10 @@ impl Verb for Run {
         let streams =
             Streams { stdin: attach.stdin || tty, stdout: attach.stdout, stderr: attach.stderr && !tty };
         let wanted = (!self.detach && attached).then_some(streams);
+        let window = if tty { terminal::window() } else { None };
+        let options = StartOptions { attach: wanted, window };
         let engine = session.engine()?;
-        let started = match engine.start(&record, wanted, &mut timing) {
+        let started = match engine.start(&record, options, &mut timing) {
             Ok(started) => started,
             Err(error) => {
                 if record.request.auto_remove {
@@ -99,14 +103,11 @@ pub(crate) fn stay(
 ) -> Outcome {
     let link = link(started.streams, stdin)?;
     let forward = sig_proxy.then(|| forwarder(session, record.id.as_str()));
-    if terminal::converse(link, Manners { keys, forward })? == Parting::Detached {
+    let waiter = started.waiter;
+    if terminal::converse(link, Manners { keys, forward }, waiter.as_fd())? == Parting::Detached {
         return Ok(Exit::OK);
     }
-    let code = match started.waiter {
-        Some(waiter) => waiter.finish()?.code,
-        None => session.engine()?.wait(record.id.as_str(), cata_engine::Until::NotRunning)?.code,
-    };
-    Ok(exit(code))
+    Ok(exit(waiter.finish()?.code))
 }
 
 /// An exit code of the kernel's as ours.

@@ -1,5 +1,6 @@
 //! `start`: containers that were created or have ended; `-a` stays with one of them.
 
+use cata_engine::container::StartOptions;
 use cata_engine::{Streams, Timing};
 use clap::Args;
 
@@ -31,7 +32,9 @@ impl Verb for Start {
             let engine = session.engine()?;
             let start = |name: &str| -> Result<(), Failure> {
                 let record = engine.find(name)?;
-                if let Some(started) = engine.start(&record, None, &mut Timing::default())? {
+                if let Some(started) =
+                    engine.start(&record, StartOptions::default(), &mut Timing::default())?
+                {
                     started.withheld.iter().for_each(|what| session::note(format!("WARNING: {what}")));
                 }
                 Ok(())
@@ -48,7 +51,9 @@ impl Verb for Start {
         terminal::check_tty(stdin, tty)?;
         let streams = Streams { stdin: stdin || tty, stdout: true, stderr: !tty };
         let keys = self.detach_keys.unwrap_or_else(Keys::docker);
-        match engine.start(&record, Some(streams), &mut Timing::default())? {
+        let window = if tty { terminal::window() } else { None };
+        let options = StartOptions { attach: Some(streams), window };
+        match engine.start(&record, options, &mut Timing::default())? {
             Some(started) => stay(session, &record, started, stdin, &keys, true),
             None => Ok(Exit::OK),
         }

@@ -42,7 +42,7 @@ pub(crate) struct Create {
 impl Verb for Create {
     fn call(self, session: &Session) -> Outcome {
         let name = Name::parse(&self.name).map_err(|e| Failure::usage(e.to_string()))?;
-        let network = session.engine()?.network_create(CreateNetwork {
+        let network = session.engine()?.network_create(&CreateNetwork {
             name,
             driver: self.driver,
             subnets: self.subnet,

@@ -13,7 +13,16 @@ use super::*;
 struct Tar(Vec<u8>);
 
 impl Tar {
-    fn header(mut self, name: &[u8], kind: u8, mode: u32, link: &[u8], size: u64, change: impl Fn(&mut [u8])) -> Self {
+    #[allow(clippy::too_many_arguments, reason = "a header has that many fields")]
+    fn header(
+        mut self,
+        name: &[u8],
+        kind: u8,
+        mode: u32,
+        link: &[u8],
+        size: u64,
+        change: impl Fn(&mut [u8]),
+    ) -> Self {
         let mut block = [0u8; 512];
         block[..name.len()].copy_from_slice(name);
         block[100..108].copy_from_slice(format!("{mode:07o}\0").as_bytes());
@@ -115,11 +124,11 @@ fn is_root() -> bool {
     root
 }
 
-fn is_whiteout(path: &std::path::Path) -> bool {
+fn is_whiteout(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|m| m.file_type().is_char_device() && m.rdev() == 0)
 }
 
-fn xattr(path: &std::path::Path, name: &str) -> Option<Vec<u8>> {
+fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
     let mut value = vec![0u8; 256];
     let length = rustix::fs::lgetxattr(path, name, &mut value).ok()?;
     value.truncate(length);
@@ -249,7 +258,7 @@ fn nothing_climbs_out() {
         }
         ground.assert_outside_is_untouched();
     }
-    assert!(!std::path::Path::new("/tmp/catamaran-evil").exists());
+    assert!(!Path::new("/tmp/catamaran-evil").exists());
 }
 
 #[test]
@@ -257,7 +266,7 @@ fn an_absolute_name_means_the_layers_root() {
     let ground = Ground::new();
     ground.apply(&Tar::default().file("/etc/catamaran-absolute", b"x").end()).unwrap();
     assert_eq!(std::fs::read(ground.at("etc/catamaran-absolute")).unwrap(), b"x");
-    assert!(!std::path::Path::new("/etc/catamaran-absolute").exists());
+    assert!(!Path::new("/etc/catamaran-absolute").exists());
 }
 
 #[test]
@@ -348,7 +357,10 @@ fn capabilities_are_kept_and_overlays_attributes_are_not_taken() {
     let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let owner = |block: &mut [u8]| block[108..116].copy_from_slice(b"0001750\0");
     let tar = Tar::default()
-        .pax(&[("SCHILY.xattr.security.capability", &capability), ("SCHILY.xattr.trusted.overlay.redirect", b"/x")])
+        .pax(&[
+            ("SCHILY.xattr.security.capability", &capability),
+            ("SCHILY.xattr.trusted.overlay.redirect", b"/x"),
+        ])
         .header(b"ping", b'0', 0o755, b"", 1, owner)
         .data(b"p")
         .end();
@@ -361,7 +373,13 @@ fn capabilities_are_kept_and_overlays_attributes_are_not_taken() {
 fn sparse_files_have_their_holes() {
     let ground = Ground::new();
     let old = |block: &mut [u8]| {
-        for (at, text) in [(386, "00000010000\0"), (398, "00000000005\0"), (410, "00000020000\0"), (422, "00000000000\0"), (483, "00000020000\0")] {
+        for (at, text) in [
+            (386, "00000010000\0"),
+            (398, "00000000005\0"),
+            (410, "00000020000\0"),
+            (422, "00000000000\0"),
+            (483, "00000020000\0"),
+        ] {
             block[at..at + 12].copy_from_slice(text.as_bytes());
         }
     };
@@ -370,7 +388,12 @@ fn sparse_files_have_their_holes() {
     let tar = Tar::default()
         .header(b"old", b'S', 0o644, b"", 5, old)
         .data(b"hello")
-        .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.name", b"new"), ("GNU.sparse.realsize", b"8192")])
+        .pax(&[
+            ("GNU.sparse.major", b"1"),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"new"),
+            ("GNU.sparse.realsize", b"8192"),
+        ])
         .file("GNUSparseFile.0/new", &content)
         .file("after", b"a")
         .end();
@@ -387,10 +410,16 @@ fn sparse_files_have_their_holes() {
 
 #[test]
 fn sparse_maps_that_lie_are_refused() {
-    for (map, size) in [("1\n0\n9\n", "4"), ("2\n4\n1\n0\n1\n", "8"), ("1\n0\n3\n", "8"), ("999999999\n", "8"), ("x\n", "8")] {
+    for (map, size) in
+        [("1\n0\n9\n", "4"), ("2\n4\n1\n0\n1\n", "8"), ("1\n0\n3\n", "8"), ("999999999\n", "8"), ("x\n", "8")]
+    {
         let content = format!("{map:\0<512}xx");
         let tar = Tar::default()
-            .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", size.as_bytes())])
+            .pax(&[
+                ("GNU.sparse.major", b"1"),
+                ("GNU.sparse.minor", b"0"),
+                ("GNU.sparse.realsize", size.as_bytes()),
+            ])
             .file("s", content.as_bytes())
             .end();
         assert!(Ground::new().apply(&tar).is_err(), "{map:?}");
@@ -436,7 +465,7 @@ fn model(steps: &[Step]) -> Option<BTreeMap<Vec<u8>, Node>> {
     Some(tree)
 }
 
-fn on_disk(dir: &std::path::Path) -> BTreeMap<Vec<u8>, Node> {
+fn on_disk(dir: &Path) -> BTreeMap<Vec<u8>, Node> {
     let mut tree = BTreeMap::new();
     let mut waiting = vec![dir.to_owned()];
     while let Some(place) = waiting.pop() {

@@ -1,0 +1,79 @@
+//! Layers that are missing, damaged or not to be believed.
+
+use cata_image::{Error, Kind, StoreError};
+
+use crate::fixture::{Place, ready};
+
+#[test]
+fn a_missing_layer_is_unpacked_again() {
+    if !ready(&[]) {
+        return;
+    }
+    let here = Place::new();
+    let made = here.image("made", &[("etc/x", "y")], 10_000);
+    let paths = here.store.layer_paths(&made).unwrap();
+    std::fs::remove_dir_all(paths[0].parent().unwrap()).unwrap();
+    let again = here.store.layer_paths(&made).unwrap();
+    assert_eq!(paths, again);
+    assert_eq!(std::fs::read_to_string(again[0].join("etc/x")).unwrap(), "y");
+}
+
+#[test]
+fn a_layer_of_another_boot_that_was_never_synced_is_not_believed() {
+    if !ready(&[]) {
+        return;
+    }
+    let here = Place::new();
+    let made = here.image("made", &[("etc/x", "y")], 0);
+    let path = here.store.layer_paths(&made).unwrap().remove(0);
+    let record = path.parent().unwrap().join("layer.json");
+    // Synced: believed whatever the boot.
+    assert!(std::fs::read_to_string(&record).unwrap().contains("\"synced\":true"));
+    std::fs::write(path.join("etc/x"), "").unwrap();
+    for doubtful in [r#"{"size":1,"boot":"another","synced":false}"#, "", "\0\0\0\0"] {
+        std::fs::write(&record, doubtful).unwrap();
+        std::fs::write(path.join("etc/x"), "").unwrap();
+        here.store.layer_paths(&made).unwrap();
+        assert_eq!(std::fs::read_to_string(path.join("etc/x")).unwrap(), "y", "{doubtful:?}");
+    }
+    assert!(here.names("ingest").is_empty());
+}
+
+#[test]
+fn a_damaged_blob_is_named() {
+    if !ready(&[]) {
+        return;
+    }
+    let here = Place::new();
+    let made = here.image("made", &[("etc/x", "y")], 10_000);
+    let layer = made.manifest.layers[0].digest;
+    let blob = here.path(&format!("content/blobs/sha256/{}", layer.hex()));
+    let mut bytes = std::fs::read(&blob).unwrap();
+    bytes[5000] ^= 1;
+    std::fs::write(&blob, bytes).unwrap();
+    std::fs::remove_dir_all(here.path("layers")).unwrap();
+    std::fs::create_dir(here.path("layers")).unwrap();
+    let error = here.store.layer_paths(&made).unwrap_err();
+    assert!(
+        matches!(error, Error::Store(StoreError::CorruptBlob { expected, .. }) if expected == layer),
+        "{error}"
+    );
+    assert!(here.names("layers").is_empty() && here.names("ingest").is_empty());
+    std::fs::remove_file(&blob).unwrap();
+    let error = here.store.layer_paths(&made).unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt);
+    assert!(error.to_string().contains(&layer.to_string()), "{error}");
+}
+
+#[test]
+fn history_gives_each_step_its_layers_size() {
+    if !ready(&[]) {
+        return;
+    }
+    let here = Place::new();
+    let made = here.image("made", &[("x", "12345")], 0);
+    let lines = here.store.history(&made);
+    assert_eq!(lines.len(), 1);
+    assert_eq!((lines[0].id, lines[0].size), (Some(made.id), 5));
+    assert_eq!(made.size, 5);
+}

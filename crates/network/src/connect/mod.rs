@@ -1,0 +1,233 @@
+//! Connecting a container: leases and records, then its namespace and links, beside them its ports.
+//!
+//! Whatever was made is registered for undoing before the next thing is made; a killed process leaves
+//! records by which [`crate::Networks::release`] finds the rest.
+
+pub mod names;
+pub mod namespace;
+pub mod plan;
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use cata_spec::ContainerId;
+
+use crate::bridge::Host;
+use crate::ipam::lease;
+use crate::networks::Networks;
+use crate::port::{self, Target};
+use crate::record::{EndpointRecord, Network};
+use crate::request::{ConnectRequest, Connected, Endpoint, PublishedPort, Teardown};
+use crate::{Error, networks};
+
+use namespace::Blueprint;
+
+/// What has to be taken away again should a later step fail.
+#[derive(Debug, Default)]
+struct Undo {
+    files: Vec<PathBuf>,
+    ports: Vec<PublishedPort>,
+}
+
+impl Undo {
+    fn run(self, host: Option<&Host>) {
+        if let Some(host) = host {
+            // The error that brought us here is the one to report; `release` finds what stays.
+            let _ = host.firewall.unpublish(self.ports.iter());
+        }
+        for file in self.files.iter().rev() {
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
+struct Joined {
+    directory: PathBuf,
+    network: Network,
+    bridge: u32,
+    endpoint: Endpoint,
+}
+
+/// See [`Networks::connect`].
+pub(crate) fn connect(networks: &Networks, request: &ConnectRequest) -> Result<Connected, Error> {
+    plan::check(request)?;
+    if request.endpoints.is_empty() {
+        if !request.ports.is_empty() {
+            return Err(Error::Unsupported("publishing ports without a network".to_owned()));
+        }
+        let made = namespace::make(None, &Blueprint::lonely(request))?;
+        return Ok(Connected {
+            namespace: made.namespace,
+            endpoints: Vec::new(),
+            ports: Vec::new(),
+            reservations: Vec::new(),
+            dns_sockets: Vec::new(),
+            dns_plan: None,
+            teardown: Vec::new(),
+        });
+    }
+    let host = Host::open()?;
+    let mut undo = Undo::default();
+    match effects(networks, request, &host, &mut undo) {
+        Ok(connected) => Ok(connected),
+        Err(error) => {
+            undo.run(Some(&host));
+            Err(error)
+        }
+    }
+}
+
+fn effects(
+    networks: &Networks,
+    request: &ConnectRequest,
+    host: &Host,
+    undo: &mut Undo,
+) -> Result<Connected, Error> {
+    let mut joined = Vec::with_capacity(request.endpoints.len());
+    let mut locks = Vec::with_capacity(request.endpoints.len());
+    for wish in &request.endpoints {
+        let network = networks.load(wish.network.as_str())?;
+        let bridge = networks.ensure(host, &network)?;
+        let directory = networks.directory(&network.name);
+        locks.push(networks::lock(&directory, networks::Lock::Shared, &network.name)?);
+        let endpoint = plan_with_leases(&directory, &network, request, joined.len(), undo)?;
+        joined.push(Joined { directory, network, bridge, endpoint });
+    }
+    let blueprint = plan::blueprint(request, &joined.iter().map(Joined::member).collect::<Vec<_>>())?;
+
+    let exposed = plan::exposed(request, joined.iter().map(|one| &one.network))?;
+    let target = exposed.map(|at| target(&joined[at]));
+    let mut ports = Vec::new();
+    let mut reservations = Vec::new();
+    for port in &request.ports {
+        let Some(target) = &target else { break };
+        for (published, socket) in port::reserve(port, target)? {
+            ports.push(published);
+            reservations.push(socket);
+        }
+    }
+
+    // Records before the effects they describe.
+    for (at, one) in joined.iter().enumerate() {
+        let ports = if exposed == Some(at) { ports.clone() } else { Vec::new() };
+        write_record(one, request, ports, undo)?;
+    }
+    // From here on, who removes a network sees the endpoints.
+    drop(locks);
+    let made = std::thread::scope(|scope| {
+        let made = scope.spawn(|| namespace::make(Some(&host.route), &blueprint));
+        let published = target.map_or(Ok(()), |target| publish(host, &ports, &target, undo));
+        let made = made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        published.and(made)
+    })?;
+
+    let mut teardown: Vec<Teardown> = host
+        .firewall
+        .unpublish_later(&ports)
+        .into_iter()
+        .map(|batch| Teardown::Netlink(cata_sys::netlink::NETFILTER, batch))
+        .collect();
+    // Names first and records last: a half-done teardown is found again.
+    teardown.extend(undo.files.iter().rev().cloned().map(Teardown::Unlink));
+    Ok(Connected {
+        namespace: made.namespace,
+        dns_plan: blueprint
+            .serves_names()
+            .then(|| networks.dns_plan(request, joined.iter().map(Joined::member))),
+        endpoints: joined.into_iter().map(|one| one.endpoint).collect(),
+        ports,
+        reservations,
+        dns_sockets: made.dns_sockets,
+        teardown,
+    })
+}
+
+impl Joined {
+    fn member(&self) -> plan::Member<'_> {
+        plan::Member {
+            network: &self.network,
+            bridge: self.bridge,
+            endpoint: &self.endpoint,
+            directory: &self.directory,
+        }
+    }
+}
+
+fn plan_with_leases(
+    directory: &Path,
+    network: &Network,
+    request: &ConnectRequest,
+    at: usize,
+    undo: &mut Undo,
+) -> Result<Endpoint, Error> {
+    let wish = &request.endpoints[at];
+    let mut leased = [None, None];
+    for (slot, v6, wanted) in [(0, false, wish.ipv4.map(IpAddr::V4)), (1, true, wish.ipv6.map(IpAddr::V6))] {
+        match (network.pool(v6), wanted) {
+            (Some(pool), wanted) => {
+                let owner = (&request.container, &request.name);
+                let (address, file) = lease::acquire(directory, network, pool, wanted, owner)?;
+                undo.files.push(file);
+                leased[slot] = Some(address);
+            }
+            (None, Some(address)) => {
+                return Err(Error::AddressOutside { network: network.name.to_string(), address });
+            }
+            (None, None) => {}
+        }
+    }
+    Ok(plan::endpoint(request, at, network, leased))
+}
+
+fn target(joined: &Joined) -> Target {
+    Target {
+        v4: joined.endpoint.ipv4.map(|(address, _)| address),
+        v6: joined.endpoint.ipv6.map(|(address, _)| address),
+        host_binding: joined.network.host_binding,
+    }
+}
+
+fn publish(host: &Host, ports: &[PublishedPort], target: &Target, undo: &mut Undo) -> Result<(), Error> {
+    undo.ports.extend_from_slice(ports);
+    let redirections: Vec<_> =
+        ports.iter().filter_map(|port| target.address(port).map(|address| (*port, address))).collect();
+    host.firewall.publish(&redirections)
+}
+
+fn write_record(
+    joined: &Joined,
+    request: &ConnectRequest,
+    ports: Vec<PublishedPort>,
+    undo: &mut Undo,
+) -> Result<(), Error> {
+    let record = EndpointRecord {
+        container: request.container.clone(),
+        name: request.name.clone(),
+        endpoint: joined.endpoint.clone(),
+        ports,
+    };
+    let path = endpoint_file(&joined.directory, &request.container);
+    networks::write_json(&path, &record, networks::Durability::Page)?;
+    // Unlinked last, because undoing goes backwards.
+    undo.files.insert(0, path);
+    if joined.network.resolves_names() {
+        names::publish(&joined.directory, &record, &mut undo.files)?;
+    }
+    Ok(())
+}
+
+/// `endpoints/<id>.json`.
+pub(crate) fn endpoint_file(directory: &Path, container: &ContainerId) -> PathBuf {
+    directory.join("endpoints").join(format!("{container}.json"))
+}
+
+/// What [`namespace::make`] made.
+#[derive(Debug)]
+pub struct Made {
+    /// The namespace.
+    pub namespace: OwnedFd,
+    /// UDP and TCP, to which 127.0.0.11:53 leads.
+    pub dns_sockets: Vec<OwnedFd>,
+}

@@ -1,0 +1,23 @@
+//! The name service inside a container's network: who is called what on its networks.
+//!
+//! Served by the container's supervisor on sockets that were made inside the container's namespace; asks
+//! upstream servers from the host's. Names are read from the networks' directories at each question, so
+//! there is nothing to invalidate. This is the only part of the crate that a supervisor links.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub mod resolv_conf;
+
+/// Everything a resolver has to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsPlan {
+    /// `<root>/networks/<name>/` of every network the container is on.
+    pub networks: Vec<PathBuf>,
+    /// Who is asked for names that no network knows.
+    pub upstream: Vec<SocketAddr>,
+    /// Names that mean the host (`host.docker.internal`), and its addresses on these networks.
+    pub hosts: Vec<(String, IpAddr)>,
+}

@@ -1,0 +1,4 @@
+//! Addresses: which subnet a network gets ([`pool`]), which address a container gets ([`lease`]).
+
+pub mod lease;
+pub mod pool;

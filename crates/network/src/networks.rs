@@ -1,0 +1,497 @@
+//! The handle on networks: one method a verb.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cata_spec::{ContainerId, Name};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
+use serde::Serialize;
+
+use crate::bridge::Host;
+use crate::connect::plan::Member;
+use crate::create::{self, Circumstances};
+use crate::dns::DnsPlan;
+use crate::record::{Driver, EndpointRecord, Network, Pool};
+use crate::request::{ConnectRequest, Connected, CreateNetwork, PublishedPort};
+use crate::{Error, connect, release};
+
+/// The network that containers join when none is asked for.
+pub const DEFAULT: &str = "bridge";
+const DEFAULT_INTERFACE: &str = "cata0";
+const PREDEFINED: [(&str, Driver); 3] =
+    [(DEFAULT, Driver::Bridge), ("host", Driver::Host), ("none", Driver::Null)];
+/// What the service answers for the host, on every network.
+const HOST_NAMES: [&str; 2] = ["host.docker.internal", "host.catamaran.internal"];
+
+/// A network and who is on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// The network.
+    pub network: Network,
+    /// Its endpoints, by container id.
+    pub endpoints: Vec<EndpointRecord>,
+}
+
+/// The networks under one root.
+#[derive(Debug, Clone)]
+pub struct Networks {
+    root: PathBuf,
+}
+
+impl Networks {
+    /// Opens `<root>/networks/`, making it if need be. Live state needs no directory of its own:
+    /// `_state` is where it would be.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn open(root: &Path, _state: &Path) -> Result<Self, Error> {
+        let root = root.join("networks");
+        fs::create_dir_all(&root).map_err(|source| Error::file("make directory", &root, source))?;
+        Ok(Self { root })
+    }
+
+    /// `network create`.
+    ///
+    /// # Errors
+    /// [`Error::NetworkExists`] and whatever [`create::plan`] finds wrong.
+    pub fn create(&self, request: &CreateNetwork) -> Result<Network, Error> {
+        if PREDEFINED.iter().any(|(name, _)| *name == request.name.as_str())
+            || self.directory(&request.name).exists()
+        {
+            return Err(Error::NetworkExists(request.name.to_string()));
+        }
+        self.predefined(DEFAULT)?;
+        let _creation = lock_file(&self.root.join(".lock"), FlockOperation::LockExclusive)?;
+        let network = create::plan(request, &self.circumstances()?)?;
+        self.store(&network)?;
+        Ok(network)
+    }
+
+    /// Every network, the predefined ones first, then by name.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Record`].
+    pub fn list(&self) -> Result<Vec<Network>, Error> {
+        let mut networks = Vec::new();
+        for (name, _) in PREDEFINED {
+            networks.push(self.predefined(name)?);
+        }
+        networks.extend(self.user_made()?);
+        Ok(networks)
+    }
+
+    /// A network, by name, id or the beginning of its id, and who is on it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownNetwork`], [`Error::AmbiguousNetwork`].
+    pub fn inspect(&self, name: &str) -> Result<Inspection, Error> {
+        let network = self.find(name)?;
+        let endpoints = self.endpoints(&network.name)?;
+        Ok(Inspection { network, endpoints })
+    }
+
+    /// `network rm`, by name, id or the beginning of its id.
+    ///
+    /// # Errors
+    /// [`Error::Predefined`], [`Error::ActiveEndpoints`], [`Error::UnknownNetwork`].
+    pub fn remove(&self, name: &str) -> Result<Network, Error> {
+        let network = self.find(name)?;
+        if network.is_predefined() {
+            return Err(Error::Predefined(network.name.to_string()));
+        }
+        let directory = self.directory(&network.name);
+        let _lock = lock(&directory, Lock::Exclusive, &network.name)?;
+        let containers: Vec<String> =
+            self.endpoints(&network.name)?.into_iter().map(|record| record.name.to_string()).collect();
+        if !containers.is_empty() {
+            return Err(Error::ActiveEndpoints { network: network.name.to_string(), containers });
+        }
+        Host::open()?.remove(&network)?;
+        // Out of the listing at once; what stays after a crash is hidden, and removed by the next removal.
+        let gone = self.root.join(format!(".removed-{}", network.id));
+        fs::rename(&directory, &gone).map_err(|source| Error::file("remove", &directory, source))?;
+        fs::remove_dir_all(&gone).map_err(|source| Error::file("remove", &gone, source))?;
+        self.remove_rests();
+        Ok(network)
+    }
+
+    /// `network prune`: removes the user-made networks that have no endpoints and that `chosen` picks.
+    ///
+    /// # Errors
+    /// As [`Networks::remove`].
+    pub fn prune(&self, chosen: impl Fn(&Network) -> bool) -> Result<Vec<Network>, Error> {
+        let mut removed = Vec::new();
+        for network in self.user_made()?.into_iter().filter(chosen) {
+            match self.remove(&network.id) {
+                Ok(network) => removed.push(network),
+                Err(Error::ActiveEndpoints { .. } | Error::UnknownNetwork(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Makes a container's network namespace with everything it asks for.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing is left behind then.
+    pub fn connect(&self, request: &ConnectRequest) -> Result<Connected, Error> {
+        connect::connect(self, request)
+    }
+
+    /// Takes away what a container that no longer lives has left: leases, names, published ports, records.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Netlink`]; what could be taken away was.
+    pub fn release(&self, container: &ContainerId) -> Result<(), Error> {
+        release::release(self, container)
+    }
+
+    /// [`Networks::release`] for every container that has something here and is not `alive`.
+    ///
+    /// # Errors
+    /// As [`Networks::release`].
+    pub fn release_dead(&self, alive: impl Fn(&ContainerId) -> bool) -> Result<Vec<ContainerId>, Error> {
+        release::release_dead(self, alive)
+    }
+
+    /// `<root>/networks/<name>/`.
+    pub(crate) fn directory(&self, name: &Name) -> PathBuf {
+        self.root.join(name.as_str())
+    }
+
+    /// A network by its exact name.
+    pub(crate) fn load(&self, name: &str) -> Result<Network, Error> {
+        match read_record(&self.root.join(name).join("record.json")) {
+            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                self.predefined(name)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Names of the directories of all networks.
+    pub(crate) fn directories(&self) -> Result<Vec<PathBuf>, Error> {
+        let failed = |source| Error::file("read", &self.root, source);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                found.push(entry.path());
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Endpoints of a network; records that a killed process left half-written are not endpoints yet.
+    pub(crate) fn endpoints(&self, name: &Name) -> Result<Vec<EndpointRecord>, Error> {
+        let directory = self.directory(name).join("endpoints");
+        let failed = |source| Error::file("read", &directory, source);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&directory).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension() != Some(OsStr::new("json")) {
+                continue;
+            }
+            match read_json(&path) {
+                // Gone since it was listed.
+                Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                outcome => found.push(outcome?),
+            }
+        }
+        found.sort_by(|a: &EndpointRecord, b| a.container.cmp(&b.container));
+        Ok(found)
+    }
+
+    /// The bridge's index, made first if anything of it is missing.
+    pub(crate) fn ensure(&self, host: &Host, network: &Network) -> Result<u32, Error> {
+        if network.driver != Driver::Bridge {
+            let reason = "containers cannot be connected to it beside others".to_owned();
+            return Err(Error::Invalid { field: "network", value: network.name.to_string(), reason });
+        }
+        if let Some(index) = host.find(network)? {
+            return Ok(index);
+        }
+        let _lock = lock(&self.directory(&network.name), Lock::Exclusive, &network.name)?;
+        if let Some(index) = host.find(network)? {
+            return Ok(index);
+        }
+        host.make(network, &self.published(&network.name)?)
+    }
+
+    /// What living containers have published through a network. Nobody holds the ports of the dead.
+    fn published(&self, name: &Name) -> Result<Vec<(PublishedPort, IpAddr)>, Error> {
+        let mut found = Vec::new();
+        for record in self.endpoints(name)? {
+            for port in record.ports {
+                let mut free = false;
+                crate::port::if_free(&port, || free = true);
+                let target = match port.host_ip {
+                    IpAddr::V4(_) => record.endpoint.ipv4.map(|(address, _)| IpAddr::V4(address)),
+                    IpAddr::V6(_) => record.endpoint.ipv6.map(|(address, _)| IpAddr::V6(address)),
+                };
+                found.extend(target.filter(|_| !free).map(|target| (port, target)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The plan of the name service of a container.
+    pub(crate) fn dns_plan<'m>(
+        &self,
+        request: &ConnectRequest,
+        members: impl Iterator<Item = Member<'m>>,
+    ) -> DnsPlan {
+        let members: Vec<Member<'_>> = members.collect();
+        let gateways = members.iter().flat_map(|member| {
+            let endpoint = member.endpoint;
+            endpoint.gateway4.map(IpAddr::V4).into_iter().chain(endpoint.gateway6.map(IpAddr::V6))
+        });
+        let upstream = match request.dns_upstream.as_slice() {
+            [] => crate::dns::resolv_conf::host_servers(),
+            given => given.iter().map(|address| SocketAddr::new(*address, 53)).collect(),
+        };
+        DnsPlan {
+            networks: members
+                .iter()
+                .filter(|member| member.network.resolves_names())
+                .map(|member| member.directory.to_owned())
+                .collect(),
+            upstream,
+            hosts: gateways.flat_map(|address| HOST_NAMES.map(|name| (name.to_owned(), address))).collect(),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<Network, Error> {
+        match self.load(name) {
+            Err(Error::UnknownNetwork(_)) => {}
+            outcome => return outcome,
+        }
+        let mut fitting =
+            self.list()?.into_iter().filter(|network| !name.is_empty() && network.id.starts_with(name));
+        match (fitting.next(), fitting.next()) {
+            (Some(network), None) => Ok(network),
+            (Some(_), Some(_)) => Err(Error::AmbiguousNetwork(name.to_owned())),
+            (None, _) => Err(Error::UnknownNetwork(name.to_owned())),
+        }
+    }
+
+    /// `bridge`, `host` or `none`, made when first looked at.
+    fn predefined(&self, name: &str) -> Result<Network, Error> {
+        let unknown = || Error::UnknownNetwork(name.to_owned());
+        let (_, driver) = *PREDEFINED.iter().find(|(known, _)| *known == name).ok_or_else(unknown)?;
+        let record = self.root.join(name).join("record.json");
+        if record.exists() {
+            return read_record(&record);
+        }
+        let _creation = lock_file(&self.root.join(".lock"), FlockOperation::LockExclusive)?;
+        if record.exists() {
+            return read_record(&record);
+        }
+        let name = Name::parse(name).map_err(|_| unknown())?;
+        let network = if driver == Driver::Bridge {
+            self.default_bridge(name)?
+        } else {
+            create::builtin(name, driver, random_id(), now_ns())
+        };
+        self.store(&network)?;
+        Ok(network)
+    }
+
+    fn default_bridge(&self, name: Name) -> Result<Network, Error> {
+        // Another root's default network on the same host has the short name already.
+        let host = Host::open()?;
+        let mut options = Vec::new();
+        if crate::bridge::index(&host.route, DEFAULT_INTERFACE).is_none() {
+            options.push(("com.docker.network.bridge.name".to_owned(), DEFAULT_INTERFACE.to_owned()));
+        }
+        let request = CreateNetwork {
+            name,
+            driver: "bridge".to_owned(),
+            subnets: Vec::new(),
+            gateways: Vec::new(),
+            ip_ranges: Vec::new(),
+            internal: false,
+            ipv6: false,
+            labels: Vec::new(),
+            options,
+        };
+        create::plan(&request, &self.circumstances()?)
+    }
+
+    fn circumstances(&self) -> Result<Circumstances, Error> {
+        let mut networks = Vec::new();
+        for directory in self.directories()? {
+            let network = read_record(&directory.join("record.json"))?;
+            let subnets = network.pools.iter().map(|pool: &Pool| pool.subnet);
+            networks.extend(subnets.map(|subnet| (network.name.clone(), subnet)));
+        }
+        let random = random_bytes::<7>();
+        let host = Host::open()?.subnets()?;
+        Ok(Circumstances { id: random_id(), mac: random_mac(), random, now_ns: now_ns(), networks, host })
+    }
+
+    /// Makes a network's directory appear with everything in it.
+    fn store(&self, network: &Network) -> Result<(), Error> {
+        let new = self.root.join(format!(".new-{}", network.id));
+        let to = self.directory(&network.name);
+        let stored = fill(&new, network).and_then(|()| {
+            rustix::fs::renameat_with(CWD, &new, CWD, &to, RenameFlags::NOREPLACE).map_err(
+                |errno| match errno {
+                    rustix::io::Errno::EXIST => Error::NetworkExists(network.name.to_string()),
+                    errno => Error::file("make directory", &to, errno),
+                },
+            )
+        });
+        if stored.is_err() {
+            // The error is reported; the rest of a new directory is removed by the next removal too.
+            let _ = fs::remove_dir_all(&new);
+        }
+        stored
+    }
+
+    fn user_made(&self) -> Result<Vec<Network>, Error> {
+        let mut networks = Vec::new();
+        for directory in self.directories()? {
+            match read_record(&directory.join("record.json")) {
+                // Removed since it was listed.
+                Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                Ok(network) if network.is_predefined() => {}
+                outcome => networks.push(outcome?),
+            }
+        }
+        Ok(networks)
+    }
+
+    /// What a removal that was killed has left.
+    fn remove_rests(&self) {
+        for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(b".removed-") {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+/// How a network's lock is held.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lock {
+    /// By who connects: the network stays.
+    Shared,
+    /// By who makes or removes.
+    Exclusive,
+}
+
+/// Locks a network for as long as the descriptor is open.
+pub(crate) fn lock(directory: &Path, how: Lock, name: &Name) -> Result<OwnedFd, Error> {
+    let operation = match how {
+        Lock::Shared => FlockOperation::LockShared,
+        Lock::Exclusive => FlockOperation::LockExclusive,
+    };
+    let path = directory.join("lock");
+    let locked = lock_file(&path, operation).map_err(|error| match error {
+        Error::File { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            Error::UnknownNetwork(name.to_string())
+        }
+        error => error,
+    })?;
+    // Removed while we waited.
+    if path.exists() { Ok(locked) } else { Err(Error::UnknownNetwork(name.to_string())) }
+}
+
+/// How sure a write has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// It survives the process: what it describes does not survive the kernel.
+    Page,
+    /// It survives the machine.
+    Disk,
+}
+
+/// Writes a document beside its place and moves it there.
+pub(crate) fn write_json(path: &Path, document: &impl Serialize, how: Durability) -> Result<(), Error> {
+    let text =
+        serde_json::to_vec(document).map_err(|source| Error::Record { path: path.to_owned(), source })?;
+    let new = path.with_extension("new");
+    let written = fs::write(&new, text).and_then(|()| match how {
+        Durability::Disk => File::open(&new)?.sync_all(),
+        Durability::Page => Ok(()),
+    });
+    written.and_then(|()| fs::rename(&new, path)).map_err(|source| Error::file("write", path, source))
+}
+
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let text = fs::read(path).map_err(|source| Error::file("read", path, source))?;
+    serde_json::from_slice(&text).map_err(|source| Error::Record { path: path.to_owned(), source })
+}
+
+fn read_record(path: &Path) -> Result<Network, Error> {
+    read_json(path)
+}
+
+fn fill(new: &Path, network: &Network) -> Result<(), Error> {
+    for directory in ["", "leases", "names", "endpoints"] {
+        let path = new.join(directory);
+        fs::create_dir_all(&path).map_err(|source| Error::file("make directory", path, source))?;
+    }
+    let lock = new.join("lock");
+    fs::write(&lock, b"").map_err(|source| Error::file("write", lock, source))?;
+    write_json(&new.join("record.json"), network, Durability::Disk)
+}
+
+fn lock_file(path: &Path, operation: FlockOperation) -> Result<OwnedFd, Error> {
+    let mut flags = OFlags::RDWR | OFlags::CLOEXEC;
+    // A network's own lock comes and goes with its directory; only the one of all networks is made here.
+    if path.file_name() == Some(OsStr::new(".lock")) {
+        flags |= OFlags::CREATE;
+    }
+    let failed = |errno| Error::file("lock", path, errno);
+    let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map_err(failed)?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation)).map_err(failed)?;
+    Ok(file)
+}
+
+/// 64 hexadecimal characters.
+pub(crate) fn random_id() -> String {
+    hexadecimal(&random_bytes::<32>())
+}
+
+/// A locally administered address.
+pub(crate) fn random_mac() -> [u8; 6] {
+    let [a, b, c, d] = random_bytes::<4>();
+    [0x02, 0x42, a, b, c, d]
+}
+
+/// A name for the host's end of a pair: the last one of a restarted container may not be gone yet.
+pub(crate) fn random_interface() -> String {
+    format!("veth{}", hexadecimal(&random_bytes::<4>()))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        use std::fmt::Write as _;
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // Up to 256 bytes are never cut short nor interrupted once the pool is seeded, which it is when the
+    // system is up.
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    assert!(got == Ok(N), "the kernel gives no randomness: {got:?}");
+    bytes
+}
+
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,97 @@
+//! Taking away what a container has left when its supervisor could not: found by records and leases.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use cata_spec::ContainerId;
+
+use crate::connect::endpoint_file;
+use crate::firewall::Firewall;
+use crate::ipam::lease;
+use crate::networks::{Networks, read_json};
+use crate::record::EndpointRecord;
+use crate::{Error, port};
+
+/// See [`Networks::release`].
+pub(crate) fn release(networks: &Networks, container: &ContainerId) -> Result<(), Error> {
+    let mut first = None;
+    for directory in networks.directories()? {
+        if let Err(error) = release_from(&directory, container) {
+            // Go on: one thing that stays must not keep the others.
+            first.get_or_insert(error);
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// See [`Networks::release_dead`].
+pub(crate) fn release_dead(
+    networks: &Networks,
+    alive: impl Fn(&ContainerId) -> bool,
+) -> Result<Vec<ContainerId>, Error> {
+    let mut known = BTreeSet::new();
+    for directory in networks.directories()? {
+        known.extend(lease::list(&directory)?.iter().filter_map(|(_, path)| lease::owner(path)));
+        let endpoints = directory.join("endpoints");
+        let entries = fs::read_dir(&endpoints).map_err(|source| Error::file("read", &endpoints, source))?;
+        let ids = entries.flatten().filter_map(|entry| {
+            let name = entry.file_name();
+            ContainerId::parse(name.to_str()?.split('.').next()?).ok()
+        });
+        known.extend(ids);
+    }
+    let dead: Vec<ContainerId> = known.into_iter().filter(|id| !alive(id)).collect();
+    for container in &dead {
+        release(networks, container)?;
+    }
+    Ok(dead)
+}
+
+fn release_from(directory: &Path, container: &ContainerId) -> Result<(), Error> {
+    let file = endpoint_file(directory, container);
+    match read_json::<EndpointRecord>(&file) {
+        Ok(record) if !record.ports.is_empty() => withdraw(&record)?,
+        // A record that cannot be read was not finished: what it would describe was not begun.
+        Ok(_) | Err(Error::Record { .. }) => {}
+        Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let suffix = format!("@{}", container.short());
+    let names = directory.join("names");
+    for entry in fs::read_dir(&names).map_err(|source| Error::file("read", &names, source))?.flatten() {
+        if entry.file_name().to_str().is_some_and(|name| name.ends_with(&suffix)) {
+            remove(&entry.path())?;
+        }
+    }
+    for (_, path) in lease::list(directory)? {
+        if lease::owner(&path).as_ref() == Some(container) {
+            remove(&path)?;
+        }
+    }
+    remove(&file.with_extension("new"))?;
+    remove(&file)
+}
+
+/// Only while nobody else holds the port: it may be another container's by now.
+fn withdraw(record: &EndpointRecord) -> Result<(), Error> {
+    let firewall = Firewall::open()?;
+    let mut outcome = Ok(());
+    for published in &record.ports {
+        port::if_free(published, || {
+            let one = firewall.unpublish(std::iter::once(published));
+            if outcome.is_ok() {
+                outcome = one;
+            }
+        });
+    }
+    outcome
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", path, source)),
+        _ => Ok(()),
+    }
+}

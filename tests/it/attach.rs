@@ -1,0 +1,133 @@
+//! `attach` and `-it`: terminals, detaching, several clients.
+
+use std::process::Command;
+use std::time::Duration;
+
+use cata_tests::command::{cata_binary, eventually};
+use cata_tests::harness::Test;
+use cata_tests::terminal::Terminal;
+use cata_tests::world::World;
+
+use crate::test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(terminal_is_real),
+        test!(terminal_follows_the_window),
+        test!(terminal_ctrl_c_reaches_the_process),
+        test!(detach_leaves_it_running),
+        test!(attach_shows_what_comes),
+        test!(attach_without_terminal_passes_input_and_code),
+        test!(tty_without_a_terminal_is_refused),
+        test!(client_killed_leaves_it_running),
+    ]
+}
+
+fn cata(args: &[&str]) -> Command {
+    let mut command = Command::new(cata_binary());
+    command.args(args);
+    command
+}
+
+fn terminal_is_real(w: &World) {
+    let mut terminal = Terminal::run(&cata(&["run", "-it", "--rm", "--name", "tt", "busybox"]), 30, 100);
+    terminal.expect("# ");
+    terminal.type_in("tty; echo $TERM; stty size; echo code $((6*7))\n");
+    terminal.expect("/dev/pts/0");
+    terminal.expect("xterm");
+    terminal.expect("30 100");
+    terminal.expect("code 42");
+    assert_eq!(w.field("tt", "{{.Config.Tty}} {{.Config.OpenStdin}}"), "true true");
+    terminal.type_in("exit 3\n");
+    assert_eq!(terminal.exit_code(), 3);
+}
+
+fn terminal_follows_the_window(_: &World) {
+    let mut terminal = Terminal::run(&cata(&["run", "-it", "--rm", "busybox"]), 30, 100);
+    terminal.expect("# ");
+    terminal.resize(50, 132);
+    terminal.type_in("sleep 0.3; stty size\n");
+    terminal.expect("50 132");
+    // Ctrl-D ends the shell.
+    terminal.type_in("\u{4}");
+    assert_eq!(terminal.exit_code(), 0);
+}
+
+fn terminal_ctrl_c_reaches_the_process(_: &World) {
+    let mut terminal = Terminal::run(&cata(&["run", "-it", "--rm", "busybox"]), 30, 100);
+    terminal.expect("# ");
+    terminal.type_in("sleep 600\n");
+    std::thread::sleep(Duration::from_millis(300));
+    terminal.type_in("\u{3}");
+    terminal.type_in("echo still $((20+22))\n");
+    terminal.expect("still 42");
+    terminal.type_in("exit\n");
+    assert_eq!(terminal.exit_code(), 0);
+}
+
+fn detach_leaves_it_running(w: &World) {
+    let mut terminal = Terminal::run(&cata(&["run", "-it", "--name", "dd", "busybox"]), 30, 100);
+    terminal.expect("# ");
+    terminal.type_in("\u{10}\u{11}");
+    assert_eq!(terminal.exit_code(), 0);
+    assert_eq!(w.field("dd", "{{.State.Running}}"), "true");
+    let mut again = Terminal::run(&cata(&["attach", "--detach-keys", "ctrl-x,x", "dd"]), 30, 100);
+    again.type_in("echo back $((40+2))\n");
+    again.expect("back 42");
+    again.type_in("\u{18}x");
+    let _ = again.exit_code();
+    assert_eq!(w.field("dd", "{{.State.Running}}"), "true");
+}
+
+fn attach_shows_what_comes(w: &World) {
+    let script = "i=0; while :; do echo tick $i; i=$((i+1)); sleep 0.1; done";
+    let _ = w.cata(&["run", "-d", "--name", "aa", "busybox", "sh", "-c", script]).ok();
+    let mut clients: Vec<_> = (0..3).map(|_| w.cata_run(["attach", "--no-stdin", "aa"]).start()).collect();
+    for client in &mut clients {
+        eventually("ticks", Duration::from_secs(10), || {
+            (client.stdout().matches("tick").count() >= 3).then_some(())
+        });
+    }
+    clients[0].kill();
+    let seen = clients[1].stdout().len();
+    eventually("others go on", Duration::from_secs(10), || {
+        (clients[1].stdout().len() > seen + 20).then_some(())
+    });
+    let _ = w.cata(&["kill", "aa"]).ok();
+    for client in clients.into_iter().skip(1) {
+        let done = client.done(Duration::from_secs(10));
+        assert_eq!(done.code(), 137, "{done}");
+    }
+    let done = w.cata(&["attach", "aa"]).exits(1);
+    assert!(done.stderr.contains("stopped") || done.stderr.contains("not running"), "{done}");
+}
+
+fn attach_without_terminal_passes_input_and_code(w: &World) {
+    let _ = w
+        .cata(&["run", "-di", "--name", "aa", "busybox", "sh", "-c", "read line; echo got $line; exit 6"])
+        .ok();
+    let done = w.cata_run(["attach", "aa"]).input("words\n").done().exits(6);
+    assert_eq!(done.stdout, "got words\n");
+}
+
+fn tty_without_a_terminal_is_refused(w: &World) {
+    let done = w.cata_run(["run", "-it", "--rm", "busybox", "true"]).input("").done();
+    assert!(done.code() != 0 && done.stderr.to_lowercase().contains("tty"), "{done}");
+    assert_eq!(w.cata(&["ps", "-aq"]).text(), "");
+    // -t alone gives the container a terminal of its own.
+    assert!(w.cata(&["run", "-t", "--rm", "busybox", "tty"]).text().starts_with("/dev/pts/"));
+}
+
+fn client_killed_leaves_it_running(w: &World) {
+    let mut client = w
+        .cata_run(["run", "--name", "kk", "busybox", "sh", "-c", "while :; do echo x; sleep 0.05; done"])
+        .start();
+    eventually("output", Duration::from_secs(10), || client.stdout().contains('x').then_some(()));
+    client.kill();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(w.field("kk", "{{.State.Running}}"), "true");
+    let before = w.cata(&["logs", "kk"]).lines().len();
+    eventually("its log grows", Duration::from_secs(10), || {
+        (w.cata(&["logs", "kk"]).lines().len() > before).then_some(())
+    });
+}

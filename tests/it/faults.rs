@@ -1,0 +1,222 @@
+//! Faults: killed at any moment, nothing is lost and nothing leaks.
+
+use std::time::Duration;
+
+use cata_tests::command::{Run, eventually};
+use cata_tests::harness::Test;
+use cata_tests::world::{World, pids};
+
+use crate::test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(run_killed_at_any_moment),
+        test!(rm_killed_at_any_moment),
+        test!(pull_and_load_killed_at_any_moment),
+        test!(supervisor_killed),
+        test!(supervisors_killed_with_ports_and_names),
+        test!(starts_at_once_do_not_collide),
+        test!(same_name_at_once_has_one_winner),
+        test!(state_lost_as_after_a_reboot),
+        test!(disk_full),
+    ]
+}
+
+/// Moments from before anything happened to after all of it, in milliseconds.
+const MOMENTS: [u64; 16] = [0, 1, 2, 3, 4, 5, 7, 9, 12, 15, 20, 26, 35, 50, 80, 150];
+
+fn run_killed_at_any_moment(w: &World) {
+    for (n, moment) in MOMENTS.into_iter().enumerate() {
+        let name = format!("c{n}");
+        let mut client = w
+            .cata_run([
+                "run", "-d", "--name", &name, "-p", "8080:80", "-v", "/data", "busybox", "sleep", "600",
+            ])
+            .start();
+        std::thread::sleep(Duration::from_millis(moment));
+        client.kill();
+        // Whatever was made is whole: listed and running or created, or not there at all.
+        let listed = w.cata(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]).lines();
+        for line in &listed {
+            assert!(
+                ["created", "running", "exited"].iter().any(|s| line.ends_with(s)),
+                "{line} at {moment} ms"
+            );
+        }
+        if listed.iter().any(|line| line.starts_with(&format!("{name} "))) {
+            let _ = w.cata(&["rm", "-f", "-v", &name]).ok();
+        }
+        // Name and port are free.
+        let _ = w.cata(&["run", "--rm", "--name", &name, "-p", "8080:80", "busybox", "true"]).ok();
+    }
+    assert_eq!(w.cata(&["ps", "-aq"]).text(), "");
+}
+
+fn rm_killed_at_any_moment(w: &World) {
+    for (n, moment) in MOMENTS.into_iter().enumerate() {
+        let name = format!("c{n}");
+        let _ = w.cata(&["run", "-d", "--name", &name, "-v", "/data", "busybox", "sleep", "600"]).ok();
+        let mut client = w.cata_run(["rm", "-f", "-v", &name]).start();
+        std::thread::sleep(Duration::from_millis(moment));
+        client.kill();
+        let _ = w.cata(&["rm", "-f", "-v", &name]).ok();
+        assert_eq!(w.cata(&["ps", "-aq"]).text(), "", "at {moment} ms");
+    }
+}
+
+fn pull_and_load_killed_at_any_moment(w: &World) {
+    let file = w.scratch().join("saved.tar");
+    let path = file.to_str().unwrap();
+    let _ = w.cata(&["save", "-o", path, "busybox"]).ok();
+    for moment in MOMENTS {
+        let _ = w.cata(&["rmi", "-f", "busybox"]);
+        let mut client = w.cata_run(["load", "-i", path]).start();
+        std::thread::sleep(Duration::from_millis(moment));
+        client.kill();
+        // If it is listed, it runs; if not, it can be loaded.
+        if w.cata(&["images", "-q"]).text().is_empty() {
+            let _ = w.cata(&["load", "-i", path]).ok();
+        }
+        let _ = w.cata(&["run", "--rm", "busybox", "true"]).ok();
+    }
+    let partial: Vec<_> =
+        std::fs::read_dir(w.root().join("layers")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(partial.len(), 1, "half-made layers are left: {partial:?}");
+}
+
+/// The supervisors: every process of that name.
+fn supervisors() -> Vec<u32> {
+    let name = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    pids().into_iter().filter(|pid| name(pid).trim().starts_with("cata-supervis")).collect()
+}
+
+fn kill_all(pids: &[u32]) {
+    for pid in pids {
+        let _ = Run::new("kill").args(["-9", &pid.to_string()]).done();
+    }
+}
+
+fn supervisor_killed(w: &World) {
+    let _ = w.cata(&["run", "-d", "--name", "cc", "busybox", "sleep", "600"]).ok();
+    let process = w.field("cc", "{{.State.Pid}}");
+    let found = supervisors();
+    assert_eq!(found.len(), 1);
+    kill_all(&found);
+    // Without its supervisor a container is not left running unwatched.
+    eventually("it is exited", Duration::from_secs(10), || {
+        (w.field("cc", "{{.State.Status}}") == "exited").then_some(())
+    });
+    assert!(!std::path::Path::new("/proc").join(process).exists(), "its process outlived its supervisor");
+    let _ = w.cata(&["start", "cc"]).ok();
+    assert_eq!(w.field("cc", "{{.State.Status}}"), "running");
+    let _ = w.cata(&["exec", "cc", "true"]).ok();
+}
+
+fn supervisors_killed_with_ports_and_names(w: &World) {
+    let _ = w.cata(&["network", "create", "sea"]).ok();
+    for n in 0..3 {
+        let port = format!("808{n}:80");
+        let name = format!("c{n}");
+        let _ = w
+            .cata(&["run", "-d", "--name", &name, "--network", "sea", "-p", &port, "busybox", "sleep", "600"])
+            .ok();
+    }
+    kill_all(&supervisors());
+    let _ = w.cata(&["ps", "-a"]).ok();
+    let _ = w.cata(&["rm", "-f", "c0", "c1", "c2"]).ok();
+    for n in 0..3 {
+        let _ = w
+            .cata(&[
+                "run",
+                "--rm",
+                "--name",
+                &format!("c{n}"),
+                "--network",
+                "sea",
+                "-p",
+                &format!("808{n}:80"),
+                "busybox",
+                "true",
+            ])
+            .ok();
+    }
+}
+
+fn starts_at_once_do_not_collide(w: &World) {
+    let all: Vec<_> = (0..24)
+        .map(|n| {
+            w.cata_run(["run", "-d", "--name", &format!("c{n}"), "-p", "80", "busybox", "sleep", "600"])
+                .start()
+        })
+        .collect();
+    for running in all {
+        let _ = running.done(Duration::from_secs(60)).ok();
+    }
+    assert_eq!(w.cata(&["ps", "-q"]).lines().len(), 24);
+    let ids = w.cata(&["ps", "-q"]).lines();
+    let mut addresses: Vec<_> = ids
+        .iter()
+        .map(|id| w.field(id, "{{(index .NetworkSettings.Networks \"bridge\").IPAddress}}"))
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 24);
+    let mut args = vec!["rm", "-f"];
+    args.extend(ids.iter().map(String::as_str));
+    let _ = w.cata(&args).ok();
+}
+
+fn same_name_at_once_has_one_winner(w: &World) {
+    let all: Vec<_> = (0..8)
+        .map(|_| w.cata_run(["run", "-d", "--name", "one", "busybox", "sleep", "600"]).start())
+        .collect();
+    let codes: Vec<_> = all.into_iter().map(|running| running.done(Duration::from_secs(60)).code()).collect();
+    assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
+    assert_eq!(codes.iter().filter(|code| **code == 125).count(), 7, "{codes:?}");
+    assert_eq!(w.cata(&["ps", "-aq"]).lines().len(), 1);
+}
+
+fn state_lost_as_after_a_reboot(w: &World) {
+    let _ = w
+        .cata(&[
+            "run",
+            "-d",
+            "--name",
+            "cc",
+            "-v",
+            "data:/d",
+            "-p",
+            "8080:80",
+            "busybox",
+            "sh",
+            "-c",
+            "echo x >> /d/f; sleep 600",
+        ])
+        .ok();
+    eventually("it has written", Duration::from_secs(10), || {
+        (w.cata(&["exec", "cc", "test", "-s", "/d/f"]).code() == 0).then_some(())
+    });
+    let process: u32 = w.field("cc", "{{.State.Pid}}").parse().unwrap();
+    kill_all(&supervisors());
+    kill_all(&[process]);
+    std::fs::remove_dir_all(w.state()).unwrap();
+    assert_eq!(w.field("cc", "{{.State.Status}}"), "exited");
+    let _ = w.cata(&["start", "cc"]).ok();
+    eventually("it has written again", Duration::from_secs(10), || {
+        (w.cata(&["exec", "cc", "cat", "/d/f"]).text() == "x\nx").then_some(())
+    });
+}
+
+fn disk_full(w: &World) {
+    let small = w.scratch().join("small");
+    std::fs::create_dir(&small).unwrap();
+    let _ = Run::new("mount").args(["-t", "tmpfs", "-o", "size=1500k", "tmpfs"]).arg(&small).done().ok();
+    let tar = cata_tests::cache::Recipe::of("busybox").made().unwrap();
+    let import = || w.cata_run(["import"]).arg(&tar).arg("busybox").env("CATA_ROOT", &small).done();
+    import().fails(1, &["no space left"]);
+    let left = w.cata_run(["images", "-aq"]).env("CATA_ROOT", &small).done().text();
+    assert_eq!(left, "");
+    let _ = Run::new("mount").args(["-o", "remount,size=20m"]).arg(&small).done().ok();
+    let _ = import().ok();
+    let _ = Run::new("umount").arg("-l").arg(&small).done().ok();
+}

@@ -1,0 +1,53 @@
+//! Every integration test: each in a world of its own, all side by side.
+
+#![allow(clippy::unwrap_used, reason = "a test that unwraps nothing fails, as it should")]
+
+use std::process::ExitCode;
+
+use cata_tests::harness;
+
+mod archives;
+mod attach;
+mod bad_input;
+mod exec;
+mod faults;
+mod isolation;
+mod life;
+mod limits;
+mod logs;
+mod network;
+mod postgres;
+mod registry;
+mod screen;
+mod volumes;
+mod worlds;
+
+/// A [`harness::Test`] named after its function and module.
+macro_rules! test {
+    ($name:ident) => {{
+        const NAME: &str = concat!(module_path!(), "::", stringify!($name));
+        ::cata_tests::harness::Test::new(NAME.split_at("it::".len()).1, $name)
+    }};
+}
+use test;
+
+fn main() -> ExitCode {
+    let modules = [
+        archives::tests(),
+        attach::tests(),
+        bad_input::tests(),
+        exec::tests(),
+        faults::tests(),
+        isolation::tests(),
+        life::tests(),
+        limits::tests(),
+        logs::tests(),
+        network::tests(),
+        postgres::tests(),
+        registry::tests(),
+        screen::tests(),
+        volumes::tests(),
+        worlds::tests(),
+    ];
+    harness::main(&modules.concat())
+}

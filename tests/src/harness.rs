@@ -1,0 +1,159 @@
+//! The list of tests, what each needs, and how it enters its world.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::fs::MemfdFlags;
+
+use crate::world::{Setup, World};
+use crate::{cache, leak, seed, world};
+
+/// The kind of name test worlds have; see [`world::sweep`].
+const KIND: &str = "cata-test";
+
+/// A world that takes longer than this hangs.
+const DEADLINE: Duration = Duration::from_secs(240);
+
+/// One test.
+#[derive(Debug, Clone, Copy)]
+pub struct Test {
+    name: &'static str,
+    run: fn(&World),
+    images: &'static [&'static str],
+    needs: &'static [&'static str],
+    leaks_checked: bool,
+}
+
+impl Test {
+    /// A test with the `busybox` image in its world.
+    #[must_use]
+    pub const fn new(name: &'static str, run: fn(&World)) -> Self {
+        Self { name, run, images: &["busybox"], needs: &[], leaks_checked: true }
+    }
+
+    /// The images in its world instead.
+    #[must_use]
+    pub const fn images(mut self, images: &'static [&'static str]) -> Self {
+        self.images = images;
+        self
+    }
+
+    /// Programs it needs besides `cata`.
+    #[must_use]
+    pub const fn needs(mut self, needs: &'static [&'static str]) -> Self {
+        self.needs = needs;
+        self
+    }
+
+    /// For a test of the worlds themselves, which has no engine to ask.
+    #[must_use]
+    pub const fn without_engine(mut self) -> Self {
+        self.images = &[];
+        self.leaks_checked = false;
+        self
+    }
+
+    /// What it needs and the machine lacks.
+    fn missing(&self) -> Option<String> {
+        if !rustix::process::geteuid().is_root() {
+            return Some("needs root".to_owned());
+        }
+        let lacking: Vec<&str> =
+            self.needs.iter().copied().filter(|program| !is_installed(program)).collect();
+        (!lacking.is_empty()).then(|| format!("needs {}", lacking.join(", ")))
+    }
+
+    /// Inside: the test proper.
+    fn play(&self, world: &World) {
+        if let Err(error) = seed::seed(world, self.images) {
+            panic!("cannot seed the world: {error:#}");
+        }
+        (self.run)(world);
+        if self.leaks_checked {
+            leak::assert_none(world);
+        }
+    }
+
+    /// Outside: a world for it, and what it said if it failed.
+    fn enter(&self) -> Result<(), Failed> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{KIND}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut output = File::from(rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC)?);
+        let setup = Setup {
+            dir: cache::dir()?.join("worlds").join(&name),
+            name,
+            args: Vec::new(),
+            env: vec![("CATA_TEST".into(), self.name.into())],
+            deadline: Some(DEADLINE),
+            linger: false,
+            output: Some(output.try_clone()?),
+        };
+        let status = setup.run()?;
+        if status.success() {
+            return Ok(());
+        }
+        let mut said = String::new();
+        output.seek(SeekFrom::Start(0))?;
+        output.read_to_string(&mut said)?;
+        Err(format!("{status}\n{said}").into())
+    }
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut dirs: Vec<_> = std::env::split_paths(&path).collect();
+    dirs.extend(["/usr/sbin".into(), "/sbin".into()]);
+    dirs.iter().any(|dir| dir.join(program).is_file())
+}
+
+/// The whole program: lists and runs `tests`, or, inside a world, the one test it was made for.
+///
+/// A test whose needs are not met is ignored, with its reason printed; where `CI` is set it fails instead.
+#[must_use]
+pub fn main(tests: &[Test]) -> ExitCode {
+    match world::enter() {
+        Ok(None) => {}
+        Ok(Some(world)) => {
+            let wanted = std::env::var("CATA_TEST").unwrap_or_default();
+            let Some(test) = tests.iter().find(|test| test.name == wanted) else { return ExitCode::from(2) };
+            test.play(&world);
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            say(&format!("{error:#}"));
+            return ExitCode::from(125);
+        }
+    }
+
+    let mut arguments = Arguments::from_args();
+    // Tests mostly wait, for the kernel and for timers.
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
+    arguments.test_threads.get_or_insert(cores * 2);
+    let strict = std::env::var_os("CI").is_some_and(|value| value != "false" && !value.is_empty());
+    if !arguments.list {
+        world::sweep();
+    }
+    let trials = tests.iter().map(|test| {
+        let test = *test;
+        let missing = test.missing();
+        if let Some(reason) = missing.as_ref().filter(|_| !arguments.list) {
+            say(&format!("skipped: {}: {reason}", test.name));
+        }
+        let ignored = missing.is_some() && !strict;
+        let run = move || match &missing {
+            Some(reason) => Err(Failed::from(reason)),
+            None => test.enter(),
+        };
+        Trial::test(test.name, run).with_ignored_flag(ignored)
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -1,0 +1,89 @@
+//! Engine roots that already hold images: imported once into a template, then hard-linked for each world.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::UNIX_EPOCH;
+
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+
+use crate::cache::{self, Recipe, hex};
+use crate::command::cata_binary;
+use crate::world::World;
+
+/// Fills the world's root with these images.
+///
+/// # Errors
+/// When an image has not been made or cannot be imported.
+pub fn seed(world: &World, images: &[&str]) -> Result<()> {
+    if images.is_empty() {
+        return Ok(());
+    }
+    let template = template(world, images)?;
+    let root = world.root();
+    fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
+    // Layers and blobs never change once they are visible, so they can be shared; what the engine
+    // rewrites must be the world's own.
+    copy(&["-a", "--link"], &template.join("."), &root)?;
+    for rewritten in ["content/index.json", "content/oci-layout"] {
+        if template.join(rewritten).exists() {
+            fs::remove_file(root.join(rewritten))?;
+            copy(&["-a"], &template.join(rewritten), &root.join(rewritten))?;
+        }
+    }
+    Ok(())
+}
+
+fn copy(options: &[&str], from: &Path, to: &Path) -> Result<()> {
+    let output = Command::new("cp").args(options).arg(from).arg(to).output().context("run `cp`")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cp {} {}: {said}", from.display(), to.display());
+    Ok(())
+}
+
+/// The template of a set of images, made by the `cata` under test unless it is there.
+fn template(world: &World, images: &[&str]) -> Result<PathBuf> {
+    let mut images = images.to_vec();
+    images.sort_unstable();
+    let set = images.join("+");
+    let _lock = cache::lock(&format!("template-{set}"))?;
+    let folder = cache::dir()?.join("templates");
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let template = folder.join(format!("{set}-{}", key(&images)?));
+    if template.exists() {
+        return Ok(template);
+    }
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.rsplit_once('-').is_some_and(|(other, _)| other == set) {
+            fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+    }
+    let partial = folder.join(format!("{set}-partial"));
+    for image in &images {
+        let mut command = Command::new(cata_binary());
+        command.args(Recipe::of(image).import_args()?);
+        command.env("CATA_ROOT", &partial).env("CATA_STATE", world.state());
+        let output = command.output().context("run cata import")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "cata import {image}: {}\n{said}", output.status);
+    }
+    fs::rename(&partial, &template).with_context(|| format!("rename {}", partial.display()))?;
+    Ok(template)
+}
+
+/// Changes with the recipes and with the `cata` that imports.
+fn key(images: &[&str]) -> Result<String> {
+    let mut hash = Sha256::new();
+    for image in images {
+        hash.update(Recipe::of(image).key()?);
+    }
+    let cata = cata_binary();
+    let meta = fs::metadata(&cata).with_context(|| format!("look at {}", cata.display()))?;
+    let modified = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    hash.update(format!("{} {:?}", meta.size(), modified));
+    Ok(hex(&hash.finalize()[..6]))
+}

@@ -1,0 +1,90 @@
+//! `cargo xtask bench`: Catamaran and its peers side by side, in one private world, in turns.
+//!
+//! Absolute times drift with the machine, so rounds are interleaved (every engine once a round) and ratios are
+//! what counts. CPU time is that of the whole world, from its cgroup: clients, daemons, helpers and the
+//! payload, however they are started. Nothing here is a test; nothing fails for being slow.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cata_tests::cache;
+use cata_tests::world::{self, Setup, World};
+use clap::Args;
+
+use crate::{build, deps, images};
+
+mod case;
+mod engine;
+mod measure;
+mod report;
+
+/// Options of `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// How often each engine does each thing
+    #[arg(long, default_value_t = 10)]
+    rounds: usize,
+    /// Only the cases whose name holds this
+    #[arg(long)]
+    case: Option<String>,
+    /// Only these engines: cata, podman, docker, crun, runc
+    #[arg(long, value_delimiter = ',')]
+    engine: Vec<String>,
+}
+
+/// Prepares and measures, or, inside the world, only measures.
+pub(crate) fn run(options: &Options, world: Option<World>) -> Result<()> {
+    if let Some(world) = world {
+        return measure_all(options, &world);
+    }
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the benchmark needs root: it makes namespaces, mounts and cgroups"
+    );
+    world::sweep();
+    deps::run(deps::Set::Bench)?;
+    let programs = build::run(&build::Options { release: true })?;
+    images::make(&["busybox", "postgres"])?;
+    let name = format!("cata-bench-{}", std::process::id());
+    let setup = Setup {
+        dir: cache::dir()?.join("worlds").join(&name),
+        name,
+        args: std::env::args_os().skip(1).collect(),
+        env: vec![
+            ("CATA_BIN".into(), programs.cata.into()),
+            ("CATA_SUPERVISOR".into(), programs.supervisor.into()),
+        ],
+        deadline: Some(Duration::from_secs(3600)),
+        linger: false,
+        output: None,
+    };
+    let status = setup.run()?;
+    ensure!(status.success(), "the benchmark failed");
+    Ok(())
+}
+
+fn measure_all(options: &Options, world: &World) -> Result<()> {
+    let wanted = |name: &str| options.engine.is_empty() || options.engine.iter().any(|engine| engine == name);
+    let mut engines = Vec::new();
+    for kind in engine::Kind::ALL.into_iter().filter(|kind| wanted(kind.name())) {
+        match engine::Engine::prepare(kind, world) {
+            Ok(engine) => engines.push(engine),
+            Err(error) => println!("{} is left out: {error:#}", kind.name()),
+        }
+    }
+    ensure!(!engines.is_empty(), "no engine to measure");
+    let cases: Vec<_> = case::Case::ALL
+        .into_iter()
+        .filter(|case| options.case.as_ref().is_none_or(|part| case.name().contains(part)))
+        .collect();
+    let archive = match cases.iter().any(|case| case.moves_images()) {
+        true => Some(case::prepare(world).context("prepare the images to pull and load")?),
+        false => None,
+    };
+    for case in cases {
+        let able: Vec<_> = engines.iter().filter(|engine| case.suits(engine.kind)).collect();
+        let results = measure::interleaved(case, &able, options.rounds, archive.as_ref())?;
+        report::print(case, &results);
+    }
+    Ok(())
+}
