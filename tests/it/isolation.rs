@@ -65,6 +65,9 @@ fn namespaces_shared_on_request(w: &World) {
         let inside = sh(w, &[flag], &format!("readlink /proc/self/ns/{name}")).text();
         assert_eq!(inside, namespace(&pid, name), "{flag}");
     }
+    // POSIX shared memory comes along with the IPC namespace.
+    let _ = w.cata(&["exec", "base", "sh", "-c", "echo shared > /dev/shm/segment"]).ok();
+    assert_eq!(sh(w, &["--ipc=container:base"], "cat /dev/shm/segment").text(), "shared");
     w.cata(&["run", "--rm", "--pid=container:nobody", "busybox", "true"]).fails(125, &["nobody"]);
 }
 

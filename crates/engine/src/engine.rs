@@ -11,7 +11,7 @@ use crate::paths::Paths;
 
 /// One engine: a root, a state directory, and what the host is.
 ///
-/// Opening reads nothing and asks no lock. Any number of processes may have the
+/// Opening sweeps what killed commands left, and waits for nobody. Any number of processes may have the
 /// same engine open.
 #[derive(Debug)]
 pub struct Engine {
@@ -40,15 +40,14 @@ impl Engine {
                 make_private(&dir)?;
             }
         }
-        let first_since_boot = !paths.state.is_dir();
-        if first_since_boot {
+        if !paths.state.is_dir() {
             make_private(&paths.state)?;
         }
         let images = cata_image::Store::open(&paths.root);
         let engine = Self { paths, host, images, networks: OnceLock::new() };
-        if first_since_boot {
-            engine.release_dead_networks()?;
-        }
+        // Whoever comes next removes what a killed command left. What cannot be removed now is no reason not
+        // to go on.
+        let _ = engine.sweep();
         Ok(engine)
     }
 

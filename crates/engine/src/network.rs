@@ -75,7 +75,6 @@ impl Engine {
     /// # Errors
     /// No such network; containers are on it.
     pub fn network_remove(&self, name: &str) -> Result<Network> {
-        self.sweep()?;
         self.networks()?.remove(name).map_err(network_error)
     }
 
@@ -84,10 +83,14 @@ impl Engine {
         self.networks()?.release(id).map_err(network_error)
     }
 
-    /// Takes away what containers had that no supervisor lives for: after a reboot, all of them.
+    /// Takes away what containers had that nobody answers for any more: killed halfway, or before a reboot.
     pub(crate) fn release_dead_networks(&self) -> Result<()> {
-        let alive = |id: &ContainerId| cata_sandbox::status::alive(&self.paths.live(id));
-        self.networks()?.release_dead(alive).map(|_| ()).map_err(network_error)
+        let answered_for = |id: &ContainerId| {
+            cata_sandbox::status::alive(&self.paths.live(id))
+                // Its starter holds the lock until the supervisor has taken over.
+                || matches!(self.try_lock(id), Ok(None))
+        };
+        self.networks()?.release_dead(answered_for).map(|_| ()).map_err(network_error)
     }
 
     /// Makes the container's network: facts for `inspect`, and what the supervisor gets.

@@ -129,7 +129,7 @@ struct Made {
 
 impl Made {
     fn read(&self, controller: Controller, file: &str) -> String {
-        let has = |d: &&cgroup::Directory| d.controllers.contains(&controller);
+        let has = |d: &&Directory| d.controllers.contains(&controller);
         let directory = self.plan.directories.iter().find(has).unwrap();
         std::fs::read_to_string(directory.full().join(file)).unwrap().trim().to_owned()
     }

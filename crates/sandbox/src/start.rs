@@ -106,6 +106,16 @@ impl Pending {
         self.supervisor
     }
 
+    /// Why the supervisor could not begin, if that is what made something else beside it fail: it may have
+    /// removed an `--rm` container already.
+    #[must_use]
+    pub fn complaint(mut self) -> Option<LaunchError> {
+        match self.client.answer(1, Some(Duration::from_millis(50))) {
+            Err(ClientError::Failed(failure)) => Some(LaunchError::Failed(failure)),
+            _ => None,
+        }
+    }
+
     /// Hands over what was made meanwhile (`fds` as [`Go`] describes) and waits for the process to run.
     ///
     /// # Errors

@@ -361,8 +361,10 @@ pub enum Action {
 pub enum Milestone {
     /// A process runs.
     Running,
-    /// The first start failed.
+    /// The first start failed, or a later one for good.
     StartFailed,
+    /// A later start failed: who asked for it must not wait for what the policy makes of it.
+    RestartFailed,
     /// A process ended, a policy may restart it.
     ProcessEnded,
     /// Ended for good.

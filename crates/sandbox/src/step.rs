@@ -22,6 +22,10 @@ const GRACE: Duration = Duration::from_secs(1);
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// What a background process that holds the output open may delay the end by.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(250);
+/// No such program, in the terms of a shell.
+const NOT_FOUND: i32 = 127;
+/// It cannot be executed.
+const NOT_EXECUTABLE: i32 = 126;
 /// The signal nobody can ignore.
 const SIGKILL: i32 = 9;
 
@@ -51,7 +55,10 @@ pub fn step(mut state: State, event: Event) -> Outcome {
         What::Spawned(pid) => spawned(state, pid, at),
         What::SpawnFailed(exit) => match state.phase {
             Phase::Starting { first: true, .. } => Ok(end(state, exit, Milestone::StartFailed)),
-            Phase::Starting { first: false, then } => Ok(settle(state, exit, Duration::ZERO, then, at)),
+            Phase::Starting { first: false, then: Then::Down } => {
+                Ok(settle(state, exit, Duration::ZERO, Then::Down, at))
+            }
+            Phase::Starting { first: false, .. } => Ok(restart_failed(state, exit, at)),
             _ => Err(Rejected::Stale),
         },
         What::ProcessExited(exit) => exited(state, exit, at),
@@ -106,6 +113,19 @@ fn spawned(mut state: State, pid: Pid, at: Moment) -> Outcome {
     arm_probe(&state, at, &mut actions);
     actions.extend([Action::Persist, Action::Notify(Milestone::Running)]);
     Ok((state, actions))
+}
+
+/// The program is not there any more, or cannot be executed: trying again does not mend that, and Docker
+/// gives up too. The host's troubles (no memory, no process ids) pass: those have the policy's back-off.
+fn restart_failed(state: State, exit: Exit, at: Moment) -> (State, Vec<Action>) {
+    let (state, rest) = if matches!(exit.code, NOT_FOUND | NOT_EXECUTABLE) {
+        end(state, exit, Milestone::StartFailed)
+    } else {
+        settle(state, exit, Duration::ZERO, Then::Policy, at)
+    };
+    let mut actions = vec![Action::Notify(Milestone::RestartFailed)];
+    actions.extend(rest);
+    (state, actions)
 }
 
 fn exited(mut state: State, exit: Exit, at: Moment) -> Outcome {

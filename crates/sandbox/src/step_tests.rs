@@ -57,6 +57,7 @@ fn events() -> Vec<(&'static str, What)> {
         ("engine gone", What::EngineGone),
         ("spawned", What::Spawned(PID)),
         ("spawn failed", What::SpawnFailed(dead(127))),
+        ("spawn failed, host", What::SpawnFailed(dead(125))),
         ("process exited", What::ProcessExited(dead(1))),
         ("drained", What::Drained),
         ("stop", stop(false)),
@@ -114,6 +115,19 @@ fn state_in(phase: Phase, restart: RestartPolicy) -> State {
     }
     state.phase = phase;
     state
+}
+
+#[test]
+fn restart_gives_up_when_the_program_is_gone_and_only_then() {
+    for (code, gives_up) in [(127, true), (126, true), (125, false)] {
+        let state = state_in(Phase::Starting { first: false, then: Then::Policy }, RestartPolicy::Always);
+        let event = Event { at: NOW, what: What::SpawnFailed(dead(code)) };
+        let (next, actions) = step(state, event).expect("a transition");
+        assert_eq!(matches!(next.phase, Phase::Exited { .. }), gives_up, "{code}");
+        assert_eq!(matches!(next.phase, Phase::Backoff { .. }), !gives_up, "{code}");
+        // Who asked for the restart hears of it at once either way.
+        assert_eq!(actions[0], Action::Notify(Milestone::RestartFailed), "{code}");
+    }
 }
 
 #[test]

@@ -109,8 +109,12 @@ impl Root {
             let opened = match rustix::fs::openat(parent, &part, here, Mode::empty()) {
                 Err(Errno::NOENT) => {
                     if last && make == Make::File {
-                        let flags = OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::WRONLY;
-                        rustix::fs::openat(parent, &part, flags, mode)?;
+                        // Not what somebody else makes there meanwhile, which could be a pipe to hang on.
+                        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::WRONLY;
+                        match rustix::fs::openat(parent, &part, flags, mode) {
+                            Ok(_) | Err(Errno::EXIST) => {}
+                            Err(errno) => return Err(errno),
+                        }
                     } else {
                         let mode = if last { mode } else { Mode::from_raw_mode(0o755) };
                         match rustix::fs::mkdirat(parent, &part, mode) {

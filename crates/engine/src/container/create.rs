@@ -4,7 +4,7 @@
 //! the container exists for others. What a killed maker leaves is swept by [`super::recover`].
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use cata_image::{Image, Progress};
@@ -43,7 +43,6 @@ impl Engine {
         progress: &dyn Progress,
         timing: &mut Timing,
     ) -> Result<Created> {
-        self.sweep()?;
         let warnings = self.check(&request)?;
         // Until the record names the image, nothing else keeps a concurrent `rmi` from its layers.
         let _lease = self.image_lease()?;
@@ -233,8 +232,10 @@ pub(crate) fn durability(record: &Record) -> Durability {
     if record.request.auto_remove { Durability::Volatile } else { Durability::Durable }
 }
 
+/// Whatever the caller's umask: `upper` is the container's root directory, which everybody in it must enter.
 fn make_dir(path: &Path, mode: u32) -> Result<()> {
-    fs::DirBuilder::new().mode(mode).create(path).map_err(Error::file("create", path))
+    fs::DirBuilder::new().mode(mode).create(path).map_err(Error::file("create", path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::file("set the mode of", path))
 }
 
 /// A host device as it is now.

@@ -1,6 +1,6 @@
 //! What killed processes left: half-made containers, half-removed ones, and those whose supervisor is gone.
 //!
-//! Every creation looks (two directories that are nearly always empty, and one lock a running container);
+//! Every command looks (two directories that are nearly always empty, and one lock a running container);
 //! nothing is taken from anybody alive, because makers hold a lock on what they make.
 
 use std::fs;
@@ -43,7 +43,7 @@ impl Engine {
                 self.sweep_live(&id)?;
             }
         }
-        Ok(())
+        self.release_dead_networks()
     }
 
     /// A creation nobody holds the lock of: its maker died.

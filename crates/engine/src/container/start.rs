@@ -5,15 +5,16 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cata_runtime::plan::{Options, Plan, Root, WindowSize};
+use cata_runtime::plan::{MountKind as PlannedMount, Options, Plan, Root, WindowSize};
 use cata_runtime::seccomp::{self, Arch};
 use cata_runtime::user::UserSpec;
 use cata_sandbox::client::Attached;
-use cata_sandbox::launch::{Launch, LogPlan, StdinPlan, Undo};
+use cata_sandbox::launch::{Go, Launch, LogPlan, StdinPlan, Undo};
 use cata_sandbox::protocol::{Streams, Until};
 use cata_sandbox::status::StatusKind;
 
@@ -103,16 +104,30 @@ impl Engine {
         let pending =
             cata_sandbox::launch(&launch, &self.supervisor()?).map_err(|e| start_error(record, &e))?;
         timing.mark("supervisor");
-        let (facts, go, fds) = self.connect(record, state_dir)?;
-        timing.mark("network");
-        self.write_network_files(record, &facts)?;
-        ledger::write(&state_dir.join(NETWORK_FILE), &facts, Durability::Volatile)?;
-        timing.mark("files");
+        let (go, fds) = match self.surroundings(record, state_dir, timing) {
+            Ok(surroundings) => surroundings,
+            Err(error) => return Err(pending.complaint().map_or(error, |e| start_error(record, &e))),
+        };
         let running = pending.go(go, fds, options.attach).map_err(|e| start_error(record, &e))?;
         timing.mark("process");
         let mut waiter = Waiter::new(running.client);
         waiter.ask(Until::NotRunning)?;
         Ok(Started { pid: running.pid, withheld: running.withheld, streams: running.attached, waiter })
+    }
+
+    /// What is made while the supervisor makes itself ready: the network, and the files that speak of it.
+    fn surroundings(
+        &self,
+        record: &Record,
+        state_dir: &Path,
+        timing: &mut Timing,
+    ) -> Result<(Go, Vec<OwnedFd>)> {
+        let (facts, go, fds) = self.connect(record, state_dir)?;
+        timing.mark("network");
+        self.write_network_files(record, &facts)?;
+        ledger::write(&state_dir.join(NETWORK_FILE), &facts, Durability::Volatile)?;
+        timing.mark("files");
+        Ok((go, fds))
     }
 
     /// A start that failed leaves a container that can be started again, and nothing else.
@@ -223,8 +238,12 @@ impl Engine {
             init: record.request.init,
             cgroup: None,
         };
-        cata_runtime::plan::plan(&spec, &cata_runtime::plan::Host::detect(), &options)
-            .map_err(|e| Error::Runtime(Foreign::new(Kind::InvalidArgument, None, &e)))
+        let mut plan = cata_runtime::plan::plan(&spec, &cata_runtime::plan::Host::detect(), &options)
+            .map_err(|e| Error::Runtime(Foreign::new(Kind::InvalidArgument, None, &e)))?;
+        if let NamespaceMode::Container(name) = &record.request.ipc {
+            share_shm(&mut plan, namespaces::Peers::pid(self, name)?);
+        }
+        Ok(plan)
     }
 
     /// The OCI document of a container as it would start now.
@@ -237,19 +256,12 @@ impl Engine {
         for device in &request.devices {
             found.extend(find_device(device)?);
         }
-        let shared_shm = match &request.ipc {
-            NamespaceMode::Container(name) => {
-                Some(PathBuf::from(format!("/proc/{}/root/dev/shm", namespaces::Peers::pid(self, name)?)))
-            }
-            _ => None,
-        };
         let given = spec::Given {
             namespaces: namespaces::plan(request, self)?,
             devices: found,
             seccomp: seccomp_filter(record)?,
             cgroup: cgroup_path(record),
             own_network_files: !matches!(request.network, NetworkMode::Container(_)),
-            shared_shm,
         };
         spec::plan(record, &self.dir(&record.id), given)
     }
@@ -287,6 +299,15 @@ impl Engine {
         };
         write_in_place(&dir.hosts(), &text)?;
         write_in_place(&dir.resolv_conf(), &self.resolv_conf(record))
+    }
+}
+
+/// Whose IPC namespace is joined, his `/dev/shm` is shared too: POSIX shared memory lives there.
+fn share_shm(plan: &mut Plan, pid: u32) {
+    for mount in plan.mounts.iter_mut().filter(|mount| mount.target == Path::new("/dev/shm")) {
+        if let PlannedMount::Bind(bind) = &mut mount.kind {
+            bind.namespace = Some(PathBuf::from(format!("/proc/{pid}/ns/mnt")));
+        }
     }
 }
 

@@ -52,8 +52,6 @@ pub struct Given {
     pub cgroup: PathBuf,
     /// Whether `/etc/hosts` and `/etc/resolv.conf` are ours to give (not when the network is another's).
     pub own_network_files: bool,
-    /// Another container's `/dev/shm`, when its IPC namespace is joined.
-    pub shared_shm: Option<PathBuf>,
 }
 
 /// The OCI document.
@@ -84,13 +82,14 @@ pub fn plan(record: &Record, dir: &ContainerDir, given: Given) -> Result<Spec, E
         .process(process(record, &capabilities)?)
         .annotations(request.annotations.clone().into_iter().collect::<HashMap<_, _>>())
         .linux(built(linux.build())?);
-    if request.uts != NamespaceMode::Host && !matches!(request.uts, NamespaceMode::Container(_)) {
-        spec = spec.hostname(record.config.hostname.clone());
-        if let Some(domain) = &request.domainname {
-            spec = spec.domainname(domain.clone());
-        }
+    if let Some(domain) = &request.domainname {
+        spec = spec.domainname(domain.clone());
     }
-    built(spec.build())
+    let mut spec = built(spec.build())?;
+    // The builder's own default is a name.
+    let own = request.uts != NamespaceMode::Host && !matches!(request.uts, NamespaceMode::Container(_));
+    spec.set_hostname(own.then(|| record.config.hostname.clone()));
+    Ok(spec)
 }
 
 fn built<T, E: Display>(result: Result<T, E>) -> Result<T, Error> {
@@ -223,11 +222,13 @@ fn mounts(record: &Record, dir: &ContainerDir, given: &Given) -> Result<Vec<Moun
     add("/sys", "sysfs", "sysfs", &[quiet[0], quiet[1], quiet[2], sys_mode])?;
     add("/sys/fs/cgroup", "cgroup", "cgroup", &[sys_mode, quiet[0], quiet[1], quiet[2]])?;
     add("/dev/mqueue", "mqueue", "mqueue", &quiet)?;
-    match (&given.shared_shm, &request.ipc) {
-        (Some(shm), _) => add("/dev/shm", "bind", &shm.to_string_lossy(), &["rbind", "rprivate"])?,
-        (None, NamespaceMode::Host) => add("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate"])?,
-        (None, NamespaceMode::None) => {}
-        (None, _) => {
+    match &request.ipc {
+        // The host's, or the other container's: whose is said where the runtime's plan is made.
+        NamespaceMode::Host | NamespaceMode::Container(_) => {
+            add("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate"])?;
+        }
+        NamespaceMode::None => {}
+        NamespaceMode::Private | NamespaceMode::Shareable => {
             let size = format!("size={}", request.shm_size.unwrap_or(SHM_SIZE));
             add("/dev/shm", "tmpfs", "shm", &[quiet[0], quiet[1], quiet[2], "mode=1777", &size])?;
         }

@@ -60,7 +60,7 @@ pub(crate) struct Box {
 
 impl World {
     fn new() -> Self {
-        run("ip link set lo up");
+        run("ip link set lo up; mount -t tmpfs run /run");
         // The host's address on a network of its own, as other machines see it.
         run("ip link add outside type veth peer name outside-peer; ip link set outside-peer up");
         run("ip addr add 192.0.2.1/24 dev outside");

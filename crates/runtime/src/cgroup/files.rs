@@ -24,9 +24,18 @@ pub(super) fn write(directory: BorrowedFd<'_>, name: &str, value: &str) -> io::R
 /// Reads a whole control file.
 pub(super) fn read(directory: BorrowedFd<'_>, name: &str) -> io::Result<String> {
     let file = openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut text = String::new();
-    io::Read::read_to_string(&mut std::fs::File::from(file), &mut text)?;
-    Ok(text)
+    // Nearly all are shorter than this, and none tells its size beforehand.
+    let mut piece = [0_u8; 512];
+    let mut bytes = Vec::new();
+    loop {
+        match rustix::io::read(&file, &mut piece) {
+            Ok(0) => break,
+            Ok(length) => bytes.extend_from_slice(&piece[..length]),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Opens a directory.

@@ -6,13 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use cata_sys::capability;
-use cata_sys::clone::SoleThread;
 use cata_sys::path::{Make, Root};
 use rustix::fs::{FileType, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 
-use super::{Prepared, identity, program, reaper, terminal, withhold};
+use super::reaper::Reaper;
+use super::{Prepared, identity, program, terminal, withhold};
 use crate::error::Stage;
 use crate::handshake::{Channel, Failure, Message};
 use crate::plan::{Capabilities, Process};
@@ -24,9 +24,10 @@ pub(super) fn finish(
     prepared: &Prepared,
     stdio: [BorrowedFd<'_>; 3],
     channel: &Channel,
-    reaper: Option<SoleThread>,
+    reaper: Option<Reaper>,
 ) -> Result<Infallible, Failure> {
     let identity = &prepared.identity;
+    leave_keyring()?;
     for limit in &process.rlimits {
         set_limit(limit, channel)?;
     }
@@ -59,14 +60,23 @@ pub(super) fn finish(
         load_filter(process)?;
         drop_rights(sets)?;
     }
-    if let Some(proof) = reaper {
-        reaper::divide(proof, prepared.terminal.is_some())?;
+    if let Some(reaper) = reaper {
+        reaper.divide(prepared.terminal.is_some())?;
         super::die_with_caller(channel)?;
         cata_sys::disposition::reset().map_err(Failure::at(Stage::Execute, "signals"))?;
     }
     cata_sys::program::close_on_execute_from(3).map_err(Failure::at(Stage::Execute, "close_range"))?;
     channel.send(&Message::Ready, None).map_err(Failure::at(Stage::Handshake, ""))?;
     Err(program::execute(&path, process, &environment))
+}
+
+/// The keys of who started the container are not the container's. As root, who has room for many keyrings.
+fn leave_keyring() -> Result<(), Failure> {
+    match cata_sys::keyring::leave_session() {
+        // No keyrings, or a filter around this machine that the container cannot get past either.
+        Ok(()) | Err(Errno::NOSYS | Errno::PERM) => Ok(()),
+        Err(errno) => Err(Failure::at(Stage::Identity, "session keyring")(errno)),
+    }
 }
 
 /// As Docker does it: root owns what was missing.

@@ -22,6 +22,7 @@ use std::path::Path;
 use cata_sys::clone::SoleThread;
 use cata_sys::mount::Depth;
 use cata_sys::path::Root;
+use cata_sys::title::Title;
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 
@@ -55,6 +56,9 @@ pub(crate) fn first(
         cata_sys::namespace::unshare(UnshareFlags::NEWCGROUP)
             .map_err(Failure::at(Stage::MakeNamespace, "cgroup"))?;
     }
+    // The host's `/proc` is still there to ask.
+    let title =
+        if plan.init { Some(Title::find().map_err(Failure::at(Stage::Reaper, "title"))?) } else { None };
     let host = host::Host::open()?;
     host.write_sysctls(&plan.sysctls)?;
     if plan.makes(NamespaceKind::Uts) && !is_joined(NamespaceKind::Uts) {
@@ -65,11 +69,8 @@ pub(crate) fn first(
     } else {
         prepare_root(plan, &host, channel)?
     };
-    if plan.init {
-        lockdown::finish(&plan.process, &prepared, stdio, channel, Some(proof))
-    } else {
-        lockdown::finish(&plan.process, &prepared, stdio, channel, None)
-    }
+    let reaper = title.map(|title| reaper::Reaper { proof, title });
+    lockdown::finish(&plan.process, &prepared, stdio, channel, reaper)
 }
 
 /// The rest of one more process in a running container.

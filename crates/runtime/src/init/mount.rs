@@ -5,8 +5,9 @@ use std::path::Path;
 
 use cata_sys::mount::{Depth, Filesystem, attribute};
 use cata_sys::path::{Make, Root};
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::thread::LinkNameSpaceType;
 
 use crate::error::Stage;
 use crate::handshake::{Channel, Failure};
@@ -19,11 +20,27 @@ pub(super) fn sources(mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>, Failure>
         .map(|mount| {
             let MountKind::Bind(bind) = &mount.kind else { return Ok(None) };
             let depth = if bind.recursive { Depth::Recursive } else { Depth::This };
-            cata_sys::mount::clone_path(&bind.source, depth)
-                .map(Some)
-                .map_err(Failure::at(Stage::MountSource, bind.source.display()))
+            let tree = match &bind.namespace {
+                Some(namespace) => clone_elsewhere(namespace, &bind.source, depth),
+                None => cata_sys::mount::clone_path(&bind.source, depth),
+            };
+            tree.map(Some).map_err(Failure::at(Stage::MountSource, bind.source.display()))
         })
         .collect()
+}
+
+/// A tree of another mount namespace. The kernel copies mounts only for who is where they are: go there, and
+/// come back.
+fn clone_elsewhere(namespace: &Path, source: &Path, depth: Depth) -> Result<OwnedFd, Errno> {
+    let open = |path: &Path| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let enter = |namespace: &OwnedFd| {
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))
+    };
+    let own = open(Path::new("/proc/self/ns/mnt"))?;
+    enter(&open(namespace)?)?;
+    let tree = cata_sys::mount::clone_path(source, depth);
+    enter(&own)?;
+    tree
 }
 
 /// All of them, in order.

@@ -4,32 +4,42 @@
 //! so that the payload cannot look into what it is a copy of.
 
 use cata_sys::clone::SoleThread;
+use cata_sys::title::Title;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 
 use crate::error::Stage;
 use crate::handshake::Failure;
 
-/// Divides this process: the reaper never returns, the payload does. All signals are blocked.
-pub(super) fn divide(proof: SoleThread, terminal: bool) -> Result<(), Failure> {
-    let failed = || Failure::at(Stage::Reaper, "");
-    // A change of ids has set it to the host's default.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed())?;
-    // In somebody else's pid namespace orphans would go to that one's first process.
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(failed())?;
-    let payload = cata_sys::clone::fork(proof).map_err(failed())?;
-    if let Some(payload) = payload {
-        // Only for whoever lists processes.
-        let _ = rustix::thread::set_name(c"cata-init");
-        cata_sys::program::forsake(payload, reap);
+/// What the division needs.
+pub(super) struct Reaper {
+    pub(super) proof: SoleThread,
+    pub(super) title: Title,
+}
+
+impl Reaper {
+    /// Divides this process: the reaper never returns, the payload does. All signals are blocked.
+    pub(super) fn divide(self, terminal: bool) -> Result<(), Failure> {
+        let failed = || Failure::at(Stage::Reaper, "");
+        // A change of ids has set it to the host's default.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed())?;
+        // In somebody else's pid namespace orphans would go to that one's first process.
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(failed())?;
+        let payload = cata_sys::clone::fork(self.proof).map_err(failed())?;
+        if let Some(payload) = payload {
+            // Only for whoever lists processes; the caller's arguments are paths of the host.
+            let _ = rustix::thread::set_name(c"cata-init");
+            self.title.replace("cata-init");
+            cata_sys::program::forsake(payload, reap);
+        }
+        rustix::process::setpgid(None, None).map_err(failed())?;
+        if terminal {
+            // In the foreground, so that it may read and gets the keys' signals.
+            let group = rustix::process::getpgrp();
+            rustix::termios::tcsetpgrp(rustix::stdio::stdin(), group).map_err(failed())?;
+        }
+        Ok(())
     }
-    rustix::process::setpgid(None, None).map_err(failed())?;
-    if terminal {
-        // In the foreground, so that it may read and gets the keys' signals.
-        let group = rustix::process::getpgrp();
-        rustix::termios::tcsetpgrp(rustix::stdio::stdin(), group).map_err(failed())?;
-    }
-    Ok(())
 }
 
 /// Until the payload ends. Returns its code as a shell would.

@@ -49,10 +49,13 @@ pub enum MountKind {
 /// A file or directory of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
-    /// Absolute, on the host.
+    /// Absolute, on the host or in `namespace`.
     pub source: PathBuf,
     /// With everything that is mounted below it.
     pub recursive: bool,
+    /// `/proc/<pid>/ns/mnt` of another container whose mount is to be shared (its `/dev/shm`).
+    #[serde(default)]
+    pub namespace: Option<PathBuf>,
 }
 
 /// How mount events travel.
@@ -131,7 +134,7 @@ pub(super) fn mount(spec: &oci::Mount) -> Result<Mount, PlanError> {
             return Err(PlanError::NotAbsolute { what: "mount source", path: source });
         }
         // The specification leaves type `bind` without an option open; runc takes it as recursive.
-        MountKind::Bind(Bind { source, recursive: !words.iter().any(|w| w == "bind") })
+        MountKind::Bind(Bind { source, recursive: !words.iter().any(|w| w == "bind"), namespace: None })
     } else if fstype == "cgroup" || fstype == "cgroup2" {
         MountKind::Cgroup
     } else if fstype.is_empty() {

@@ -100,6 +100,9 @@ fn init(world: &World) {
     // The reaper is a copy of the supervisor: nothing of that may be reached from inside.
     let document = spec(&["sh", "-c", "readlink /proc/1/exe; ls /proc/1/fd 2>/dev/null | wc -l"]);
     assert_eq!(world.run(&world.plan_with(&document, &options)).output, "0");
+    let document = spec(&["sh", "-c", "cat /proc/1/cmdline"]);
+    let shown = world.run(&world.plan_with(&document, &options)).output;
+    assert_eq!(shown.trim_end_matches('\0'), "cata-init");
     // Orphans are reaped.
     let orphans = "(sh -c 'sleep 0.05 & exit' &); sleep 0.3; ps -o stat | grep -c Z";
     let options = Options { init: true, ..world.options() };

@@ -195,7 +195,7 @@ fn prepare(plan: OwnedFd, make_service: Make) -> Result<Driver, BootError> {
         lock: Some(lock),
         signals,
         listener: Some(listener),
-        connections: Connections::default(),
+        connections: Connections::new(),
         waiters: Vec::new(),
         network: None,
         held: Vec::new(),

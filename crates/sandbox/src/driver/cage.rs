@@ -63,6 +63,11 @@ impl Cage {
         self.cgroup.as_ref().and_then(|cgroup| cgroup.limit().ok().flatten())
     }
 
+    /// Everybody in it; nobody if that cannot be told.
+    pub(super) fn processes(&self) -> Vec<i32> {
+        self.cgroup.as_ref().and_then(|cgroup| cgroup.processes().ok()).unwrap_or_default()
+    }
+
     /// Sends SIGKILL to everything; who waits for the end is the machine.
     pub(super) fn kill(&self) -> Result<(), String> {
         self.each(|cgroup| cgroup.kill(Duration::ZERO))

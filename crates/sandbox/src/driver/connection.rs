@@ -10,6 +10,7 @@ use rustix::net::{SocketFlags, accept_with};
 
 use super::Driver;
 use super::reactor::{Interest, Source};
+use super::streams::null;
 use crate::protocol::{Answer, Call, Failure, FailureKind, LONGEST, MOST_DESCRIPTORS, Reply};
 use crate::state::{Phase, What};
 
@@ -26,16 +27,22 @@ struct Connection {
     queue: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
 }
 
-#[derive(Default)]
 pub(super) struct Connections {
     list: Vec<Connection>,
     next: u32,
+    /// Given up to hang up on a client when no descriptor is left: whoever stays in the listener's queue would
+    /// wake the loop for ever.
+    spare: Option<OwnedFd>,
 }
 
 /// The engine's own connection is the first.
 pub(super) const ENGINE: u32 = 0;
 
 impl Connections {
+    pub(super) fn new() -> Self {
+        Self { list: Vec::new(), next: 0, spare: null().ok() }
+    }
+
     pub(super) fn ids(&self) -> Vec<u32> {
         self.list.iter().map(|connection| connection.id).collect()
     }
@@ -50,6 +57,14 @@ impl Driver {
                 Ok(_) if self.connections.list.len() >= MOST => {}
                 Ok(socket) => self.connect(socket),
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(Errno::MFILE | Errno::NFILE) if self.connections.spare.take().is_some() => {
+                    // It says so whether or not somebody waits.
+                    let waited = accept_with(listener, flags).map(drop);
+                    self.connections.spare = null().ok();
+                    if waited.is_err() {
+                        return;
+                    }
+                }
                 Err(_) => return,
             }
         }

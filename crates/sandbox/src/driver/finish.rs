@@ -9,6 +9,9 @@ use crate::undo;
 impl Driver {
     /// What the network has made goes first.
     pub(super) fn add_undo(&mut self, mut steps: Vec<Undo>) {
+        if steps.is_empty() {
+            return;
+        }
         steps.append(&mut self.undo);
         self.undo = steps;
         self.files.record_undo(&self.undo);

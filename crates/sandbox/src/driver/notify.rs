@@ -41,6 +41,15 @@ impl Driver {
                 }
                 self.answer_ended();
             }
+            Milestone::RestartFailed => {
+                let restarts = self.take_waiters(|awaited| matches!(awaited, Awaited::Restarted));
+                if let Some(failure) = &self.failure {
+                    let failure = failure.clone();
+                    for waiter in restarts {
+                        self.fail(waiter.connection, waiter.number, failure.clone());
+                    }
+                }
+            }
             Milestone::ProcessEnded => {
                 self.answer_waiters(|awaited| matches!(awaited, Awaited::Ended(Until::NextExit)));
             }

@@ -8,6 +8,7 @@ use cata_runtime::{ExecPlan, ExecRequest, Handles};
 use cata_sys::pidfd;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{PidfdFlags, Signal, getsid, kill_process_group, pidfd_open};
 
 use super::reactor::{Interest, Source};
 use super::streams::{failed, nonblocking, null};
@@ -141,6 +142,27 @@ impl Driver {
         true
     }
 
+    /// Kills a probe that is not reaped yet, so that its number is its own, and all of its session: what a
+    /// shell started for it does not outlive it.
+    fn kill_session(&self, probe: &Probe) {
+        // It may have ended by itself.
+        let _ = pidfd::signal(probe.pidfd.as_fd(), 9);
+        let Some(session) = rustix::process::Pid::from_raw(probe.pid.0) else { return };
+        let _ = kill_process_group(session, Signal::KILL);
+        // Other process groups of the session, as job control makes them.
+        for pid in self.cage.processes() {
+            let belongs = |pid| getsid(Some(pid)) == Ok(session);
+            if let Some(pid) = rustix::process::Pid::from_raw(pid)
+                && belongs(pid)
+                && let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
+                // The number may have been another's before it was opened.
+                && belongs(pid)
+            {
+                let _ = pidfd::signal(process.as_fd(), 9);
+            }
+        }
+    }
+
     /// Kills the probe that runs; the machine has already counted it, or forgotten it.
     pub(super) fn kill_probe(&mut self) {
         self.read_probe();
@@ -148,7 +170,7 @@ impl Driver {
         if let Some(output) = &probe.output {
             self.reactor.remove(output.as_fd());
         }
-        let _ = pidfd::signal(probe.pidfd.as_fd(), 9);
+        self.kill_session(&probe);
         self.probes.killed.push(probe.pid);
         if matches!(self.state.phase, crate::state::Phase::Running { .. }) {
             let limit = self.health_plan.as_ref().map(|plan| plan.timeout).unwrap_or_default();

@@ -8,15 +8,15 @@ impl Driver {
     /// Writes `status.json`, and at the end `exit.json`.
     pub(super) fn persist(&mut self) {
         self.refresh();
+        let ended = matches!(self.state.phase, Phase::Exited { .. });
+        if ended && self.auto_remove {
+            // The container is out of the listing, and both directories are on their way out.
+            return;
+        }
         if let Err(error) = self.status.write(&self.files.state_dir, status::FILE) {
             self.complain(&format!("cannot write the live state: {error}"));
         }
-        let ended = matches!(self.state.phase, Phase::Exited { .. });
-        // With auto-remove the directory is on its way out already.
-        if ended
-            && !self.auto_remove
-            && let Err(error) = self.status.write(&self.files.container_dir, status::EXIT_FILE)
-        {
+        if ended && let Err(error) = self.status.write(&self.files.container_dir, status::EXIT_FILE) {
             self.complain(&format!("cannot write the exit record: {error}"));
         }
     }

@@ -232,8 +232,7 @@ pub(super) fn format_entry(out: &mut Vec<u8>, stream: Stream, bytes: &[u8], now:
     if !exact {
         out.extend_from_slice(b"\"raw\":\"");
         for byte in bytes {
-            let digits = b"0123456789abcdef";
-            out.extend_from_slice(&[digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]);
+            out.extend_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
         }
         out.extend_from_slice(b"\",");
     }
@@ -241,18 +240,25 @@ pub(super) fn format_entry(out: &mut Vec<u8>, stream: Stream, bytes: &[u8], now:
     let _ = writeln!(out, "\"stream\":\"{}\",\"time\":\"{now}\"}}", stream.as_str());
 }
 
+/// Copies stretches that need no escape as a whole: a flood of output costs little more than its bytes.
 fn escape(out: &mut Vec<u8>, text: &str) {
-    for &byte in text.as_bytes() {
-        match byte {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        out.extend_from_slice(&rest[..at]);
+        match rest[at] {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
-            0..0x20 => {
-                let _ = write!(out, "\\u{byte:04x}");
-            }
-            _ => out.push(byte),
+            byte => out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 15)]),
         }
+        rest = &rest[at + 1..];
     }
+    out.extend_from_slice(rest);
+}
+
+/// Of a number below 16.
+fn digit(number: u8) -> u8 {
+    b"0123456789abcdef"[usize::from(number & 15)]
 }

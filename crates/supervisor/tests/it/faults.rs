@@ -3,11 +3,12 @@
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
+use cata_sandbox::client::{Client, ClientError};
 use cata_sandbox::launch::{Go, LogPlan, Undo};
 use cata_sandbox::protocol::{Request, Streams, Until};
 use cata_sandbox::recover::{Recovered, recover};
 use cata_sandbox::status::{self, StatusKind};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, kill_process, prlimit, waitpid};
 
 use crate::world::{SOON, World, wait_for};
 
@@ -45,6 +46,42 @@ fn killed_supervisor_takes_its_container_along_and_is_recovered() {
     // And it can be started again in the same place.
     let mut running = world.start();
     running.client.stop(Some(9), Some(0), None).expect("stopped");
+}
+
+#[test]
+fn supervisor_without_descriptors_hangs_up_and_stays_calm() {
+    let world = World::new("sleep 1000");
+    world.start();
+    let pid = Pid::from_raw(world.status().supervisor_pid);
+    let process = std::path::PathBuf::from(format!("/proc/{}", world.status().supervisor_pid));
+    let open = std::fs::read_dir(process.join("fd")).expect("descriptors").flatten();
+    let highest = open.filter_map(|fd| fd.file_name().to_str()?.parse::<u64>().ok()).max().expect("some");
+    let before = rustix::process::getrlimit(Resource::Nofile);
+    let few = Rlimit { current: Some(highest + 1), maximum: before.maximum };
+    prlimit(pid, Resource::Nofile, few).expect("limited");
+    let mut held = Vec::new();
+    let mut refused = 0;
+    while refused < 3 {
+        assert!(held.len() < 100, "never out of descriptors");
+        let mut client = Client::connect(world.state()).expect("the queue takes it");
+        match client.wait(Until::NotRunning, Some(Duration::from_millis(100))) {
+            // There was a free number left.
+            Err(ClientError::Timeout(_)) => held.push(client),
+            Err(ClientError::Gone | ClientError::Io(_)) => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    let ticks = || {
+        let text = std::fs::read_to_string(process.join("stat")).expect("stat");
+        let fields: Vec<&str> = text.rsplit(')').next().expect("fields").split_whitespace().collect();
+        fields[11].parse::<u64>().expect("user") + fields[12].parse::<u64>().expect("system")
+    };
+    let then = ticks();
+    std::thread::sleep(Duration::from_millis(500));
+    // Of fifty.
+    assert!(ticks() - then < 10, "it spins");
+    prlimit(pid, Resource::Nofile, before).expect("as before");
+    world.client().stop(Some(9), Some(0), Some(SOON)).expect("stopped");
 }
 
 #[test]
@@ -92,9 +129,8 @@ fn hostile_clients_do_not_stop_the_loop() {
     drop(many);
     drop(flood);
     wait_for("a decent client is served", || {
-        cata_sandbox::client::Client::connect(world.state()).is_ok_and(|mut c| {
-            c.inspect_exec("none").is_err_and(|e| matches!(e, cata_sandbox::client::ClientError::Failed(_)))
-        })
+        Client::connect(world.state())
+            .is_ok_and(|mut c| c.inspect_exec("none").is_err_and(|e| matches!(e, ClientError::Failed(_))))
     });
     let (code, _) = world.client().stop(Some(9), Some(0), None).expect("stopped");
     assert_eq!(code, 137);

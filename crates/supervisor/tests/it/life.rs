@@ -226,6 +226,55 @@ fn probe_that_hangs_is_killed_and_counts() {
 }
 
 #[test]
+fn timeout_kills_what_the_probe_has_started_too() {
+    let mut world = World::new("sleep 1000");
+    // A number that no other process of this machine sleeps for.
+    let span = format!("{}", 7_000_000 + std::process::id());
+    let mut health = probe(&["/bin/sh", "-c", &format!("sleep {span} & sleep {span}; true")]);
+    health.timeout = Duration::from_millis(50);
+    health.interval = Duration::from_millis(50);
+    world.launch.health = Some(health);
+    world.start();
+    world.until("five failures", |s| s.health.as_ref().is_some_and(|h| h.failing_streak >= 5));
+    let sleeping = std::fs::read_dir("/proc").expect("proc").flatten().filter(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == span.as_bytes()) && line.starts_with(b"sleep")
+    });
+    // The probe that runs now has two of them.
+    assert!(sleeping.count() <= 2);
+}
+
+#[test]
+fn policy_gives_up_when_the_program_has_vanished() {
+    let mut world = World::new("");
+    let program = world.path("root/bin/once");
+    std::fs::write(&program, "#!/bin/sh\n/bin/busybox rm /bin/once\nexit 3\n").expect("write");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).expect("executable");
+    world.launch.plan.process.argv = vec!["/bin/once".to_owned()];
+    world.launch.restart = RestartPolicy::Always;
+    let mut running = world.start();
+    let ended = running.client.wait(Until::NotRunning, Some(SOON)).expect("ended");
+    assert_eq!(ended.exit_code, 127);
+    let exit = world.exit();
+    assert_eq!((exit.status, exit.exit_code, exit.restart_count), (StatusKind::Exited, 127, 1));
+    assert!(exit.error.is_some_and(|error| error.contains("/bin/once")));
+    world.until_left();
+}
+
+#[test]
+fn restart_that_cannot_start_says_why() {
+    let world = World::new("sleep 1000");
+    world.start();
+    std::fs::remove_file(world.path("root/bin/sh")).expect("remove");
+    let error = world.client().restart(Some(0), Some(SOON)).expect_err("no shell");
+    let ClientError::Failed(failure) = error else { panic!("{error:?}") };
+    assert!(failure.exit_code == 127 && failure.message.contains("/bin/sh"), "{failure:?}");
+    world.until_left();
+    assert_eq!(world.exit().exit_code, 127);
+}
+
+#[test]
 fn auto_remove_leaves_no_trace() {
     let mut world = World::new("exit 0");
     world.launch.auto_remove = true;

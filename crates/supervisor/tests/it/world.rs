@@ -142,6 +142,15 @@ impl Drop for World {
         if let Ok(mut client) = Client::connect(self.state()) {
             let _ = client.stop(Some(9), Some(0), None);
         }
+        let start = Instant::now();
+        while status::alive(self.state()) && start.elapsed() < SOON {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // The last test that has one takes the parent of all away.
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(hierarchy.path().join("cata-dev-supervisor"));
+        }
+        let _ = fs::remove_dir("/sys/fs/cgroup/cata-dev-supervisor");
     }
 }
 

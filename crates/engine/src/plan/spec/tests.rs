@@ -26,7 +26,6 @@ fn spec_of(request: CreateRequest) -> Result<Spec, Error> {
         seccomp: None,
         cgroup: PathBuf::from("/catamaran/x"),
         own_network_files: true,
-        shared_shm: None,
     };
     let record = Record {
         version: 1,
@@ -76,6 +75,14 @@ fn host_network_refuses_net_sysctls() {
     asked.sysctls.insert("net.core.somaxconn".into(), "1".into());
     let text = spec_of(asked).unwrap_err().to_string();
     assert_eq!(text, "sysctl 'net.core.somaxconn' not allowed in host network namespace");
+}
+
+#[test]
+fn host_name_is_set_only_in_a_uts_namespace_of_its_own() {
+    assert_eq!(spec_of(request()).unwrap().hostname().as_deref(), Some("070707070707"));
+    let mut asked = request();
+    asked.uts = NamespaceMode::Host;
+    assert_eq!(*spec_of(asked).unwrap().hostname(), None);
 }
 
 #[test]
