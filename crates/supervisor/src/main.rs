@@ -2,9 +2,11 @@
 //!
 //! It is started by the engine, never by hand: descriptor 3 is the plan, descriptor 4 the engine's socket.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use cata_network::dns::{DnsPlan, Resolver};
 use cata_sandbox::service::Service;
 
 fn main() -> ExitCode {
@@ -19,6 +21,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn make_service(_plan: serde_json::Value, _sockets: Vec<OwnedFd>) -> Result<Box<dyn Service>, String> {
-    Err("name service is not composed yet".to_owned())
+fn make_service(plan: serde_json::Value, sockets: Vec<OwnedFd>) -> Result<Box<dyn Service>, String> {
+    let plan: DnsPlan = serde_json::from_value(plan).map_err(|e| format!("name service: {e}"))?;
+    let resolver = Resolver::new(plan, sockets).map_err(|e| format!("name service: {e}"))?;
+    Ok(Box::new(NameService(resolver)))
+}
+
+/// The network's name service, in the sandbox's words.
+struct NameService(Resolver);
+
+impl Service for NameService {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.fd()
+    }
+
+    fn ready(&mut self) {
+        self.0.ready();
+    }
+
+    fn wait(&self) -> Option<Duration> {
+        self.0.wait()
+    }
 }
