@@ -105,13 +105,12 @@ fn published_port_from_everywhere(w: &World) {
     server(w, "cc", "deck", &["-p", "8080:80"]);
     answers("127.0.0.1:8080", "deck");
     answers("198.51.100.7:8080", "deck");
-    answers("[::1]:8080", "deck");
     answers(&format!("{}:80", address(w, "cc", "bridge")), "deck");
     // From another container, at the host's address; and from itself, round by the host.
-    let script = "echo | nc -w 2 198.51.100.7 8080";
+    let script = "for i in 1 2 3 4 5; do echo | nc -w 2 198.51.100.7 8080 && break; sleep 0.2; done";
     assert_eq!(inside(w, &[], script).text(), "deck");
     assert_eq!(w.cata(&["exec", "cc", "sh", "-c", script]).text(), "deck");
-    assert_eq!(w.cata(&["port", "cc"]).lines(), ["80/tcp -> 0.0.0.0:8080", "80/tcp -> [::]:8080"]);
+    assert_eq!(w.cata(&["port", "cc"]).lines(), ["80/tcp -> 0.0.0.0:8080"]);
     assert_eq!(w.cata(&["port", "cc", "80"]).lines()[0], "0.0.0.0:8080");
     assert!(w.cata(&["ps"]).ok().stdout.contains("0.0.0.0:8080->80/tcp"));
     let _ = w.cata(&["rm", "-f", "cc"]).ok();
@@ -250,7 +249,9 @@ fn network_with_ipv6(w: &World) {
     let ip = w.field("web", "{{(index .NetworkSettings.Networks \"sea\").GlobalIPv6Address}}");
     assert!(ip.starts_with("fd00:77::"), "{ip}");
     let _ = inside(w, &["--network", "sea"], &format!("ping -6 -c 1 -W 2 {ip}")).ok();
-    answers("[::1]:8080", "six");
+    // The host's own address; ::1 the kernel cannot redirect.
+    let gateway = w.field("web", "{{(index .NetworkSettings.Networks \"sea\").IPv6Gateway}}");
+    answers(&format!("[{gateway}]:8080"), "six");
 }
 
 fn network_internal_has_no_way_out(w: &World) {
@@ -329,6 +330,13 @@ impl Neighbour {
         let nc = ["netns", "exec", "neighbour", "busybox", "nc", "-w", "2", "198.51.100.7", port];
         Run::new("ip").args(nc).done().stdout.trim().to_owned()
     }
+
+    /// Between two clients the little server does not listen for a moment.
+    fn hears(&self, port: &str, text: &str) {
+        eventually(&format!("port {port} answers the neighbour"), Duration::from_secs(10), || {
+            (self.ask(port) == text).then_some(())
+        });
+    }
 }
 
 impl Drop for Neighbour {
@@ -344,7 +352,7 @@ fn published_port_from_another_host(w: &World) {
     server(w, "lo", "lock", &["-p", "127.0.0.1:8081:80"]);
     answers("127.0.0.1:8080", "deck");
     answers("127.0.0.1:8081", "lock");
-    assert_eq!(neighbour.ask("8080"), "deck");
+    neighbour.hears("8080", "deck");
     // Published on loopback only, it is not for others.
     assert_eq!(neighbour.ask("8081"), "");
 }
@@ -353,7 +361,7 @@ fn administrators_rules_come_first(w: &World) {
     let neighbour = Neighbour::new();
     server(w, "cc", "open", &["-p", "8080:80"]);
     answers("127.0.0.1:8080", "open");
-    assert_eq!(neighbour.ask("8080"), "open");
+    neighbour.hears("8080", "open");
     let rules =
         "table inet admin {\nchain fw {\ntype filter hook forward priority -10\ntcp dport 80 drop\n}\n}\n";
     let _ = Run::new("nft").args(["-f", "-"]).input(rules).done().ok();

@@ -25,11 +25,12 @@ impl Reaper {
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed())?;
         // In somebody else's pid namespace orphans would go to that one's first process.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(failed())?;
+        // Only for whoever lists processes; the caller's arguments are paths of the host. Before the payload
+        // can look: its own come with its program.
+        let _ = rustix::thread::set_name(c"cata-init");
+        self.title.replace("cata-init");
         let payload = cata_sys::clone::fork(self.proof).map_err(failed())?;
         if let Some(payload) = payload {
-            // Only for whoever lists processes; the caller's arguments are paths of the host.
-            let _ = rustix::thread::set_name(c"cata-init");
-            self.title.replace("cata-init");
             cata_sys::program::forsake(payload, reap);
         }
         rustix::process::setpgid(None, None).map_err(failed())?;
