@@ -99,7 +99,7 @@ impl Host {
         route::list_addresses(&mut batch);
         self.route
             .query(&batch, |kind, body| {
-                found.extend(route::address_of(kind, body).map(|(_, net)| net.trunc()))
+                found.extend(route::address_of(kind, body).map(|(_, net)| net.trunc()));
             })
             .map_err(Error::netlink("list addresses"))?;
         let mut batch = Batch::new();

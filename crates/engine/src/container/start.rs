@@ -263,7 +263,7 @@ impl Engine {
             cgroup: cgroup_path(record),
             own_network_files: !matches!(request.network, NetworkMode::Container(_)),
         };
-        spec::plan(record, &self.dir(&record.id), given)
+        spec::plan(record, &self.dir(&record.id), &given)
     }
 
     /// `/etc/hosts` and `/etc/resolv.conf`, once addresses are known.

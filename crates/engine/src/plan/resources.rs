@@ -131,7 +131,6 @@ fn signed(value: u64) -> Result<i64, Error> {
     i64::try_from(value).map_err(|_| Error::Invalid(format!("{value} is too large")))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "shape of map_err")]
 fn internal<E: std::fmt::Display>(error: E) -> Error {
     Error::Invalid(error.to_string())
 }

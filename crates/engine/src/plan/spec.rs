@@ -58,7 +58,7 @@ pub struct Given {
 ///
 /// # Errors
 /// [`Error::Invalid`] for a limit, ulimit or sysctl that makes no sense.
-pub fn plan(record: &Record, dir: &ContainerDir, given: Given) -> Result<Spec, Error> {
+pub fn plan(record: &Record, dir: &ContainerDir, given: &Given) -> Result<Spec, Error> {
     let request = &record.request;
     let capabilities = capabilities::effective(request.privileged, &request.cap_add, &request.cap_drop)?;
     let rules = devices::rules(request.privileged, &given.devices)?;
@@ -78,7 +78,7 @@ pub fn plan(record: &Record, dir: &ContainerDir, given: Given) -> Result<Spec, E
     let mut spec = SpecBuilder::default()
         .version("1.2.0")
         .root(built(RootBuilder::default().path("rootfs").readonly(request.read_only).build())?)
-        .mounts(mounts(record, dir, &given)?)
+        .mounts(mounts(record, dir, given)?)
         .process(process(record, &capabilities)?)
         .annotations(request.annotations.clone().into_iter().collect::<HashMap<_, _>>())
         .linux(built(linux.build())?);
@@ -120,9 +120,8 @@ fn process(
         .capabilities(built(sets.build())?)
         .no_new_privileges(request.security.no_new_privileges)
         .rlimits(request.ulimits.iter().map(rlimit).collect::<Result<Vec<_>, _>>()?);
-    if let Some(adjustment) = request.oom_score_adj {
-        process = process.oom_score_adj(adjustment);
-    }
+    // Always said: the supervisor may have inherited another from whoever started it.
+    process = process.oom_score_adj(request.oom_score_adj.unwrap_or(0));
     built(process.build())
 }
 

@@ -22,7 +22,7 @@ use crate::record::{EndpointRecord, Network};
 use crate::request::{ConnectRequest, Connected, Endpoint, PublishedPort, Teardown};
 use crate::{Error, networks};
 
-use namespace::Blueprint;
+use namespace::{Blueprint, Maker};
 
 /// What has to be taken away again should a later step fail.
 #[derive(Debug, Default)]
@@ -32,11 +32,9 @@ struct Undo {
 }
 
 impl Undo {
-    fn run(self, host: Option<&Host>) {
-        if let Some(host) = host {
-            // The error that brought us here is the one to report; `release` finds what stays.
-            let _ = host.firewall.unpublish(self.ports.iter());
-        }
+    fn run(&self, host: &Host) {
+        // The error that brought us here is the one to report; `release` finds what stays.
+        let _ = host.firewall.unpublish(self.ports.iter());
         for file in self.files.iter().rev() {
             let _ = fs::remove_file(file);
         }
@@ -54,35 +52,45 @@ struct Joined {
 pub(crate) fn connect(networks: &Networks, request: &ConnectRequest) -> Result<Connected, Error> {
     plan::check(request)?;
     if request.endpoints.is_empty() {
-        if !request.ports.is_empty() {
-            return Err(Error::Unsupported("publishing ports without a network".to_owned()));
-        }
-        let made = namespace::make(None, &Blueprint::lonely(request))?;
-        return Ok(Connected {
-            namespace: made.namespace,
-            endpoints: Vec::new(),
-            ports: Vec::new(),
-            reservations: Vec::new(),
-            dns_sockets: Vec::new(),
-            dns_plan: None,
-            teardown: Vec::new(),
-        });
+        return lonely(request);
     }
     let host = Host::open()?;
     let mut undo = Undo::default();
-    match effects(networks, request, &host, &mut undo) {
-        Ok(connected) => Ok(connected),
-        Err(error) => {
-            undo.run(Some(&host));
-            Err(error)
+    std::thread::scope(|scope| {
+        let maker = namespace::begin(scope, Some(&host.route), &request.sysctls)?;
+        let connected = effects(networks, request, &host, maker, &mut undo);
+        if connected.is_err() {
+            undo.run(&host);
         }
+        connected
+    })
+}
+
+/// `--network none`.
+fn lonely(request: &ConnectRequest) -> Result<Connected, Error> {
+    if !request.ports.is_empty() {
+        return Err(Error::Unsupported("publishing ports without a network".to_owned()));
     }
+    let made = std::thread::scope(|scope| {
+        let maker = namespace::begin(scope, None, &request.sysctls)?;
+        namespace::finish(maker.decide(Blueprint { ipv6: true, ..Blueprint::default() }))
+    })?;
+    Ok(Connected {
+        namespace: made.namespace,
+        endpoints: Vec::new(),
+        ports: Vec::new(),
+        reservations: Vec::new(),
+        dns_sockets: Vec::new(),
+        dns_plan: None,
+        teardown: Vec::new(),
+    })
 }
 
 fn effects(
     networks: &Networks,
     request: &ConnectRequest,
     host: &Host,
+    maker: Maker<'_>,
     undo: &mut Undo,
 ) -> Result<Connected, Error> {
     let mut joined = Vec::with_capacity(request.endpoints.len());
@@ -95,7 +103,7 @@ fn effects(
         let endpoint = plan_with_leases(&directory, &network, request, joined.len(), undo)?;
         joined.push(Joined { directory, network, bridge, endpoint });
     }
-    let blueprint = plan::blueprint(request, &joined.iter().map(Joined::member).collect::<Vec<_>>())?;
+    let blueprint = plan::blueprint(&joined.iter().map(Joined::member).collect::<Vec<_>>())?;
 
     let exposed = plan::exposed(request, joined.iter().map(|one| &one.network))?;
     let target = exposed.map(|at| target(&joined[at]));
@@ -116,12 +124,11 @@ fn effects(
     }
     // From here on, who removes a network sees the endpoints.
     drop(locks);
-    let made = std::thread::scope(|scope| {
-        let made = scope.spawn(|| namespace::make(Some(&host.route), &blueprint));
-        let published = target.map_or(Ok(()), |target| publish(host, &ports, &target, undo));
-        let made = made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        published.and(made)
-    })?;
+    let serves_names = blueprint.names;
+    let making = maker.decide(blueprint);
+    let published = target.map_or(Ok(()), |target| publish(host, &ports, &target, undo));
+    let made = namespace::finish(making)?;
+    published?;
 
     let mut teardown: Vec<Teardown> = host
         .firewall
@@ -133,9 +140,7 @@ fn effects(
     teardown.extend(undo.files.iter().rev().cloned().map(Teardown::Unlink));
     Ok(Connected {
         namespace: made.namespace,
-        dns_plan: blueprint
-            .serves_names()
-            .then(|| networks.dns_plan(request, joined.iter().map(Joined::member))),
+        dns_plan: serves_names.then(|| networks.dns_plan(request, joined.iter().map(Joined::member))),
         endpoints: joined.into_iter().map(|one| one.endpoint).collect(),
         ports,
         reservations,

@@ -1,5 +1,8 @@
 //! A container's network namespace: made on a thread of its own, which enters it and ends.
 //!
+//! The thread begins before anything about the namespace is known: a new one costs the kernel as much time
+//! as leases and records take. It then waits for its blueprint.
+//!
 //! The thread speaks to the host through a socket that was opened before, and to the new namespace through
 //! one opened after: netlink sockets belong to the namespace they were born in.
 //!
@@ -11,7 +14,8 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
-use std::thread;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, Scope, ScopedJoinHandle};
 
 use ipnet::IpNet;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -23,7 +27,6 @@ use crate::bridge::{index, set_sysctl};
 use crate::firewall::resolver;
 use crate::netlink::message::Batch;
 use crate::netlink::{Channel, NetlinkError, route};
-use crate::request::ConnectRequest;
 use crate::{Error, networks};
 
 /// Where the name service listens, as images hard-code it.
@@ -31,23 +34,21 @@ pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const LOOPBACK: u32 = 1;
 
 /// A namespace, decided.
-#[derive(Debug)]
-pub struct Blueprint<'b> {
+#[derive(Debug, Default)]
+pub struct Blueprint {
     /// What it has besides a loopback.
-    pub interfaces: Vec<Interface<'b>>,
+    pub interfaces: Vec<Interface>,
     /// Whether any of them speaks IPv6.
     pub ipv6: bool,
     /// Whether a name service listens inside.
     pub names: bool,
-    /// The user's settings, written last.
-    pub sysctls: &'b [(String, String)],
 }
 
 /// One interface.
 #[derive(Debug)]
-pub struct Interface<'b> {
+pub struct Interface {
     /// `eth0`.
-    pub name: &'b str,
+    pub name: String,
     /// The bridge that the other end is on.
     pub bridge: u32,
     /// Its hardware address.
@@ -60,56 +61,76 @@ pub struct Interface<'b> {
     pub gateways: Vec<IpAddr>,
 }
 
-impl<'b> Blueprint<'b> {
-    /// Only a loopback.
-    #[must_use]
-    pub fn lonely(request: &'b ConnectRequest) -> Self {
-        Self { interfaces: Vec::new(), ipv6: true, names: false, sysctls: &request.sysctls }
-    }
+/// A namespace in the making.
+#[derive(Debug)]
+pub struct Maker<'scope> {
+    blueprint: Sender<Blueprint>,
+    thread: ScopedJoinHandle<'scope, Result<Made, Error>>,
+}
 
-    /// Whether a name service is to be run.
+/// Begins to make one. `host`: links of the host's namespace; `sysctls`: the user's settings, written last.
+///
+/// # Errors
+/// [`Error::Namespace`] when there can be no thread.
+pub fn begin<'scope, 'env>(
+    scope: &'scope Scope<'scope, 'env>,
+    host: Option<&'env Channel>,
+    sysctls: &'env [(String, String)],
+) -> Result<Maker<'scope>, Error> {
+    let (blueprint, decided) = mpsc::channel();
+    let thread = thread::Builder::new()
+        .name("namespace".to_owned())
+        .stack_size(128 * 1024)
+        .spawn_scoped(scope, move || inside(host, sysctls, &decided))
+        .map_err(failed("start a thread"))?;
+    Ok(Maker { blueprint, thread })
+}
+
+impl<'scope> Maker<'scope> {
+    /// Says what it has to be; [`finish`] waits for it.
     #[must_use]
-    pub fn serves_names(&self) -> bool {
-        self.names
+    pub fn decide(self, blueprint: Blueprint) -> ScopedJoinHandle<'scope, Result<Made, Error>> {
+        // A thread that has failed already does not listen any more, and says why when it is joined.
+        let _ = self.blueprint.send(blueprint);
+        self.thread
     }
 }
 
-/// Makes it. `host`: links of the host's namespace, needed when there are interfaces.
+/// Waits for a namespace.
 ///
 /// # Errors
 /// [`Error::Namespace`], [`Error::Netlink`], [`Error::Sysctl`].
-pub fn make(host: Option<&Channel>, blueprint: &Blueprint<'_>) -> Result<Made, Error> {
-    thread::scope(|scope| {
-        let maker = thread::Builder::new()
-            .name("namespace".to_owned())
-            .stack_size(128 * 1024)
-            .spawn_scoped(scope, || inside(host, blueprint))
-            .map_err(failed("start a thread"))?;
-        maker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+pub fn finish(thread: ScopedJoinHandle<'_, Result<Made, Error>>) -> Result<Made, Error> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Runs on a thread that ends afterwards: it never comes back to the host's namespace.
-fn inside(host: Option<&Channel>, blueprint: &Blueprint<'_>) -> Result<Made, Error> {
+fn inside(
+    host: Option<&Channel>,
+    sysctls: &[(String, String)],
+    decided: &Receiver<Blueprint>,
+) -> Result<Made, Error> {
     cata_sys::namespace::unshare(UnshareFlags::NEWNET).map_err(failed("unshare"))?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let namespace = rustix::fs::openat(CWD, "/proc/thread-self/ns/net", flags, Mode::empty())
         .map_err(failed("open /proc/thread-self/ns/net"))?;
     let own = Channel::open(cata_sys::netlink::ROUTE).map_err(Error::netlink("links in the container"))?;
-    defaults(blueprint)?;
+    // Who began has given up, and knows why.
+    let Ok(blueprint) = decided.recv() else { return Ok(Made { namespace, dns_sockets: Vec::new() }) };
+    defaults(&blueprint)?;
     if let Some(host) = host {
-        attach(host, &namespace, blueprint)?;
+        attach(host, &namespace, &blueprint)?;
     }
-    configure(&own, blueprint)?;
+    configure(&own, &blueprint)?;
     let dns_sockets = if blueprint.names { name_service()? } else { Vec::new() };
-    for (key, value) in blueprint.sysctls {
+    for (key, value) in sysctls {
         set_sysctl(key, value)?;
     }
     Ok(Made { namespace, dns_sockets })
 }
 
 /// Before there is an interface: addresses are usable at once, and nothing is learned from neighbours.
-fn defaults(blueprint: &Blueprint<'_>) -> Result<(), Error> {
+fn defaults(blueprint: &Blueprint) -> Result<(), Error> {
     if blueprint.interfaces.is_empty() {
         return Ok(());
     }
@@ -130,14 +151,14 @@ fn defaults(blueprint: &Blueprint<'_>) -> Result<(), Error> {
 }
 
 /// The host's half: pairs of interfaces, their place on the bridges.
-fn attach(host: &Channel, namespace: &OwnedFd, blueprint: &Blueprint<'_>) -> Result<(), Error> {
+fn attach(host: &Channel, namespace: &OwnedFd, blueprint: &Blueprint) -> Result<(), Error> {
     let names: Vec<String> = blueprint.interfaces.iter().map(|_| networks::random_interface()).collect();
     let mut batch = Batch::new();
     for (interface, name) in blueprint.interfaces.iter().zip(&names) {
         let veth = route::Veth {
             name,
             bridge: interface.bridge,
-            peer: interface.name,
+            peer: &interface.name,
             peer_mac: interface.mac,
             namespace: namespace.as_fd(),
             mtu: interface.mtu,
@@ -162,11 +183,11 @@ fn bridged_packets_are_filtered() -> bool {
 }
 
 /// The container's half: everything up, addresses, routes.
-fn configure(own: &Channel, blueprint: &Blueprint<'_>) -> Result<(), Error> {
+fn configure(own: &Channel, blueprint: &Blueprint) -> Result<(), Error> {
     let mut batch = Batch::new();
     route::set_up(&mut batch, LOOPBACK);
     for interface in &blueprint.interfaces {
-        let index = index(own, interface.name).ok_or_else(|| missing(interface.name))?;
+        let index = index(own, &interface.name).ok_or_else(|| missing(&interface.name))?;
         for address in &interface.addresses {
             route::add_address(&mut batch, index, *address);
         }

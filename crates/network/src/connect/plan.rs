@@ -124,7 +124,7 @@ pub fn exposed<'n>(
 ///
 /// # Errors
 /// [`Error::Invalid`] for a network that has no bridge.
-pub fn blueprint<'m>(request: &'m ConnectRequest, members: &[Member<'m>]) -> Result<Blueprint<'m>, Error> {
+pub fn blueprint(members: &[Member<'_>]) -> Result<Blueprint, Error> {
     let mut interfaces = Vec::with_capacity(members.len());
     let (mut routed4, mut routed6) = (false, false);
     for member in members {
@@ -144,7 +144,7 @@ pub fn blueprint<'m>(request: &'m ConnectRequest, members: &[Member<'m>]) -> Res
         routed4 |= gateway4.is_some();
         routed6 |= gateway6.is_some();
         interfaces.push(Interface {
-            name: &endpoint.interface,
+            name: endpoint.interface.clone(),
             bridge: member.bridge,
             mac: endpoint.mac,
             mtu: network.mtu,
@@ -156,6 +156,5 @@ pub fn blueprint<'m>(request: &'m ConnectRequest, members: &[Member<'m>]) -> Res
         interfaces,
         ipv6: members.iter().any(|member| member.endpoint.ipv6.is_some()),
         names: members.iter().any(|member| member.network.resolves_names()),
-        sysctls: &request.sysctls,
     })
 }

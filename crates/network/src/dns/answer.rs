@@ -119,7 +119,10 @@ mod tests {
         let zone = zone(&["172.18.0.2", "172.18.0.3", "fd00::2"]);
         let first = |id| {
             let message = parsed(answer(&query("DB.", RecordType::A, id), &zone, Transport::Datagram));
-            assert_eq!((message.id(), message.response_code(), message.answer_count()), (id, ResponseCode::NoError, 2));
+            assert_eq!(
+                (message.id(), message.response_code(), message.answer_count()),
+                (id, ResponseCode::NoError, 2)
+            );
             assert!(message.recursion_available() && message.recursion_desired());
             message.answers()[0].data().to_string()
         };
@@ -130,7 +133,8 @@ mod tests {
 
     #[test]
     fn answer_known_name_of_other_kind_is_empty_not_forwarded() {
-        let message = parsed(answer(&query("db.", RecordType::MX, 1), &zone(&["10.0.0.1"]), Transport::Datagram));
+        let message =
+            parsed(answer(&query("db.", RecordType::MX, 1), &zone(&["10.0.0.1"]), Transport::Datagram));
         assert_eq!((message.response_code(), message.answer_count()), (ResponseCode::NoError, 0));
     }
 
@@ -176,7 +180,8 @@ mod tests {
 
     #[test]
     fn unanswered_bare_name_does_not_exist() {
-        let code = |name| Message::from_bytes(&unanswered(&query(name, RecordType::A, 7))).unwrap().response_code();
+        let code =
+            |name| Message::from_bytes(&unanswered(&query(name, RecordType::A, 7))).unwrap().response_code();
         assert_eq!(code("nobody."), ResponseCode::NXDomain);
         assert_eq!(code("example.com."), ResponseCode::ServFail);
     }
@@ -186,7 +191,10 @@ mod tests {
         assert_eq!(answer(&[0; 5], &Zone::default(), Transport::Datagram), Answer::Ignore);
         let mut bytes = query("a.", RecordType::A, 9);
         bytes.truncate(14);
-        assert_eq!(parsed(answer(&bytes, &Zone::default(), Transport::Datagram)).response_code(), ResponseCode::FormErr);
+        assert_eq!(
+            parsed(answer(&bytes, &Zone::default(), Transport::Datagram)).response_code(),
+            ResponseCode::FormErr
+        );
         let mut bytes = query("a.", RecordType::A, 9);
         bytes[2] |= 0x80;
         assert_eq!(answer(&bytes, &Zone::default(), Transport::Datagram), Answer::Ignore);

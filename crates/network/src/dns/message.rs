@@ -184,7 +184,9 @@ pub fn is_reply_to(message: &[u8], id: u16, section: &[u8]) -> bool {
     u16_at(message, 0) == Some(id)
         && u16_at(message, 2).is_some_and(|flags| flags & RESPONSE != 0)
         && u16_at(message, 4) == Some(1)
-        && message.get(HEADER..HEADER + section.len()).is_some_and(|asked| asked.eq_ignore_ascii_case(section))
+        && message
+            .get(HEADER..HEADER + section.len())
+            .is_some_and(|asked| asked.eq_ignore_ascii_case(section))
 }
 
 /// Whether a reply says that its server could not or would not answer.
@@ -249,7 +251,8 @@ fn subject(labels: &[&[u8]]) -> Subject {
         return Subject::Foreign;
     }
     // Only ASCII is left.
-    let text: Vec<String> = labels.iter().map(|label| String::from_utf8_lossy(label).to_ascii_lowercase()).collect();
+    let text: Vec<String> =
+        labels.iter().map(|label| String::from_utf8_lossy(label).to_ascii_lowercase()).collect();
     let words: Vec<&str> = text.iter().map(String::as_str).collect();
     match words.as_slice() {
         [d, c, b, a, "in-addr", "arpa"] => {

@@ -134,11 +134,13 @@ impl Resolver {
     fn advance_pending(&mut self, now: Instant) {
         let (servers, epoll, datagrams) = (&self.plan.upstream, &self.epoll, &self.datagrams);
         let buffer = &mut self.buffer;
-        self.pending.retain_mut(|one| match one.advance(servers, now, buffer, |socket| watch(epoll, socket)) {
-            Outcome::Open => true,
-            Outcome::Reply(reply) => {
-                let _ = datagrams.send_to(&reply, one.client);
-                false
+        self.pending.retain_mut(|one| {
+            match one.advance(servers, now, buffer, |socket| watch(epoll, socket)) {
+                Outcome::Open => true,
+                Outcome::Reply(reply) => {
+                    let _ = datagrams.send_to(&reply, one.client);
+                    false
+                }
             }
         });
     }
@@ -148,7 +150,10 @@ impl Resolver {
             match self.listener.accept() {
                 Ok((stream, _)) => {
                     let client = Client::new(stream, now);
-                    let watched = client.stream().set_nonblocking(true).and_then(|()| watch(&self.epoll, client.stream()));
+                    let watched = client
+                        .stream()
+                        .set_nonblocking(true)
+                        .and_then(|()| watch(&self.epoll, client.stream()));
                     if watched.is_ok() {
                         self.clients.push(client);
                     }

@@ -125,8 +125,7 @@ impl Client {
         for (number, server) in plan.upstream.iter().enumerate().skip(from) {
             let connected = connect(*server).and_then(|stream| watch(&stream).map(|()| stream));
             if let Ok(stream) = connected {
-                let exchange =
-                    Exchange { stream, to_send: prefixed(&query), sent: 0, received: Vec::new() };
+                let exchange = Exchange { stream, to_send: prefixed(&query), sent: 0, received: Vec::new() };
                 self.phase = Phase::Asking { query, asked: number + 1, exchange };
                 self.deadline = now + PATIENCE;
                 return;

@@ -1,4 +1,6 @@
 //! PURE: links, addresses and routes as messages, and the parts of their answers that are used.
+//!
+//! No message asks for an answer that all is well: a refusal always comes, before the sending call is over.
 
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -6,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use ipnet::IpNet;
 
 use super::decode;
-use super::message::{ACK, Batch, Body, CREATE, DUMP, EXCL};
+use super::message::{Batch, Body, CREATE, DUMP, EXCL};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -72,7 +74,7 @@ pub struct Veth<'v> {
 
 /// Adds: make a bridge, up.
 pub fn add_bridge(batch: &mut Batch, name: &str, mac: [u8; 6], mtu: Option<u32>) {
-    batch.message(RTM_NEWLINK, ACK | CREATE | EXCL, |body| {
+    batch.message(RTM_NEWLINK, CREATE | EXCL, |body| {
         link(body, AF_UNSPEC, 0, true);
         body.text(IFLA_IFNAME, name);
         body.attribute(IFLA_ADDRESS, &mac);
@@ -85,7 +87,7 @@ pub fn add_bridge(batch: &mut Batch, name: &str, mac: [u8; 6], mtu: Option<u32>)
 
 /// Adds: make a pair, the host's end up.
 pub fn add_veth(batch: &mut Batch, veth: &Veth<'_>) {
-    batch.message(RTM_NEWLINK, ACK | CREATE | EXCL, |body| {
+    batch.message(RTM_NEWLINK, CREATE | EXCL, |body| {
         link(body, AF_UNSPEC, 0, true);
         body.text(IFLA_IFNAME, veth.name);
         body.u32(IFLA_MASTER, veth.bridge);
@@ -113,7 +115,7 @@ pub fn add_veth(batch: &mut Batch, veth: &Veth<'_>) {
 /// Adds: let a bridge send a packet back where it came from. Needed where bridged packets pass the firewall
 /// (`br_netfilter`): a container then reaches its own published port through its bridge port alone.
 pub fn set_hairpin(batch: &mut Batch, port: u32) {
-    batch.message(RTM_SETLINK, ACK, |body| {
+    batch.message(RTM_SETLINK, 0, |body| {
         link(body, AF_BRIDGE, port, false);
         body.nest(IFLA_PROTINFO, |info| info.attribute(IFLA_BRPORT_MODE, &[1]));
     });
@@ -124,7 +126,7 @@ pub fn set_hairpin(batch: &mut Batch, port: u32) {
 /// An address of a container that just ended may have been learned behind another port.
 pub fn set_forwarding(batch: &mut Batch, port: u32, mac: [u8; 6]) {
     const REPLACE: u16 = 0x100;
-    batch.message(RTM_NEWNEIGH, ACK | CREATE | REPLACE, |body| {
+    batch.message(RTM_NEWNEIGH, CREATE | REPLACE, |body| {
         let mut header = [0_u8; 12];
         header[0] = AF_BRIDGE;
         header[4..8].copy_from_slice(&port.to_ne_bytes());
@@ -137,17 +139,17 @@ pub fn set_forwarding(batch: &mut Batch, port: u32, mac: [u8; 6]) {
 
 /// Adds: set an interface up.
 pub fn set_up(batch: &mut Batch, index: u32) {
-    batch.message(RTM_NEWLINK, ACK, |body| link(body, AF_UNSPEC, index, true));
+    batch.message(RTM_NEWLINK, 0, |body| link(body, AF_UNSPEC, index, true));
 }
 
 /// Adds: delete an interface.
 pub fn delete_link(batch: &mut Batch, index: u32) {
-    batch.message(RTM_DELLINK, ACK, |body| link(body, AF_UNSPEC, index, false));
+    batch.message(RTM_DELLINK, 0, |body| link(body, AF_UNSPEC, index, false));
 }
 
 /// Adds: give an interface an address that can be used at once (no duplicate address detection).
 pub fn add_address(batch: &mut Batch, index: u32, address: IpNet) {
-    batch.message(RTM_NEWADDR, ACK | CREATE | EXCL, |body| {
+    batch.message(RTM_NEWADDR, CREATE | EXCL, |body| {
         let [a, b, c, d] = index.to_ne_bytes();
         body.raw(&[family(address.addr()), address.prefix_len(), 0, 0, a, b, c, d]);
         body.address(IFA_LOCAL, address.addr());
@@ -162,7 +164,7 @@ pub fn add_address(batch: &mut Batch, index: u32, address: IpNet) {
 
 /// Adds: a default route.
 pub fn add_default_route(batch: &mut Batch, index: u32, gateway: IpAddr) {
-    batch.message(RTM_NEWROUTE, ACK | CREATE | EXCL, |body| {
+    batch.message(RTM_NEWROUTE, CREATE | EXCL, |body| {
         body.raw(&[family(gateway), 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0]);
         body.u32(RTA_OIF, index);
         body.address(RTA_GATEWAY, gateway);

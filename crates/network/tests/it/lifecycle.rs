@@ -74,7 +74,7 @@ fn killed_supervisor_is_released_but_not_its_successors_port() {
         assert!(ask_tcp("127.0.0.1:80").is_ok());
         let alive = successor.id.clone();
         let released = world.networks.release_dead(|container| *container == alive).unwrap();
-        assert_eq!(released, [id.clone()]);
+        assert_eq!(released, std::slice::from_ref(&id));
         assert!(ask_tcp("127.0.0.1:80").is_ok());
         let map = run("nft list map inet catamaran ports4");
         assert!(map.contains("tcp . 80 ") && !map.contains("tcp . 81 "), "{map}");
@@ -86,6 +86,71 @@ fn killed_supervisor_is_released_but_not_its_successors_port() {
         world.networks.release(&id).unwrap();
         successor.end();
         world.networks.remove("web").unwrap();
+    });
+}
+
+const VICTIM: &str = "CATA_NETWORK_VICTIM";
+
+/// Not a test by itself: connects without end, until it is killed.
+#[test]
+fn victim() {
+    let Some(root) = std::env::var_os(VICTIM) else { return };
+    let networks = cata_network::Networks::open(root.as_ref(), root.as_ref()).unwrap();
+    loop {
+        let wish = request("victim", &["web"], &[tcp(None, 4000, 80), tcp(Some("192.0.2.1"), 4001, 80)]);
+        let connected = networks.connect(&wish).unwrap();
+        let all = crate::world::Box { connected, id: wish.container };
+        all.end();
+    }
+}
+
+#[test]
+fn killed_in_the_middle_leaves_nothing_after_release() {
+    world("lifecycle::killed_in_the_middle_leaves_nothing_after_release", |world| {
+        world.create("web", |request| request.ipv6 = true);
+        let directory = world.directory("web");
+        let count = |name: &str| std::fs::read_dir(directory.join(name)).unwrap().count();
+        let mut caught = 0;
+        for delay in 0..40 {
+            let mut victim = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["lifecycle::victim", "--exact"])
+                .env(VICTIM, world.root.path())
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            // The first connection is under way somewhere between these.
+            std::thread::sleep(std::time::Duration::from_micros(5_000 + delay * 1_370 % 20_000));
+            victim.kill().unwrap();
+            assert_eq!(victim.wait().unwrap().code(), None, "the victim ended by itself");
+            caught += usize::from(count("leases") > 0);
+            world.networks.release_dead(|_| false).unwrap();
+            assert_eq!((count("leases"), count("names"), count("endpoints")), (0, 0, 0));
+        }
+        println!("\nmeasured: {caught} of 40 were killed while connected");
+        assert!(caught > 0);
+        let rules = run("nft list table inet catamaran");
+        assert!(!rules.contains("400"), "{rules}");
+        let server = world.connect("web", &["web"], &[tcp(None, 4000, 80)]);
+        server.serve_tcp("0.0.0.0:80");
+        assert!(ask_tcp("127.0.0.1:4000").is_ok());
+    });
+}
+
+#[test]
+fn two_roots_share_a_host() {
+    world("lifecycle::two_roots_share_a_host", |world| {
+        let root = tempfile::tempdir().unwrap();
+        let others = cata_network::Networks::open(root.path(), root.path()).unwrap();
+        let one = world.connect("one", &["bridge"], &[tcp(None, 8080, 80)]);
+        let wish = request("two", &["bridge"], &[tcp(None, 8081, 80)]);
+        let two = crate::world::Box { connected: others.connect(&wish).unwrap(), id: wish.container };
+        assert_eq!((one.v4().to_string(), two.v4().to_string()), ("172.17.0.2".into(), "172.18.0.2".into()));
+        for (container, port) in [(&one, 8080), (&two, 8081)] {
+            container.serve_tcp("0.0.0.0:80");
+            assert!(ask_tcp(&format!("127.0.0.1:{port}")).is_ok());
+        }
+        one.inside(|| assert!(is_closed(&format!("{}:80", two.v4()))));
     });
 }
 

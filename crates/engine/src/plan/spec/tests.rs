@@ -42,7 +42,7 @@ fn spec_of(request: CreateRequest) -> Result<Spec, Error> {
         id,
         request,
     };
-    plan(&record, &ContainerDir::new(PathBuf::from("/c")), given)
+    plan(&record, &ContainerDir::new(PathBuf::from("/c")), &given)
 }
 
 fn has_mount(spec: &Spec, target: &str) -> bool {
