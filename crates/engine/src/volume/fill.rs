@@ -144,11 +144,7 @@ fn owner(into: BorrowedFd<'_>, name: &std::ffi::CStr, stat: &Stat) -> io::Result
 fn dress(fd: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
     rfs::fchown(fd, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     rfs::fchmod(fd, Mode::from_raw_mode(stat.st_mode))?;
-    #[expect(
-        clippy::cast_possible_wrap,
-        clippy::unnecessary_cast,
-        reason = "C types differ between platforms"
-    )]
+    #[expect(clippy::cast_possible_wrap, reason = "nanoseconds are below a billion")]
     let time = |seconds: i64, nanos: u64| rfs::Timespec { tv_sec: seconds, tv_nsec: nanos as i64 };
     let times = Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
