@@ -47,7 +47,7 @@ fn unknown_image(w: &World) {
 }
 
 fn bad_references(w: &World) {
-    for reference in ["UPPER/case", "a//b", "x:bad tag", "x@sha256:123", ":tag", "http://host/x"] {
+    for reference in ["library/UPPER", "a//b", "x:bad tag", "x@sha256:123", ":tag", "http://host/x"] {
         w.cata(&["pull", reference]).fails(1, &[reference]);
         w.cata(&["run", "--rm", reference]).fails(125, &[reference]);
     }

@@ -24,13 +24,22 @@ pub fn seed(world: &World, images: &[&str]) -> Result<()> {
     let template = template(world, images)?;
     let root = world.root();
     fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
-    // Layers and blobs never change once they are visible, so they can be shared; what the engine
-    // rewrites must be the world's own.
+    // Layers and blobs never change once they are visible, so they can be shared. Everything else must be
+    // the world's own: what the engine rewrites, and above all its lock files, for a lock on one inode would
+    // make every world wait for (or, where it only tries, give way to) all others.
     copy(&["-a", "--link"], &template.join("."), &root)?;
-    for rewritten in ["content/index.json", "content/oci-layout"] {
-        if template.join(rewritten).exists() {
-            fs::remove_file(root.join(rewritten))?;
-            copy(&["-a"], &template.join(rewritten), &root.join(rewritten))?;
+    for own in ["content/index.json", "content/oci-layout"] {
+        if template.join(own).exists() {
+            fs::remove_file(root.join(own))?;
+            copy(&["-a"], &template.join(own), &root.join(own))?;
+        }
+    }
+    for lock in ["content/index.lock", "content/lease.lock"] {
+        match fs::remove_file(root.join(lock)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {lock}"));
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -54,11 +54,8 @@ fn invoke(words: &[String]) -> Outcome {
 fn family(words: &[String]) -> Family {
     let path = tree::follow(command::TREE, words.iter().map(String::as_str));
     match path.last().map(|node| node.name) {
-        Some("run" | "exec" | "create")
-            if !matches!(path.first().map(|n| n.name), Some("network" | "volume")) =>
-        {
-            Family::Launch
-        }
+        Some("run") => Family::Run,
+        Some("exec") => Family::Exec,
         _ => Family::Other,
     }
 }

@@ -145,7 +145,8 @@ fn call<V: Verb>(matches: &ArgMatches, session: &Session) -> Outcome {
     verb.call(session)
 }
 
-/// Go's flag rules: a boolean may have a value (`--rm=false`), and the last of a repeated flag wins.
+/// Go's flag rules: a boolean may have a value (`--rm=false`), the last of a repeated flag wins, and a flag
+/// with a value takes the next word whatever it begins with (`--cpus -1`).
 pub(crate) fn relaxed(command: Command) -> Command {
     command.args_override_self(true).mut_args(|arg| match arg.get_action() {
         ArgAction::SetTrue => arg
@@ -155,6 +156,7 @@ pub(crate) fn relaxed(command: Command) -> Command {
             .default_missing_value("true")
             .default_value("false")
             .value_parser(crate::parse::boolean::parse),
+        ArgAction::Set | ArgAction::Append if !arg.is_positional() => arg.allow_hyphen_values(true),
         _ => arg,
     })
 }

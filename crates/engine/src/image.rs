@@ -49,7 +49,10 @@ impl Engine {
                 }
                 Ok(_) => {}
                 Err(error)
-                    if error.kind() == cata_image::Kind::NotFound && request.pull == PullPolicy::Missing => {}
+                    if error.kind() == cata_image::Kind::NotFound && request.pull == PullPolicy::Missing =>
+                {
+                    progress.event(Event::Absent { reference: parse_reference(&request.image)? });
+                }
                 Err(error) => return Err(image_error(error)),
             }
         }

@@ -140,11 +140,18 @@ pub enum RegistryError {
     #[error("manifest for {0} not found: manifest unknown")]
     ManifestNotFound(String),
     /// Docker's words; registries hide private repositories this way.
-    #[error("pull access denied for {0}, repository does not exist or may require login")]
-    Denied(String),
+    #[error("{action} access denied for {name}, repository does not exist or may require login")]
+    Denied {
+        /// What was to be done.
+        action: Access,
+        /// Registry and repository, as people write them.
+        name: String,
+    },
     /// The credentials were refused.
-    #[error("unauthorized: {registry} refused the credentials for {repository}")]
+    #[error("unauthorized: {registry} refused the credentials for the {action} of {repository}")]
     Unauthorized {
+        /// What was to be done.
+        action: Access,
         /// The registry's host.
         registry: String,
         /// The repository.
@@ -182,7 +189,7 @@ pub enum RegistryError {
         message: String,
     },
     /// The content is not what its digest says.
-    #[error("{what} from {registry} failed verification: expected {expected}, got {actual}")]
+    #[error("{what} from {registry} failed verification: expected digest {expected}, got {actual}")]
     DigestMismatch {
         /// The registry's host.
         registry: String,
@@ -254,6 +261,34 @@ pub enum RegistryError {
         /// Its words.
         message: String,
     },
+}
+
+/// What a registry is asked to allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading.
+    Pull,
+    /// Writing.
+    Push,
+}
+
+impl Access {
+    /// As the scopes of token services name it: who pushes looks first at what is there.
+    pub(crate) fn scope(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "pull,push",
+        }
+    }
+}
+
+impl std::fmt::Display for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+        })
+    }
 }
 
 fn detail(message: &str) -> String {
@@ -368,7 +403,7 @@ impl Error {
             },
             Self::Registry(error) => match error {
                 RegistryError::ManifestNotFound(_)
-                | RegistryError::Denied(_)
+                | RegistryError::Denied { .. }
                 | RegistryError::NoPlatform { .. } => Kind::NotFound,
                 RegistryError::Unauthorized { .. } | RegistryError::CredentialHelper { .. } => {
                     Kind::Unauthorized
@@ -390,7 +425,7 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Registry(RegistryError::Unauthorized { .. } | RegistryError::Denied(_)) => {
+            Self::Registry(RegistryError::Unauthorized { .. } | RegistryError::Denied { .. }) => {
                 Some("log in to the registry, or check the name")
             }
             Self::Registry(RegistryError::NoPlatform { .. }) => {

@@ -30,6 +30,20 @@ pub fn import(
         instruction::apply(change, &mut run)?;
     }
     store.clear_leftovers()?;
+    let made = make(store, source, request, run);
+    if made.is_err() {
+        // A whole layer whose image could not be written.
+        let _ = store.collect_garbage();
+    }
+    made
+}
+
+fn make(
+    store: &Store,
+    source: &mut (dyn Read + Send),
+    request: &ImportRequest,
+    run: ContainerConfig,
+) -> Result<Image, Error> {
     let _lease = store.lease()?;
     let layer = ingest::layer(store, Plain::Compress, || {
         read_chunk(source).map_err(|e| ArchiveError::Read(e).into())

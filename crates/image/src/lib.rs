@@ -21,7 +21,7 @@ pub mod request;
 pub mod save;
 pub mod store;
 
-pub use error::{ArchiveError, Error, Kind, LayerError, RegistryError, StoreError};
+pub use error::{Access, ArchiveError, Error, Kind, LayerError, RegistryError, StoreError};
 pub use import::import;
 pub use load::load;
 pub use progress::{Event, Progress, Silent};

@@ -38,6 +38,20 @@ pub fn load(
     progress: &dyn Progress,
 ) -> Result<Vec<Loaded>, Error> {
     store.clear_leftovers()?;
+    let loaded = take_all(store, source, progress);
+    if loaded.is_err() {
+        // Whole layers of an archive that failed later. The lease is given back: they can be told from
+        // those of others, unless somebody else is adding, and then the next `rmi` takes them.
+        let _ = store.collect_garbage();
+    }
+    loaded
+}
+
+fn take_all(
+    store: &Store,
+    source: &mut (dyn Read + Send),
+    progress: &dyn Progress,
+) -> Result<Vec<Loaded>, Error> {
     let _lease = store.lease()?;
     let input = Decoder::new(BufReader::with_capacity(CHUNK, source)).map_err(ArchiveError::Read)?;
     let mut archive = Archive {

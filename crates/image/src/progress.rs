@@ -11,6 +11,11 @@ pub trait Progress: Sync {
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// The image that a container is to be made of is not here, and will be pulled.
+    Absent {
+        /// What was asked for.
+        reference: Reference,
+    },
     /// The reference was found on `registry` (a mirror's host when one served it) as this manifest.
     Resolved {
         /// What was asked for.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use cata_spec::image::{Descriptor, ImageConfig};
 use cata_spec::{Digest, Platform, Reference};
 
-use crate::error::{Error, LayerError, RegistryError, StoreError};
+use crate::error::{Access, Error, LayerError, RegistryError, StoreError};
 use crate::layer::compression::{check_media_type, is_foreign};
 use crate::layer::unpack::{chunks, unpack};
 use crate::layer::unpack_blob;
@@ -94,7 +94,7 @@ fn still_current(store: &Store, config: &Config, request: &PullRequest, image: &
         return None;
     }
     let endpoint = config.endpoints(request.reference.registry()).into_iter().next()?;
-    let client = Client::new(config, endpoint, request.reference.repository(), "pull");
+    let client = Client::new(config, endpoint, request.reference.repository(), Access::Pull);
     let digest = manifest::head(&client, &request.reference).ok()??;
     let pinned = request.reference.with_digest(digest);
     image.repo_digests.contains(&pinned).then_some(digest)
@@ -104,7 +104,7 @@ fn still_current(store: &Store, config: &Config, request: &PullRequest, image: &
 fn locate(config: &Config, reference: &Reference, platform: &Platform) -> Result<(Client, Found), Error> {
     let mut failure: Option<RegistryError> = None;
     for endpoint in config.endpoints(reference.registry()) {
-        let client = Client::new(config, endpoint, reference.repository(), "pull");
+        let client = Client::new(config, endpoint, reference.repository(), Access::Pull);
         match patiently(config, || manifest::fetch(&client, reference, platform)) {
             Ok(found) => return Ok((client, found)),
             // An answer says more than silence, whoever gave it.

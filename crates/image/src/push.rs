@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cata_spec::Digest;
 
-use crate::error::{Error, RegistryError, StoreError};
+use crate::error::{Access, Error, RegistryError, StoreError};
 use crate::progress::{Event, Progress};
 use crate::registry::client::Client;
 use crate::registry::config::Config;
@@ -39,7 +39,7 @@ pub fn push(
         .endpoints(reference.registry())
         .pop()
         .ok_or_else(|| RegistryError::ManifestNotFound(reference.familiar()))?;
-    let client = Client::new(config, endpoint, reference.repository(), "pull,push");
+    let client = Client::new(config, endpoint, reference.repository(), Access::Push);
     let mut blobs: Vec<Digest> = image.manifest.layers.iter().map(|layer| layer.digest).collect();
     for layer in &image.manifest.layers {
         progress.event(Event::Layer { digest: layer.digest, total: layer.size });

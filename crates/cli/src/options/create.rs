@@ -189,7 +189,7 @@ pub(crate) struct ResourceOptions {
     #[arg(long, value_name = "bytes", allow_hyphen_values = true, value_parser = parse::size::binary_or_unlimited)]
     pub(crate) memory_swap: Option<i64>,
     /// Number of processors
-    #[arg(long, value_name = "decimal", value_parser = parse::cpus::parse)]
+    #[arg(long, value_name = "decimal", allow_hyphen_values = true, value_parser = parse::cpus::parse)]
     pub(crate) cpus: Option<u64>,
     /// Relative share of processor time
     #[arg(short = 'c', long, value_name = "int")]

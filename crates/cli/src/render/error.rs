@@ -15,8 +15,10 @@ pub(crate) struct Failure {
 /// Where a failure came from: decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// Flags that make no sense.
+    /// Flags that are not understood.
     Flag,
+    /// A flag that is understood, with a value that makes no sense.
+    Value,
     /// The wrong number of arguments, or an unknown command.
     Usage,
     /// The engine.
@@ -27,11 +29,13 @@ enum Origin {
     Quiet,
 }
 
-/// Which verbs use Docker's 125 for the engine's own failures.
+/// Which verbs keep the engine's own failures apart from a program's exit code, as Docker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
-    /// `run`, `create`, `exec`, `start -a`: the container's own code must stay distinguishable.
-    Launch,
+    /// `run`: 125 is the engine's, 126 and 127 say that the command cannot be started.
+    Run,
+    /// `exec`: 126 and 127 likewise; the engine's own is 1.
+    Exec,
     /// Everything else.
     Other,
 }
@@ -87,9 +91,9 @@ impl Failure {
         match (self.origin, family) {
             (Origin::Quiet, _) => 0,
             (Origin::Flag, _) => 125,
-            (Origin::Engine(Kind::Command(code)), Family::Launch) => code,
-            (Origin::Engine(_) | Origin::Client, Family::Launch) => 125,
-            (Origin::Usage | Origin::Engine(_) | Origin::Client, _) => 1,
+            (Origin::Engine(Kind::Command(code)), Family::Run | Family::Exec) => code,
+            (Origin::Engine(_) | Origin::Client | Origin::Value, Family::Run) => 125,
+            (Origin::Usage | Origin::Value | Origin::Engine(_) | Origin::Client, _) => 1,
         }
     }
 
@@ -122,7 +126,7 @@ impl From<cata_engine::Error> for Failure {
 
 impl From<crate::parse::ParseError> for Failure {
     fn from(error: crate::parse::ParseError) -> Self {
-        Self::flag(error.to_string())
+        Self { origin: Origin::Value, text: error.to_string(), hint: None }
     }
 }
 
@@ -195,15 +199,16 @@ mod tests {
         use cata_engine::Error;
         let start =
             |code| Failure::from(Error::Start { name: "a".into(), exit_code: code, message: "m".into() });
-        assert_eq!(start(127).exit_code(Family::Launch), 127);
-        assert_eq!(start(126).exit_code(Family::Launch), 126);
-        assert_eq!(start(125).exit_code(Family::Launch), 125);
+        assert_eq!(start(127).exit_code(Family::Run), 127);
+        assert_eq!(start(126).exit_code(Family::Exec), 126);
+        assert_eq!(start(125).exit_code(Family::Run), 125);
+        assert_eq!(start(125).exit_code(Family::Exec), 1);
         assert_eq!(start(127).exit_code(Family::Other), 1);
         let missing = || Failure::from(Error::NoContainer("x".into()));
-        assert_eq!(missing().exit_code(Family::Launch), 125);
+        assert_eq!(missing().exit_code(Family::Run), 125);
         assert_eq!(missing().exit_code(Family::Other), 1);
         assert_eq!(Failure::flag("x").exit_code(Family::Other), 125);
-        assert_eq!(Failure::usage("x").exit_code(Family::Launch), 1);
+        assert_eq!(Failure::usage("x").exit_code(Family::Run), 1);
         assert_eq!(Failure::output(io::Error::from(io::ErrorKind::BrokenPipe)).exit_code(Family::Other), 0);
     }
 }

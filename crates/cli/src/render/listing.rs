@@ -1,5 +1,8 @@
 //! Listings: `ls` commands in all their formats, from rows of named cells.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::error::Failure;
@@ -8,7 +11,34 @@ use super::template::Format;
 use crate::session;
 
 /// One line of a listing: names as templates use them (`ID`, `Names`) with their texts.
-pub(crate) type Row = Map<String, Value>;
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Row {
+    cells: Map<String, Value>,
+    labels: Arc<BTreeMap<String, String>>,
+}
+
+impl Row {
+    /// A row of a thing with these labels, for `{{.Label "key"}}`.
+    pub(crate) fn with_labels(mut self, labels: BTreeMap<String, String>) -> Self {
+        self.labels = Arc::new(labels);
+        self
+    }
+
+    fn filled(&self, format: &Format) -> Result<String, Failure> {
+        let labels = Arc::clone(&self.labels);
+        let label = move |key: &str| labels.get(key).cloned().unwrap_or_default();
+        format.fill_row(&Value::Object(self.cells.clone()), label)
+    }
+}
+
+impl<'a> FromIterator<(&'a str, String)> for Row {
+    fn from_iter<I: IntoIterator<Item = (&'a str, String)>>(cells: I) -> Self {
+        // Docker's JSON has them sorted.
+        let sorted: BTreeMap<&str, String> = cells.into_iter().collect();
+        let cells = sorted.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
+        Self { cells, labels: Arc::default() }
+    }
+}
 
 /// What kind of listing it is.
 pub(crate) struct Kind {
@@ -34,7 +64,7 @@ pub(crate) fn text(kind: &Kind, rows: &[Row], format: Option<&str>, quiet: bool)
         "json" | "{{json .}}" => {
             let mut text = String::new();
             for row in rows {
-                text.push_str(&Value::Object(row.clone()).to_string());
+                text.push_str(&Value::Object(row.cells.clone()).to_string());
                 text.push('\n');
             }
             Ok(text)
@@ -53,7 +83,7 @@ pub(crate) fn text(kind: &Kind, rows: &[Row], format: Option<&str>, quiet: bool)
 fn lines(format: &Format, rows: &[Row]) -> Result<String, Failure> {
     let mut text = String::new();
     for row in rows {
-        text.push_str(&format.fill(&Value::Object(row.clone()))?);
+        text.push_str(&row.filled(format)?);
         text.push('\n');
     }
     Ok(text)
@@ -63,8 +93,8 @@ fn lines(format: &Format, rows: &[Row]) -> Result<String, Failure> {
 fn aligned(kind: &Kind, template: &str, rows: &[Row]) -> Result<String, Failure> {
     let format = Format::parse(template)?;
     let mut lines = Vec::with_capacity(rows.len() + 1);
-    let names: Vec<&String> = rows.first().map(|row| row.keys().collect()).unwrap_or_default();
-    let mut headings: Row =
+    let names: Vec<&String> = rows.first().map(|row| row.cells.keys().collect()).unwrap_or_default();
+    let mut headings: Map<String, Value> =
         kind.headings.iter().map(|(name, text)| ((*name).to_owned(), Value::from(*text))).collect();
     for name in names {
         if !headings.contains_key(name) {
@@ -72,11 +102,16 @@ fn aligned(kind: &Kind, template: &str, rows: &[Row]) -> Result<String, Failure>
         }
     }
     // A heading that is not a text in the rows (a function wants a list) must not spoil the listing.
-    lines.push(format.fill(&Value::Object(headings)).unwrap_or_default());
+    lines.push(format.fill_row(&Value::Object(headings), label_heading).unwrap_or_default());
     for row in rows {
-        lines.push(format.fill(&Value::Object(row.clone()))?);
+        lines.push(row.filled(&format)?);
     }
     Ok(table::docker(&lines))
+}
+
+/// A label's column is headed by the last part of its key, as Docker does.
+fn label_heading(key: &str) -> String {
+    key.rsplit('.').next().unwrap_or(key).replace(['-', '_'], " ")
 }
 
 /// `CreatedAt` to `CREATED AT`.
@@ -95,7 +130,7 @@ fn spaced(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::collections::BTreeMap;
 
     use super::{Kind, Row, text};
 
@@ -106,11 +141,22 @@ mod tests {
     };
 
     fn rows() -> Vec<Row> {
-        let rows = json!([
-            {"ID": "0123456789ab", "Names": "pg", "CreatedAt": "today"},
-            {"ID": "ba9876543210", "Names": "a<b", "CreatedAt": "before"},
-        ]);
-        serde_json::from_value(rows).unwrap()
+        let row = |id: &str, name: &str, at: &str| {
+            let cells = [("ID", id.to_owned()), ("Names", name.to_owned()), ("CreatedAt", at.to_owned())];
+            let labels = BTreeMap::from([("org.my-team".to_owned(), format!("of {name}"))]);
+            cells.into_iter().collect::<Row>().with_labels(labels)
+        };
+        vec![row("0123456789ab", "pg", "today"), row("ba9876543210", "a<b", "before")]
+    }
+
+    #[test]
+    fn labels_have_a_column_of_their_own() {
+        let format = Some("table {{.ID}}\t{{.Label \"org.my-team\"}}\t{{.Label \"none\"}}");
+        insta::assert_snapshot!(text(&KIND, &rows(), format, false).unwrap(), @r"
+        CONTAINER ID   my team   none
+        0123456789ab   of pg     
+        ba9876543210   of a<b    
+        ");
     }
 
     #[test]

@@ -88,6 +88,7 @@ impl Progress for Screen {
 /// The line of an event without a terminal; most have none.
 fn plain(event: &Event) -> Option<String> {
     Some(match event {
+        Event::Absent { reference } => format!("Unable to find image '{}' locally", reference.familiar()),
         Event::Resolved { reference, registry, .. } => {
             format!("{}: found on {registry}", reference.familiar())
         }
@@ -106,7 +107,7 @@ fn plain(event: &Event) -> Option<String> {
 impl Bars {
     fn event(&self, event: &Event, line: impl Fn(&str)) {
         match event {
-            Event::Resolved { .. } => {
+            Event::Absent { .. } | Event::Resolved { .. } => {
                 if let Some(text) = plain(event) {
                     line(&text);
                 }

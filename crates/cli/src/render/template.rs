@@ -3,7 +3,11 @@
 //! The language, its builtins and its number formats are the crate's; what Docker adds to Go (`json`,
 //! `join`, `table`, …) is here.
 
+mod method;
+
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use gotmpl::{MissingKey, Template, TemplateError, Value};
 
@@ -12,16 +16,19 @@ use super::error::Failure;
 /// A template ready to be filled in.
 pub(crate) struct Format {
     template: Template,
+    /// Whether it calls a method: then another tree than the parsed one is executed.
+    calls: bool,
 }
 
 impl Format {
     /// Reads a template; `\t` and `\n` written as two characters become what they mean, as Docker does.
     pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         let text = unescape(text);
-        let template = functions(Template::new("").missing_key(MissingKey::Error))
+        let parsed = functions(Template::new("").missing_key(MissingKey::Error))
             .parse(&text)
-            .map_err(|e| Failure::usage(format!("template parsing error: {}", message(&e))))?;
-        Ok(Self { template })
+            .and_then(|template| method::with_calls(template, &text));
+        let (template, calls) = parsed.map_err(|e| failure(&e))?;
+        Ok(Self { template, calls })
     }
 
     /// Fills it in.
@@ -29,11 +36,40 @@ impl Format {
         self.fill_value(&value(data))
     }
 
-    fn fill_value(&self, data: &Value) -> Result<String, Failure> {
-        self.template
-            .execute_to_string(data)
-            .map_err(|e| Failure::usage(format!("template parsing error: {}", message(&e))))
+    /// Fills it in with a row of a listing: its cells, and `label`, which answers `{{.Label "key"}}`.
+    pub(crate) fn fill_row(
+        &self,
+        cells: &serde_json::Value,
+        label: impl Fn(&str) -> String + Send + Sync + 'static,
+    ) -> Result<String, Failure> {
+        let data = value(cells);
+        if !self.calls {
+            return self.fill_value(&data);
+        }
+        let label = Value::Function(Arc::new(move |args| match args {
+            [key] => Ok(label(&plain(key)).into()),
+            _ => Err(wrong("Label", "wrong number of args: want 1")),
+        }));
+        let mut row: BTreeMap<Arc<str>, Value> = match data {
+            Value::Map(cells) => cells.as_ref().clone(),
+            _ => BTreeMap::new(),
+        };
+        row.insert("Label".into(), label);
+        self.fill_value(&row.into())
     }
+
+    fn fill_value(&self, data: &Value) -> Result<String, Failure> {
+        let filled = if self.calls {
+            self.template.execute_template_to_string(method::ROOT, data)
+        } else {
+            self.template.execute_to_string(data)
+        };
+        filled.map_err(|e| failure(&e))
+    }
+}
+
+fn failure(error: &TemplateError) -> Failure {
+    Failure::usage(format!("template parsing error: {}", message(error)))
 }
 
 /// The crate's text without its own heading, which ours replaces.
@@ -188,7 +224,8 @@ fn push_json(text: &mut String, value: &Value) {
         }
         Value::Map(map) => {
             text.push('{');
-            for (number, (key, item)) in map.iter().enumerate() {
+            let entries = map.iter().filter(|(_, item)| !matches!(item, Value::Function(_)));
+            for (number, (key, item)) in entries.enumerate() {
                 if number > 0 {
                     text.push(',');
                 }

@@ -207,7 +207,7 @@ pub(crate) fn cells(container: &Container, now: u64, zone: &TimeZone, truncate: 
         ("Networks", container.networks.join(",")),
         ("Platform", container.platform.clone()),
     ];
-    cells.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect()
+    cells.into_iter().collect::<Row>().with_labels(container.labels.clone())
 }
 
 /// Which containers are shown.

@@ -204,7 +204,7 @@ pub(crate) fn cells(image: &Facts, now: u64, zone: &TimeZone, truncate: bool) ->
                 ("UniqueSize", "N/A".to_owned()),
                 ("VirtualSize", size::decimal(image.size)),
             ];
-            cells.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect()
+            cells.into_iter().collect::<Row>().with_labels(image.labels.clone())
         })
         .collect()
 }

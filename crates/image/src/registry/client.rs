@@ -10,7 +10,7 @@ use ureq::{Body, SendBody};
 
 use super::config::{Config, Endpoint};
 use super::{challenge, credentials, token, transport};
-use crate::error::RegistryError;
+use crate::error::{Access, RegistryError};
 
 /// Redirects followed in a row.
 const REDIRECTS_MAX: usize = 5;
@@ -20,7 +20,7 @@ const REDIRECTS_MAX: usize = 5;
 pub(crate) struct Client {
     endpoint: Endpoint,
     repository: String,
-    scope: String,
+    access: Access,
     plain: AtomicBool,
     agents: [Mutex<Option<ureq::Agent>>; 2],
     authorization: Mutex<Option<String>>,
@@ -57,10 +57,10 @@ impl Ask<'_> {
 }
 
 impl Client {
-    /// `actions`: `pull` or `pull,push`.
-    pub(crate) fn new(config: &Config, endpoint: Endpoint, repository: &str, actions: &str) -> Self {
+    /// For one repository, to do `access` with.
+    pub(crate) fn new(config: &Config, endpoint: Endpoint, repository: &str, access: Access) -> Self {
         Self {
-            scope: format!("repository:{repository}:{actions}"),
+            access,
             repository: repository.to_owned(),
             plain: AtomicBool::new(endpoint.plain),
             agents: [Mutex::new(None), Mutex::new(None)],
@@ -149,14 +149,22 @@ impl Client {
     }
 
     fn refused(&self, with_credentials: bool) -> RegistryError {
+        let (action, registry, repository) = (self.access, self.host().to_owned(), self.repository.clone());
         if with_credentials {
-            RegistryError::Unauthorized {
-                registry: self.host().to_owned(),
-                repository: self.repository.clone(),
-            }
+            RegistryError::Unauthorized { action, registry, repository }
         } else {
-            RegistryError::Denied(self.repository.clone())
+            let name = if registry == "docker.io" {
+                repository.strip_prefix("library/").unwrap_or(&repository).to_owned()
+            } else {
+                format!("{registry}/{repository}")
+            };
+            RegistryError::Denied { action, name }
         }
+    }
+
+    /// A 403: whoever asks is known, and may not.
+    pub(crate) fn forbidden(&self) -> RegistryError {
+        self.refused(false)
     }
 
     /// One request and the redirects it leads to. Only the registry itself sees the authorization.
@@ -224,7 +232,8 @@ impl Client {
         let plain =
             challenges.iter().filter_map(|c| c.get("realm")).any(|realm| realm.starts_with("http://"));
         let agent = self.agent(plain)?;
-        let value = token::answer(&agent, &challenges, login.as_ref(), &self.scope)?;
+        let scope = format!("repository:{}:{}", self.repository, self.access.scope());
+        let value = token::answer(&agent, &challenges, login.as_ref(), &scope)?;
         let answered = value.is_some();
         *lock(&self.authorization) = value;
         Ok(answered)

@@ -119,7 +119,7 @@ fn get(
     match response.status() {
         StatusCode::OK => {}
         StatusCode::NOT_FOUND => return Err(RegistryError::ManifestNotFound(reference.familiar())),
-        StatusCode::FORBIDDEN => return Err(RegistryError::Denied(reference.familiar_name())),
+        StatusCode::FORBIDDEN => return Err(client.forbidden()),
         _ => return Err(client.unexpected(&format!("GET {path}"), response)),
     }
     let kind = response

@@ -87,6 +87,9 @@ fn once(
             let target = client.path("blobs/uploads/");
             let response = client
                 .send(Ask { payload: Payload::Bytes(&[]), ..Ask::new(Method::POST, target.as_str()) })?;
+            if response.status() == StatusCode::FORBIDDEN {
+                return Err(client.forbidden().into());
+            }
             if response.status() != StatusCode::ACCEPTED {
                 return Err(client.unexpected(&format!("POST {target}"), response).into());
             }
@@ -128,6 +131,7 @@ pub(crate) fn manifest(
     let response = client.send(ask)?;
     match response.status() {
         StatusCode::CREATED | StatusCode::OK | StatusCode::ACCEPTED => Ok(()),
+        StatusCode::FORBIDDEN => Err(client.forbidden()),
         _ => Err(client.unexpected(&format!("PUT {path}"), response)),
     }
 }

@@ -30,7 +30,7 @@ fn basic_authentication() {
     let wish = PullRequest { reference: name(&full), platform: None };
 
     let error = pull(&there.store, &config, &wish, &Silent).unwrap_err();
-    assert!(matches!(error, Error::Registry(RegistryError::Denied(_))), "{error}");
+    assert!(matches!(error, Error::Registry(RegistryError::Denied { .. })), "{error}");
     login(&file, &format!("127.0.0.1:{}", registry.port), "user", "wrong");
     let error = pull(&there.store, &config, &wish, &Silent).unwrap_err();
     assert_eq!(error.kind(), Kind::Unauthorized, "{error}");

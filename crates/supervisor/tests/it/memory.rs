@@ -1,5 +1,5 @@
 //! What a supervisor costs. A measurement, printed; run it on a release build:
-//! `CATA_TEST_SUPERVISOR=target/release/cata-supervisor cargo test -p cata-supervisor memory -- --ignored --nocapture`
+//! `CATA_TEST_SUPERVISOR=target/release/cata-supervisor cargo test -p cata-supervisor memory -- --nocapture`
 
 use cata_sandbox::launch::StdinPlan;
 
@@ -8,7 +8,6 @@ use crate::world::{World, exec, wait_for};
 const SUPERVISORS: usize = 24;
 
 #[test]
-#[ignore = "a measurement for a release build"]
 fn memory_of_many_supervisors() {
     let worlds: Vec<World> = (0..SUPERVISORS)
         .map(|_| {
@@ -39,5 +38,7 @@ fn memory_of_many_supervisors() {
         }
     }
     println!("PSS per supervisor, mean of {SUPERVISORS}: {} KiB", total / SUPERVISORS as u64);
-    assert!(total / (SUPERVISORS as u64) < 373, "more than conmon");
+    // conmon's figure is the aim of a release build; others are linked dynamically and not optimised.
+    let most = if std::env::var_os("CATA_TEST_SUPERVISOR").is_some() { 373 } else { 1024 };
+    assert!(total / (SUPERVISORS as u64) < most, "more than {most} KiB");
 }

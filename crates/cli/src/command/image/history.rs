@@ -71,5 +71,5 @@ fn cells(line: &HistoryLine, now: u64, human: bool, truncate: bool) -> Row {
         ("Size", if human { size::decimal(line.size) } else { line.size.to_string() }),
         ("Comment", line.step.comment.clone().unwrap_or_default()),
     ];
-    cells.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect()
+    cells.into_iter().collect()
 }

@@ -68,7 +68,8 @@ fn cells(document: &Value, truncate: bool) -> Row {
     let id = text(document, "Id");
     let id = if truncate { id.get(..12).unwrap_or(id) } else { id };
     let flag = |key: &str| document.get(key).and_then(Value::as_bool).unwrap_or_default().to_string();
-    let labels = labels(document).iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",");
+    let labels = labels(document);
+    let joined = labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",");
     let cells = [
         ("ID", id.to_owned()),
         ("Name", text(document, "Name").to_owned()),
@@ -76,10 +77,10 @@ fn cells(document: &Value, truncate: bool) -> Row {
         ("Scope", text(document, "Scope").to_owned()),
         ("IPv6", flag("EnableIPv6")),
         ("Internal", flag("Internal")),
-        ("Labels", labels),
+        ("Labels", joined),
         ("CreatedAt", text(document, "Created").to_owned()),
     ];
-    cells.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect()
+    cells.into_iter().collect::<Row>().with_labels(labels)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `volume ls`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cata_engine::record::MountKind;
 use clap::Args;
@@ -60,14 +60,15 @@ impl Verb for List {
 fn cells(document: &Value) -> Row {
     let text = |key: &str| document.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let labels = document.get("Labels").and_then(Value::as_object).into_iter().flatten();
-    let labels: Vec<String> =
-        labels.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+    let labels: BTreeMap<String, String> =
+        labels.map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned())).collect();
+    let joined = labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",");
     let cells = [
         ("Driver", text("Driver")),
         ("Name", text("Name")),
         ("Mountpoint", text("Mountpoint")),
         ("Scope", text("Scope")),
-        ("Labels", labels.join(",")),
+        ("Labels", joined),
     ];
-    cells.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect()
+    cells.into_iter().collect::<Row>().with_labels(labels)
 }
