@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use cata_image::{
-    HistoryLine, Image, ImportRequest, Loaded, Progress, PullRequest, Pulled, PushRequest, Pushed,
+    Event, HistoryLine, Image, ImportRequest, Loaded, Progress, PullRequest, Pulled, PushRequest, Pushed,
     RemoveOptions, Removed, Store, registry,
     store::{Lease, User},
 };

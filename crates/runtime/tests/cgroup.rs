@@ -1,7 +1,6 @@
 //! Cgroups on this machine, whichever version it has: limits, freezing, killing, devices, removing.
 //!
 //! Works below `/cata-test-<pid>` only, and removes it. Needs root; says so and is counted as skipped otherwise.
-//! A test of another kind of host says that it does not apply, and is not counted.
 
 // Without the standard harness clippy does not see that these are tests.
 #![allow(clippy::unwrap_used)]
@@ -70,7 +69,7 @@ fn main() -> ExitCode {
     let (mut passed, mut failed) = (0, 0);
     for (prefix, layout) in worlds {
         let world =
-            World { layout, parent: format!("/cata-test-{}", std::process::id()), inapplicable: Cell::new(None) };
+            World { layout, parent: format!("/cata-test-{}", std::process::id()), skipped: Cell::new(None) };
         for (name, test) in TESTS.iter().filter(|(name, _)| name.contains(&filter)) {
             let ok = catch_unwind(AssertUnwindSafe(|| test(&world))).is_ok();
             let (count, word) = match (ok, world.skipped.take()) {
@@ -100,7 +99,7 @@ fn say(line: &str) {
 struct World {
     layout: Layout,
     parent: String,
-    inapplicable: Cell<Option<&'static str>>,
+    skipped: Cell<Option<&'static str>>,
 }
 
 impl World {
@@ -115,9 +114,9 @@ impl World {
         Made { group, plan }
     }
 
-    /// The running test is of another kind of host.
-    fn does_not_apply(&self, why: &'static str) {
-        self.inapplicable.set(Some(why));
+    /// The running test does not apply here.
+    fn skip(&self, why: &'static str) {
+        self.skipped.set(Some(why));
     }
 
     fn clean(&self) {
@@ -355,7 +354,7 @@ fn update_raises_limits_and_adds_hierarchies(world: &World) {
 
 fn born_inside(world: &World) {
     let made = world.make("born", None);
-    let Some(unified) = made.group.unified_fd() else { return world.does_not_apply("no cgroup2 here") };
+    let Some(unified) = made.group.unified_fd() else { return world.skip("no cgroup2 here") };
     match clone(SoleThread::check().unwrap(), Namespaces(0), Some(unified.as_fd())).unwrap() {
         Side::Child(_) => {
             if made.group.enter_rest().is_err() {
@@ -411,7 +410,7 @@ fn a_refused_limit_leaves_nothing(world: &World) {
 /// Version 2: who has processes of its own cannot hand controllers down.
 fn processes_in_the_parent_are_named(world: &World) {
     if !world.layout.is_v2() {
-        return world.does_not_apply("version 2 only");
+        return world.skip("version 2 only");
     }
     let parent = world.make("parent", None);
     let _inside = Inside::start(&parent.group, "sleep 60");
