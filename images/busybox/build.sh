@@ -5,6 +5,7 @@ out=$1
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
+chmod 755 "$root"
 mkdir -p "$root"/{bin,dev,etc,home,proc,root,run,sbin,sys,usr/bin,usr/sbin,var/spool/mail,var/www,var/tmp,tmp}
 chmod 1777 "$root/tmp" "$root/var/tmp"
 chmod 700 "$root/root"

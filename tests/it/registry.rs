@@ -121,6 +121,7 @@ fn login_by_docker_config(w: &World) {
     w.cata(&["push", &name]).fails(1, &["unauthorized", "127.0.0.1:5000", "push"]);
     auth("sailor:sea salt");
     let _ = w.cata(&["push", &name]).ok();
+    let _ = w.cata(&["rmi", &name]).ok();
     forget(w);
     let _ = w.cata(&["pull", &name]).ok();
 }

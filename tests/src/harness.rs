@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::fs::MemfdFlags;
@@ -17,6 +18,9 @@ const KIND: &str = "cata-test";
 
 /// A world that takes longer than this hangs.
 const DEADLINE: Duration = Duration::from_secs(240);
+
+/// So many tests are named at the end with the time they took.
+const SLOWEST: usize = 10;
 
 /// One test.
 #[derive(Debug, Clone, Copy)]
@@ -137,8 +141,10 @@ pub fn main(tests: &[Test]) -> ExitCode {
     if !arguments.list {
         world::sweep();
     }
+    let took: Arc<Mutex<Vec<(Duration, &'static str)>>> = Arc::default();
     let trials = tests.iter().map(|test| {
         let test = *test;
+        let took = Arc::clone(&took);
         let missing = test.missing();
         if let Some(reason) = missing.as_ref().filter(|_| !arguments.list) {
             say(&format!("skipped: {}: {reason}", test.name));
@@ -146,11 +152,25 @@ pub fn main(tests: &[Test]) -> ExitCode {
         let ignored = missing.is_some() && !strict;
         let run = move || match &missing {
             Some(reason) => Err(Failed::from(reason)),
-            None => test.enter(),
+            None => {
+                let start = Instant::now();
+                let result = test.enter();
+                took.lock().unwrap_or_else(PoisonError::into_inner).push((start.elapsed(), test.name));
+                result
+            }
         };
         Trial::test(test.name, run).with_ignored_flag(ignored)
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let mut took = took.lock().unwrap_or_else(PoisonError::into_inner);
+    took.sort_unstable_by(|a, b| b.cmp(a));
+    if took.len() > SLOWEST {
+        say("slowest:");
+        took.iter()
+            .take(SLOWEST)
+            .for_each(|(time, name)| say(&format!("{:>6.1} s  {name}", time.as_secs_f64())));
+    }
+    conclusion.exit_code()
 }
 
 fn say(text: &str) {
