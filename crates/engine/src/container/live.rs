@@ -77,7 +77,11 @@ impl Engine {
                 let message = "its supervisor was killed".to_owned();
                 Ok((ended(was, EXIT_SUPERVISOR_KILLED, message), Owner::Lost))
             }
-            Err(error) if error.is_not_found() => Ok((self.resting(id), Owner::None)),
+            Err(error) if error.is_not_found() => {
+                // A supervisor that makes itself ready has its lock, but nothing to say yet.
+                let owner = if status::alive(&live) { Owner::Alive } else { Owner::None };
+                Ok((self.resting(id), owner))
+            }
             Err(error) => Err(Error::Sandbox(Foreign::new(Kind::Internal, None, &error))),
         }
     }

@@ -94,7 +94,20 @@ impl Engine {
 
     /// SIGKILLs a running container and waits for its end, at most `within`.
     pub(crate) fn kill_and_wait(&self, id: &ContainerId, within: Duration) -> Result<()> {
-        let Some(mut client) = self.try_client(id)? else { return Ok(()) };
+        let start = std::time::Instant::now();
+        let mut client = loop {
+            match self.try_client(id)? {
+                Some(client) => break client,
+                // One that makes itself ready does not listen yet: it will, or it gives up.
+                None if cata_sandbox::status::alive(&self.paths.live(id)) => {
+                    if start.elapsed() > within {
+                        return Err(Error::Timeout(format!("the supervisor of container {}", id.short())));
+                    }
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                None => return Ok(()),
+            }
+        };
         match client.stop(Some(rustix::process::Signal::KILL.as_raw()), Some(0), Some(within)) {
             Ok(_) | Err(ClientError::Gone | ClientError::NotRunning(_)) => {}
             Err(error) => return Err(client_error("kill", &error)),

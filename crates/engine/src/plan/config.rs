@@ -81,7 +81,7 @@ pub fn plan(request: &CreateRequest, image: &ImageDefaults, id: &ContainerId) ->
         Some(seconds) => u64::try_from(seconds).ok(),
     };
     Ok(Config {
-        env: environment(request, image, &hostname),
+        env: declared(request, image),
         user: request.user.clone().unwrap_or_else(|| image.user.clone()),
         workdir: request.workdir.clone().unwrap_or_else(|| image.workdir.clone()),
         labels,
@@ -102,23 +102,44 @@ fn port(text: &str) -> String {
     if text.contains('/') { text.to_owned() } else { format!("{text}/tcp") }
 }
 
-/// PATH, HOSTNAME and TERM as Docker sets them, then the image's, then the request's; later ones replace
-/// earlier ones in place. HOME is the runtime's, who knows the password file.
-fn environment(request: &CreateRequest, image: &ImageDefaults, hostname: &str) -> Vec<String> {
-    let mut env = vec![PATH.to_owned(), format!("HOSTNAME={hostname}")];
-    if request.tty {
-        env.push("TERM=xterm".to_owned());
+/// What `inspect` shows, in Docker's order: the request's, then the image's that it does not replace.
+fn declared(request: &CreateRequest, image: &ImageDefaults) -> Vec<String> {
+    let mut env = Vec::with_capacity(request.env.len() + image.env.len());
+    for (name, value) in &request.env {
+        put(&mut env, format!("{name}={value}"));
     }
-    let asked = request.env.iter().map(|(name, value)| format!("{name}={value}"));
-    for entry in image.env.iter().cloned().chain(asked) {
-        let name = entry.split('=').next().unwrap_or_default();
-        let same = |old: &String| old.split('=').next() == Some(name);
-        match env.iter_mut().find(|old| same(old)) {
-            Some(old) => *old = entry,
-            None => env.push(entry),
+    for entry in &image.env {
+        if !env.iter().any(|known| name_of(known) == name_of(entry)) {
+            env.push(entry.clone());
         }
     }
     env
+}
+
+/// What the process gets: PATH, HOSTNAME and TERM as Docker sets them, replaced by what is declared. HOME is
+/// the runtime's, who knows the password file.
+#[must_use]
+pub fn environment(config: &Config, tty: bool) -> Vec<String> {
+    let mut env = vec![PATH.to_owned(), format!("HOSTNAME={}", config.hostname)];
+    if tty {
+        env.push("TERM=xterm".to_owned());
+    }
+    for entry in &config.env {
+        put(&mut env, entry.clone());
+    }
+    env
+}
+
+/// Adds a variable, in the place of one of the same name.
+fn put(env: &mut Vec<String>, entry: String) {
+    match env.iter_mut().find(|known| name_of(known) == name_of(&entry)) {
+        Some(known) => *known = entry,
+        None => env.push(entry),
+    }
+}
+
+fn name_of(entry: &str) -> &str {
+    entry.split('=').next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -162,7 +183,9 @@ mod tests {
         let mut asked = request();
         asked.env = vec![("A".into(), "asked".into()), ("B".into(), String::new())];
         let config = plan(&asked, &image(), &id()).unwrap();
-        assert_eq!(config.env, ["PATH=/opt/bin", "HOSTNAME=010101010101", "A=asked", "B="]);
+        assert_eq!(config.env, ["A=asked", "B=", "PATH=/opt/bin"]);
+        let process = environment(&config, true);
+        assert_eq!(process, ["PATH=/opt/bin", "HOSTNAME=010101010101", "TERM=xterm", "A=asked", "B="]);
     }
 
     #[test]

@@ -115,7 +115,7 @@ fn process(
         // The name is resolved inside the root file system by the runtime.
         .user(built(UserBuilder::default().uid(0_u32).gid(0_u32).build())?)
         .args(record.config.argv.clone())
-        .env(record.config.env.clone())
+        .env(crate::plan::config::environment(&record.config, request.tty))
         .cwd(workdir)
         .capabilities(built(sets.build())?)
         .no_new_privileges(request.security.no_new_privileges)
