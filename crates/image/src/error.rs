@@ -326,6 +326,18 @@ pub enum LayerError {
         /// By its content.
         actual: Digest,
     },
+    /// What a layer is made of cannot be read.
+    #[error("cannot read `{entry}` for the layer")]
+    Source {
+        /// Its name.
+        entry: String,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A layer cannot be written.
+    #[error("cannot write the layer")]
+    Write(#[source] io::Error),
     /// ENOSPC or EDQUOT.
     #[error("no space left on device while unpacking `{0}`")]
     NoSpace(String),
@@ -344,6 +356,10 @@ impl LayerError {
     pub(crate) fn entry(entry: &[u8], source: impl Into<io::Error>) -> Self {
         let (entry, source) = (String::from_utf8_lossy(entry).into_owned(), source.into());
         if is_no_space(&source) { Self::NoSpace(entry) } else { Self::Entry { entry, source } }
+    }
+
+    pub(crate) fn source(entry: &[u8], source: impl Into<io::Error>) -> Self {
+        Self::Source { entry: String::from_utf8_lossy(entry).into_owned(), source: source.into() }
     }
 
     pub(crate) fn malformed(entry: &[u8], reason: &'static str) -> Self {
@@ -413,7 +429,10 @@ impl Error {
                 _ => Kind::Unavailable,
             },
             Self::Layer(LayerError::NoSpace(_)) => Kind::NoSpace,
-            Self::Layer(LayerError::Entry { .. }) => Kind::System,
+            Self::Layer(LayerError::Write(source)) if is_no_space(source) => Kind::NoSpace,
+            Self::Layer(LayerError::Entry { .. } | LayerError::Source { .. } | LayerError::Write(_)) => {
+                Kind::System
+            }
             Self::Layer(_) => Kind::Corrupt,
             Self::Archive(ArchiveError::Write(source)) if is_no_space(source) => Kind::NoSpace,
             Self::Archive(ArchiveError::Read(_) | ArchiveError::Write(_)) => Kind::System,

@@ -7,14 +7,14 @@ use std::io::Read;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cata_spec::Platform;
-use cata_spec::image::{ContainerConfig, Descriptor, History, ImageConfig, Manifest, RootFs, media_type};
+use cata_spec::image::{ContainerConfig, Descriptor, History, ImageConfig, RootFs};
 
 use crate::archive::ingest::{self, Plain};
 use crate::archive::instruction;
-use crate::error::{ArchiveError, Error, StoreError};
+use crate::error::{ArchiveError, Error};
 use crate::layer::unpack::read_chunk;
-use crate::request::{Image, ImportRequest};
-use crate::store::{NewImage, Store, sync_dir};
+use crate::request::{CommitRequest, Image, ImportRequest};
+use crate::store::Store;
 
 /// Makes an image of a tar stream.
 ///
@@ -65,37 +65,14 @@ fn make(
         }],
         ..ImageConfig::default()
     };
-    let path = store.content();
-    let damaged = |e: serde_json::Error| StoreError::damaged(&path, e);
-    let document = serde_json::to_vec(&config).map_err(damaged)?;
-    let id = store.add_blob(&document)?;
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: Some(media_type::OCI_MANIFEST.to_owned()),
-        config: Descriptor::new(media_type::OCI_CONFIG, id, document.len() as u64),
-        layers: vec![Descriptor::new(layer.media_type, layer.digest, layer.size)],
-        annotations: Default::default(),
-    };
-    let bytes = serde_json::to_vec(&manifest).map_err(damaged)?;
-    let manifest_digest = store.add_blob(&bytes)?;
+    let layers = vec![Descriptor::new(layer.media_type, layer.digest, layer.size)];
     store.seal_layers(&[layer.diff_id])?;
-    sync_dir(&store.content().join("blobs/sha256"))?;
-    let new = NewImage {
-        media_type: media_type::OCI_MANIFEST.to_owned(),
-        manifest_digest,
-        manifest_size: bytes.len() as u64,
-        id,
-        size: store.layer_size(&layer.diff_id).unwrap_or(0),
-        platform,
-        repo_digest: None,
-    };
-    let names: Vec<_> = request.reference.iter().cloned().collect();
-    store.add_image(&new, &names)?;
-    store.resolve(&id.to_string())
+    let names = request.reference.iter().cloned().collect();
+    crate::commit(store, &CommitRequest { config, layers, names, annotations: Default::default() })
 }
 
 /// A time as Docker writes it.
-fn rfc3339(at: SystemTime) -> String {
+pub(crate) fn rfc3339(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     // Civil date from days since 1970, by eras of 400 years that begin on 1 March.

@@ -3,11 +3,14 @@
 //! The store is an OCI image layout (`<root>/content`) and one directory for each unpacked layer
 //! (`<root>/layers/<diff-id>/diff`). [`store`] owns both; [`registry`] speaks to registries; [`layer`] turns
 //! tar streams into directories; [`pull`](mod@pull), [`push`](mod@push), [`load`](mod@load),
-//! [`save`](mod@save) and [`import`](mod@import) are the verbs.
+//! [`save`](mod@save) and [`import`](mod@import) are the verbs. [`capture`](mod@capture) makes a layer of an
+//! overlay's upper directory, [`commit`](mod@commit) an image of layers.
 //!
 //! All of it is blocking code with threads.
 
 mod archive;
+pub mod capture;
+pub mod commit;
 pub mod error;
 pub mod import;
 pub mod layer;
@@ -21,6 +24,8 @@ pub mod request;
 pub mod save;
 pub mod store;
 
+pub use capture::Captured;
+pub use commit::commit;
 pub use error::{Access, ArchiveError, Error, Kind, LayerError, RegistryError, StoreError};
 pub use import::import;
 pub use load::load;
@@ -28,8 +33,8 @@ pub use progress::{Event, Progress, Silent};
 pub use pull::pull;
 pub use push::push;
 pub use request::{
-    HistoryLine, Image, ImportRequest, Loaded, PullRequest, Pulled, PushRequest, Pushed, RemoveOptions,
-    Removed,
+    CommitRequest, HistoryLine, Image, ImportRequest, Loaded, PullRequest, Pulled, PushRequest, Pushed,
+    RemoveOptions, Removed,
 };
 pub use save::save;
 pub use store::Store;

@@ -1,6 +1,8 @@
 //! What is asked of the image room, and what it answers.
 
-use cata_spec::image::{History, ImageConfig, Manifest};
+use std::collections::BTreeMap;
+
+use cata_spec::image::{Descriptor, History, ImageConfig, Manifest};
 use cata_spec::{Digest, Platform, Reference};
 
 /// An image of the store: everything `run`, `inspect` and `images` need.
@@ -98,6 +100,19 @@ pub struct ImportRequest {
     pub message: Option<String>,
     /// `--platform`; the host's when absent.
     pub platform: Option<Platform>,
+}
+
+/// An image made of layers that are in the store: `build`, `commit`.
+#[derive(Debug, Clone)]
+pub struct CommitRequest {
+    /// Its configuration, layers and history included.
+    pub config: ImageConfig,
+    /// Its layers as blobs of the store, lowest first, one for each diff-id of the configuration.
+    pub layers: Vec<Descriptor>,
+    /// Its names; dangling without.
+    pub names: Vec<Reference>,
+    /// The manifest's annotations.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// `rmi`.

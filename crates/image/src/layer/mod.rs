@@ -2,11 +2,14 @@
 //!
 //! Everything here eats bytes that a stranger wrote. [`header`] and [`pax`] read them, [`reader`] puts
 //! entries together, [`apply`](mod@apply) makes them beneath one directory and nowhere else, [`unpack`] runs
-//! decompression, verification and making side by side.
+//! decompression, verification and making side by side. The other way round, [`diff`] writes an overlay's
+//! upper directory as a layer.
 
 pub(crate) mod apply;
 pub(crate) mod compression;
+pub mod diff;
 pub(crate) mod header;
+pub(crate) mod header_out;
 pub(crate) mod pax;
 pub(crate) mod place;
 pub(crate) mod reader;

@@ -33,7 +33,8 @@ impl Store {
     /// The index or a manifest cannot be read: then nothing is deleted.
     pub fn collect_garbage(&self) -> Result<Option<Collected>, Error> {
         let Some(lease) = self.exclusive_lease()? else { return Ok(None) };
-        let (blobs, layers) = self.referenced()?;
+        let (blobs, mut layers) = self.referenced()?;
+        layers.extend(digests_in(&self.pins_dir()).into_iter().map(|(digest, _)| digest));
         self.sweep_leftovers(&lease);
         let mut collected = Collected::default();
         for (digest, path) in digests_in(&self.layers_dir()) {
@@ -55,6 +56,31 @@ impl Store {
             }
         }
         Ok(Some(collected))
+    }
+
+    /// Keeps an unpacked layer though no image has it: a build goes on from there. Until it is unpinned.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn pin_layer(&self, diff_id: &Digest) -> Result<(), StoreError> {
+        let dir = self.pins_dir();
+        let path = dir.join(diff_id.hex());
+        std::fs::create_dir_all(&dir)
+            .and_then(|()| std::fs::write(&path, b""))
+            .map_err(|e| StoreError::io("pinning", &path, e))
+    }
+
+    /// Lets go of every pinned layer but those to `keep`.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn unpin_layers(&self, keep: impl Fn(&Digest) -> bool) -> Result<(), StoreError> {
+        for (digest, path) in digests_in(&self.pins_dir()) {
+            if !keep(&digest) {
+                std::fs::remove_file(&path).map_err(|e| StoreError::io("unpinning", &path, e))?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes what a process that died left half-made, if nobody else is at work.

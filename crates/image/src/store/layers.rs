@@ -102,6 +102,12 @@ impl Store {
         Ok(Unfinished { path, kept: false })
     }
 
+    /// A temporary name for a layer that is moved here rather than made here; nothing is at it yet.
+    pub(crate) fn begin_layer_at(&self) -> Result<Unfinished, StoreError> {
+        self.prepare()?;
+        Ok(Unfinished { path: self.ingest().join(temporary_name("layer")), kept: false })
+    }
+
     /// Makes a complete layer visible. If another process was faster, its work is kept.
     pub(crate) fn publish_layer(
         &self,
@@ -174,6 +180,10 @@ pub(crate) struct Unfinished {
 }
 
 impl Unfinished {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn diff(&self) -> PathBuf {
         self.path.join("diff")
     }

@@ -56,6 +56,10 @@ impl Store {
         self.root.join("layers")
     }
 
+    pub(crate) fn pins_dir(&self) -> PathBuf {
+        self.root.join("pins")
+    }
+
     /// Makes the directories and the layout's marker, if missing.
     pub(crate) fn prepare(&self) -> Result<(), StoreError> {
         let blobs = self.content().join("blobs/sha256");

@@ -77,3 +77,43 @@ fn history_gives_each_step_its_layers_size() {
     assert_eq!((lines[0].id, lines[0].size), (Some(made.id), 5));
     assert_eq!(made.size, 5);
 }
+
+#[test]
+fn a_captured_layer_is_adopted_pinned_and_let_go() {
+    use cata_image::CommitRequest;
+    use cata_spec::image::{ImageConfig, RootFs};
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = cata_image::Store::open(dir.path());
+    let home = dir.path().join("made");
+    std::fs::create_dir_all(home.join("diff/etc")).unwrap();
+    std::fs::write(home.join("diff/etc/motd"), "hello").unwrap();
+    let captured = store.capture(&home.join("diff")).unwrap();
+    assert_eq!((captured.written.entries, captured.written.size), (2, 5));
+    store.adopt_layer(&home, &captured).unwrap();
+    assert!(home.is_symlink() && store.has_layer(&captured.diff_id));
+    assert_eq!(std::fs::read(home.join("diff/etc/motd")).unwrap(), b"hello");
+
+    let rootfs = RootFs { diff_ids: vec![captured.diff_id], ..RootFs::default() };
+    let config =
+        ImageConfig { architecture: "amd64".into(), os: "linux".into(), rootfs, ..ImageConfig::default() };
+    let request = CommitRequest {
+        config,
+        layers: vec![captured.descriptor.clone()],
+        names: vec![cata_spec::Reference::parse("made").unwrap()],
+        annotations: Default::default(),
+    };
+    let image = cata_image::commit(&store, &request).unwrap();
+    assert_eq!(cata_image::commit(&store, &request).unwrap(), image);
+    assert_eq!(store.layer_paths(&image).unwrap().len(), 1);
+
+    store.pin_layer(&captured.diff_id).unwrap();
+    store.remove("made", Default::default(), &|_| Vec::new()).unwrap();
+    assert!(store.has_layer(&captured.diff_id), "a pinned layer was collected");
+    store.unpin_layers(|_| false).unwrap();
+    let _ = store.collect_garbage().unwrap().unwrap();
+    assert!(!store.has_layer(&captured.diff_id));
+    assert!(cata_image::commit(&store, &request).is_err(), "an image of missing layers");
+}

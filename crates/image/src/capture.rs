@@ -1,0 +1,115 @@
+//! A layer of an overlay's upper directory: as a blob, and, if the directory is given away, unpacked too.
+//!
+//! The blob is plain tar. Compressing is what costs most, and most layers never leave the machine they were
+//! made on: `push` compresses then (see `recompress`).
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use cata_spec::Digest;
+use cata_spec::image::{Descriptor, media_type};
+use rustix::fs::{CWD, RenameFlags};
+
+use crate::error::{Error, LayerError, StoreError};
+use crate::layer::diff::{self, Written};
+use crate::store::{Hasher, LayerRecord, Store};
+
+/// Bytes gathered before they are hashed and written.
+const BUFFER: usize = 1 << 20;
+
+/// A captured layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Captured {
+    /// The digest of the tar, which is the blob's too.
+    pub diff_id: Digest,
+    /// The blob.
+    pub descriptor: Descriptor,
+    /// What is in it; no entries: nothing was changed, and no layer is needed.
+    pub written: Written,
+}
+
+impl Store {
+    /// Writes what an upper directory changes as a plain layer into the store. The directory stays as it is;
+    /// it should not change meanwhile.
+    ///
+    /// # Errors
+    /// Something cannot be read; no space.
+    pub fn capture(&self, upper: &Path) -> Result<Captured, Error> {
+        let _lease = self.lease()?;
+        let (file, path) = self.ingest_file("capture")?;
+        let captured = self.capture_into(upper, &file, &path);
+        if captured.is_err() {
+            let _ = std::fs::remove_file(&path);
+        }
+        captured
+    }
+
+    fn capture_into(&self, upper: &Path, file: &File, path: &Path) -> Result<Captured, Error> {
+        let mut sink = Sink { file, hasher: Hasher::new(), size: 0, buffer: Vec::with_capacity(BUFFER) };
+        let written = diff::write_layer(upper, &mut sink).map_err(|error| match error {
+            LayerError::Write(source) => Error::Store(StoreError::io("writing", path, source)),
+            other => other.into(),
+        })?;
+        let diff_id = sink.hasher.finish();
+        let descriptor = Descriptor::new(media_type::OCI_LAYER, diff_id, sink.size);
+        if self.has_blob(&diff_id) {
+            std::fs::remove_file(path).map_err(|e| StoreError::io("removing", path, e))?;
+        } else {
+            self.publish_blob(file, path, &diff_id)?;
+        }
+        Ok(Captured { diff_id, descriptor, written })
+    }
+
+    /// Makes `home`, a directory that holds the captured upper directory as `diff`, the store's unpacked layer
+    /// and leaves a symbolic link to it in its place: whoever has it mounted, or mounts it by the old path,
+    /// sees no difference. If the store has the layer, nothing is moved.
+    ///
+    /// # Errors
+    /// `home` is on another file system; damage.
+    pub fn adopt_layer(&self, home: &Path, captured: &Captured) -> Result<(), Error> {
+        let _lease = self.lease()?;
+        if self.trusted_layer(&captured.diff_id).is_some() {
+            return Ok(());
+        }
+        let made = self.begin_layer_at()?;
+        let target = self.layers_dir().join(captured.diff_id.hex());
+        let io = |e: io::Error| StoreError::io("moving", home, e);
+        std::os::unix::fs::symlink(&target, made.path()).map_err(io)?;
+        rustix::fs::renameat_with(CWD, home, CWD, made.path(), RenameFlags::EXCHANGE)
+            .map_err(|errno| io(errno.into()))?;
+        Ok(self.publish_layer(made, &captured.diff_id, &LayerRecord::fresh(captured.written.size))?)
+    }
+
+    /// Whether the layer is unpacked and can be believed.
+    #[must_use]
+    pub fn has_layer(&self, diff_id: &Digest) -> bool {
+        self.trusted_layer(diff_id).is_some()
+    }
+}
+
+/// Hashes and writes in large pieces.
+struct Sink<'f> {
+    file: &'f File,
+    hasher: Hasher,
+    size: u64,
+    buffer: Vec<u8>,
+}
+
+impl Write for Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() + bytes.len() > BUFFER {
+            self.flush()?;
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.buffer)?;
+        self.hasher.update(&self.buffer);
+        self.size += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
