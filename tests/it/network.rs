@@ -20,10 +20,13 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(published_port_udp).images(&["debian"]),
         test!(published_port_on_one_address),
         test!(published_port_any_and_all),
+        test!(published_port_of_a_range),
+        test!(published_udp_port_forgets_old_flows).images(&["busybox", "debian"]),
         test!(published_port_goes_with_the_container),
         test!(port_in_use_is_refused),
         test!(names_on_a_user_network),
         test!(names_not_on_the_default_bridge),
+        test!(names_follow_a_rename),
         test!(networks_are_apart),
         test!(network_commands),
         test!(network_with_ipv6),
@@ -152,6 +155,62 @@ fn published_port_any_and_all(w: &World) {
     answers("127.0.0.1:9000", "range");
 }
 
+fn published_port_of_a_range(w: &World) {
+    server(w, "aa", "first", &["-p", "9100-9101:80"]);
+    server(w, "bb", "second", &["-p", "9100-9101:80"]);
+    assert_eq!(w.cata(&["port", "aa", "80"]).text(), "0.0.0.0:9100");
+    answers("127.0.0.1:9101", "second");
+    assert_eq!(w.field("bb", "{{(index .HostConfig.PortBindings \"80/tcp\" 0).HostPort}}"), "9100-9101");
+    w.cata(&["run", "--rm", "-p", "9100-9101:80", "busybox", "true"]).fails(125, &["9101"]);
+    // What became free is taken again, and a start asks anew.
+    let _ = w.cata(&["rm", "-f", "aa"]).ok();
+    let _ = w.cata(&["restart", "-t", "0", "bb"]).ok();
+    server(w, "cc", "third", &["-p", "9100-9101:80"]);
+    let taken = ["bb", "cc"].map(|name| w.cata(&["port", name, "80"]).text());
+    assert_ne!(taken[0], taken[1]);
+}
+
+/// A client that goes on sending keeps its flow alive; the flow must not outlive where it led.
+fn published_udp_port_forgets_old_flows(w: &World) {
+    let _ = w.cata(&["network", "create", "--subnet", "10.77.0.0/24", "sea"]).ok();
+    let serve = |name: &str, ip: &str, port: &str| {
+        let script = format!(
+            r#"$s = IO::Socket::INET->new(LocalPort => 53, Proto => "udp") or die; $s->send("{name}\n") while $s->recv($b, 64)"#
+        );
+        let run = ["run", "-d", "--name", name, "--network", "sea", "--ip", ip, "-p", port, "debian"];
+        let _ = w.cata_run(run.into_iter().chain(["perl", "-MIO::Socket::INET", "-e", &script])).done().ok();
+    };
+    // The rules are there before the first packet, so that its flow is remembered.
+    serve("other", "10.77.0.9", "127.0.0.1:5454:53/udp");
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let _ = socket.send_to(b"?", "127.0.0.1:5353");
+    let mut buffer = [0; 16];
+    for (name, ip) in [("one", "10.77.0.50"), ("two", "10.77.0.60")] {
+        serve(name, ip, "5353:53/udp");
+        let answer = format!("{name}\n");
+        eventually(&format!("{name} answers"), Duration::from_secs(10), || {
+            socket.send_to(b"?", "127.0.0.1:5353").ok()?;
+            let (length, _) = socket.recv_from(&mut buffer).ok()?;
+            (buffer[..length] == *answer.as_bytes()).then_some(())
+        });
+        let _ = w.cata(&["rm", "-f", name]).ok();
+        // Whoever gets the address next is not reached through a port that is no longer published.
+        let listen = r#"$| = 1; $s = IO::Socket::INET->new(LocalPort => 53, Proto => "udp") or die; print "ready\n"; print "heard $b\n" while $s->recv($b, 64)"#;
+        let run = ["run", "-d", "--name", "next", "--network", "sea", "--ip", ip, "debian"];
+        let _ = w.cata_run(run.into_iter().chain(["perl", "-MIO::Socket::INET", "-e", listen])).done().ok();
+        eventually("the next listens", Duration::from_secs(10), || {
+            w.cata(&["logs", "next"]).ok().stdout.contains("ready").then_some(())
+        });
+        for _ in 0..3 {
+            let _ = socket.send_to(b"late", "127.0.0.1:5353");
+            let _ = socket.recv_from(&mut buffer);
+        }
+        assert_eq!(w.cata(&["logs", "next"]).text(), "ready", "after {name}");
+        let _ = w.cata(&["rm", "-f", "next"]).ok();
+    }
+}
+
 fn published_port_goes_with_the_container(w: &World) {
     for word in ["first", "second"] {
         server(w, "cc", word, &["-p", "8080:80"]);
@@ -189,6 +248,32 @@ fn names_on_a_user_network(w: &World) {
     // A name goes with its container.
     let _ = w.cata(&["rm", "-f", "web"]).ok();
     assert_ne!(inside(w, &["--network", "sea"], "nslookup web").code(), 0);
+}
+
+fn names_follow_a_rename(w: &World) {
+    let _ = w.cata(&["network", "create", "sea"]).ok();
+    server(w, "web", "found", &["--network", "sea", "--network-alias", "www"]);
+    let ip = address(w, "web", "sea");
+    let _ = w.cata(&["rename", "web", "site"]).ok();
+    let ask = |name: &str| inside(w, &["--network", "sea"], &format!("nslookup {name} 127.0.0.11"));
+    for name in ["site", "www"] {
+        let said = ask(name).ok().stdout;
+        assert!(said.contains(&ip), "{name}: {said}");
+    }
+    assert_ne!(ask("web").code(), 0);
+    let back = ask(&ip).ok().stdout;
+    assert!(back.contains("site.sea"), "{back}");
+    assert!(w.field("site", "{{json .NetworkSettings.Networks.sea.Aliases}}").contains("www"));
+    // The old name is free for another, whom the first one's end does not touch.
+    let _ =
+        w.cata(&["run", "-d", "--rm", "--name", "aa", "--network", "sea", "busybox", "sleep", "600"]).ok();
+    let _ = w.cata(&["rename", "aa", "bb"]).ok();
+    server(w, "aa", "other", &["--network", "sea"]);
+    let _ = w.cata(&["stop", "-t", "0", "bb"]).ok();
+    assert_eq!(w.field("aa", "{{.Name}}"), "/aa");
+    assert!(ask("aa").ok().stdout.contains(&address(w, "aa", "sea")));
+    let _ = w.cata(&["rm", "-f", "site"]).ok();
+    assert_ne!(ask("site").code(), 0);
 }
 
 fn names_not_on_the_default_bridge(w: &World) {

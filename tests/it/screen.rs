@@ -10,6 +10,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(help_and_groups),
         test!(version_and_info),
         test!(ps_columns_and_filters),
+        test!(sizes),
         test!(formats),
         test!(no_colour_without_a_terminal),
         test!(completions),
@@ -65,6 +66,18 @@ fn ps_columns_and_filters(w: &World) {
     assert_eq!(names("exited=3"), "down");
     w.cata(&["ps", "--filter", "colour=red"]).fails(1, &["colour"]);
     assert_eq!(w.cata(&["ps", "-n", "1", "-a", "--format", "{{.Names}}"]).text(), "down");
+}
+
+fn sizes(w: &World) {
+    let script = "head -c 100000 /dev/zero > /file; ln /file /again; ln -s /etc /link";
+    let _ = w.cata(&["run", "--name", "cc", "busybox", "sh", "-c", script]).ok();
+    let table = w.cata(&["ps", "-a", "-s"]).lines();
+    assert!(table[0].ends_with("SIZE") && table[1].contains("100kB (virtual "), "{table:?}");
+    assert!(w.cata(&["ps", "-a", "--format", "{{.Size}}"]).text().starts_with("100kB (virtual "));
+    let image: u64 = w.cata(&["image", "inspect", "-f", "{{.Size}}", "busybox"]).text().parse().unwrap();
+    let sizes = w.cata(&["inspect", "-s", "-f", "{{.SizeRw}} {{.SizeRootFs}}", "cc"]).text();
+    assert_eq!(sizes, format!("100004 {}", image + 100_004));
+    assert!(w.cata(&["inspect", "cc"]).json()[0].get("SizeRw").is_none());
 }
 
 fn formats(w: &World) {

@@ -11,9 +11,10 @@ use cata_network::{Network, Networks};
 use cata_sandbox::launch::{Go, Undo};
 use cata_spec::{ContainerId, Name};
 
-use crate::container::live::NetworkFacts;
+use crate::container::live::{NETWORK_FILE, NetworkFacts};
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
+use crate::ledger::{self, Durability};
 use crate::record::Record;
 use crate::request::NetworkMode;
 
@@ -76,6 +77,23 @@ impl Engine {
     /// No such network; containers are on it.
     pub fn network_remove(&self, name: &str) -> Result<Network> {
         self.networks()?.remove(name).map_err(network_error)
+    }
+
+    /// A running container answers to its new name on its networks, and `inspect` says so.
+    pub(crate) fn rename_endpoints(&self, id: &ContainerId, name: &Name) -> Result<()> {
+        let endpoints = self.networks()?.rename(id, name).map_err(network_error)?;
+        let file = self.paths.live(id).join(NETWORK_FILE);
+        let Some(mut facts) = ledger::read::<NetworkFacts>(&file)? else { return Ok(()) };
+        for fact in &mut facts.endpoints {
+            if let Some(now) = endpoints.iter().find(|one| one.endpoint_id == fact.endpoint_id) {
+                fact.aliases.clone_from(&now.aliases);
+            }
+        }
+        match ledger::write(&file, &facts, Durability::Volatile) {
+            // Ended meanwhile.
+            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        }
     }
 
     /// Takes away whatever a container still has in the network room.
@@ -160,7 +178,13 @@ fn ports(record: &Record) -> Result<Vec<PortRequest>> {
             for (container_port, transport) in exposed_ports(exposed)? {
                 let same = |p: &PortRequest| p.container_port == container_port && p.transport == transport;
                 if !ports.iter().any(same) {
-                    ports.push(PortRequest { host_ip: None, host_port: 0, container_port, transport });
+                    ports.push(PortRequest {
+                        host_ip: None,
+                        host_port: 0,
+                        host_port_last: 0,
+                        container_port,
+                        transport,
+                    });
                 }
             }
         }
@@ -203,6 +227,8 @@ fn hand_over(connected: Connected) -> Result<(NetworkFacts, Go, Vec<OwnedFd>)> {
             .map(|step| match step {
                 Teardown::Netlink(protocol, batch) => Undo::Netlink { protocol, batch },
                 Teardown::Unlink(path) => Undo::Unlink(path),
+                Teardown::UnlinkEnding(directory, ending) => Undo::UnlinkEnding { directory, ending },
+                Teardown::NetlinkEach { protocol, dump, kind } => Undo::NetlinkEach { protocol, dump, kind },
             })
             .collect(),
     };

@@ -11,12 +11,15 @@
 //! | [`release`] | taking away what a killed supervisor left |
 //! | [`connect`] | a container's namespace and its endpoints |
 //! | [`firewall`] | the nf_tables table `catamaran` |
+//! | [`conntrack`] | flows of UDP ports, which outlive a container |
+//! | [`rename`] | a running container's new name |
 //! | [`port`] | reservations of published ports |
 //! | [`dns`] | the name service: the only part a supervisor links |
 //! | [`netlink`] | messages and sockets |
 
 pub mod bridge;
 pub mod connect;
+pub mod conntrack;
 pub mod create;
 pub mod dns;
 pub mod error;
@@ -27,6 +30,7 @@ pub mod networks;
 pub mod port;
 pub mod record;
 pub mod release;
+pub mod rename;
 pub mod request;
 
 pub use error::{Error, Kind};

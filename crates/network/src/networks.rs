@@ -17,7 +17,7 @@ use crate::connect::plan::Member;
 use crate::create::{self, Circumstances};
 use crate::dns::DnsPlan;
 use crate::record::{Driver, EndpointRecord, Network, Pool};
-use crate::request::{ConnectRequest, Connected, CreateNetwork, PublishedPort};
+use crate::request::{ConnectRequest, Connected, CreateNetwork, Endpoint, PublishedPort};
 use crate::{Error, connect, release};
 
 /// The network that containers join when none is asked for.
@@ -150,6 +150,14 @@ impl Networks {
     /// [`Error::File`], [`Error::Netlink`]; what could be taken away was.
     pub fn release(&self, container: &ContainerId) -> Result<(), Error> {
         release::release(self, container)
+    }
+
+    /// Gives a container's endpoints another name; returns them as they are now.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Record`].
+    pub fn rename(&self, container: &ContainerId, to: &Name) -> Result<Vec<Endpoint>, Error> {
+        crate::rename::rename(self, container, to)
     }
 
     /// [`Networks::release`] for every container that has something here and is not `alive`.

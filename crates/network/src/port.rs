@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::Error;
-use crate::request::{PortRequest, PublishedPort, Transport};
+use crate::request::{Endpoint, PortRequest, PublishedPort, Transport};
 
 /// How often another free port is tried when one is only free in one family.
 const ATTEMPTS: usize = 16;
@@ -27,6 +27,16 @@ pub struct Target {
 }
 
 impl Target {
+    /// Where an endpoint is reached.
+    #[must_use]
+    pub fn of(endpoint: &Endpoint) -> Self {
+        Self {
+            v4: endpoint.ipv4.map(|(address, _)| address),
+            v6: endpoint.ipv6.map(|(address, _)| address),
+            host_binding: None,
+        }
+    }
+
     /// The container's address in the family of a published port.
     #[must_use]
     pub fn address(&self, port: &PublishedPort) -> Option<IpAddr> {
@@ -68,13 +78,21 @@ pub fn host_addresses(request: &PortRequest, target: &Target) -> Result<Vec<IpAd
 pub fn reserve(request: &PortRequest, target: &Target) -> Result<Vec<(PublishedPort, OwnedFd)>, Error> {
     let addresses = host_addresses(request, target)?;
     let mut last = None;
-    for _ in 0..ATTEMPTS {
-        match reserve_once(request, &addresses) {
-            Err(error @ Error::PortInUse { .. }) if request.host_port == 0 => last = Some(error),
+    for host_port in candidates(request) {
+        match reserve_once(request, host_port, &addresses) {
+            Err(error @ Error::PortInUse { .. }) => last = Some(error),
             outcome => return outcome,
         }
     }
     last.map_or(Ok(Vec::new()), Err)
+}
+
+/// PURE: the host ports to try, in order; 0 leaves the choice to the kernel.
+fn candidates(request: &PortRequest) -> Vec<u16> {
+    match request.host_port {
+        0 => vec![0; ATTEMPTS],
+        first => (first..=request.host_port_last.max(first)).collect(),
+    }
 }
 
 /// Whether nobody holds the port; `hold` runs while we do.
@@ -84,8 +102,11 @@ pub fn if_free(port: &PublishedPort, hold: impl FnOnce()) {
     }
 }
 
-fn reserve_once(request: &PortRequest, addresses: &[IpAddr]) -> Result<Vec<(PublishedPort, OwnedFd)>, Error> {
-    let mut host_port = request.host_port;
+fn reserve_once(
+    request: &PortRequest,
+    mut host_port: u16,
+    addresses: &[IpAddr],
+) -> Result<Vec<(PublishedPort, OwnedFd)>, Error> {
     let mut reserved = Vec::with_capacity(addresses.len());
     for &host_ip in addresses {
         let (socket, port) = bind(host_ip, host_port, request.transport)?;
@@ -134,7 +155,7 @@ mod tests {
 
     fn request(host_ip: Option<&str>, host_port: u16) -> PortRequest {
         let host_ip = host_ip.map(|ip| ip.parse().unwrap());
-        PortRequest { host_ip, host_port, container_port: 80, transport: Transport::Tcp }
+        PortRequest { host_ip, host_port, host_port_last: 0, container_port: 80, transport: Transport::Tcp }
     }
 
     const V4: Target = Target { v4: Some(Ipv4Addr::new(172, 17, 0, 2)), v6: None, host_binding: None };
@@ -165,5 +186,18 @@ mod tests {
         drop(held);
         if_free(&port, || ran = true);
         assert!(ran);
+    }
+
+    #[test]
+    fn reserve_range_takes_its_first_free_port() {
+        // A port that is taken, and whatever follows it.
+        let held = reserve(&request(Some("127.0.0.3"), 0), &V4).unwrap();
+        let first = held[0].0.host_port;
+        let last = first.saturating_add(50);
+        let range = PortRequest { host_port_last: last, ..request(Some("127.0.0.3"), first) };
+        let port = reserve(&range, &V4).unwrap()[0].0.host_port;
+        assert!(port > first && port <= last, "{port} of {first}-{last}");
+        let full = PortRequest { host_port_last: first, ..range };
+        assert!(matches!(reserve(&full, &V4), Err(Error::PortInUse { .. })));
     }
 }

@@ -11,6 +11,7 @@ use crate::connect::endpoint_file;
 use crate::firewall::Firewall;
 use crate::ipam::lease;
 use crate::networks::{Networks, read_json};
+use crate::port::Target;
 use crate::record::EndpointRecord;
 use crate::{Error, port};
 
@@ -42,11 +43,42 @@ pub(crate) fn release_dead(
         });
         known.extend(ids);
     }
+    for directory in networks.directories()? {
+        remove_orphaned_names(&directory)?;
+    }
     let dead: Vec<ContainerId> = known.into_iter().filter(|id| !alive(id)).collect();
     for container in &dead {
         release(networks, container)?;
     }
     Ok(dead)
+}
+
+/// Names whose endpoint is gone: a rename that came too late for its container's end.
+fn remove_orphaned_names(directory: &Path) -> Result<(), Error> {
+    let names = directory.join("names");
+    // Names are looked at before the endpoints: an endpoint is recorded before its names are.
+    let names: Vec<_> =
+        fs::read_dir(&names).map_err(|source| Error::file("read", &names, source))?.flatten().collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let endpoints = directory.join("endpoints");
+    let living: BTreeSet<String> = fs::read_dir(&endpoints)
+        .map_err(|source| Error::file("read", &endpoints, source))?
+        .flatten()
+        .filter_map(|entry| {
+            let id = ContainerId::parse(entry.file_name().to_str()?.split('.').next()?).ok()?;
+            Some(id.short().to_owned())
+        })
+        .collect();
+    for name in names {
+        let file = name.file_name();
+        let owner = file.to_str().and_then(|file| file.rsplit_once('@'));
+        if owner.is_some_and(|(_, owner)| !living.contains(owner)) {
+            remove(&name.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn release_from(directory: &Path, container: &ContainerId) -> Result<(), Error> {
@@ -58,7 +90,7 @@ fn release_from(directory: &Path, container: &ContainerId) -> Result<(), Error> 
         Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let suffix = format!("@{}", container.short());
+    let suffix = crate::connect::names::ending(container);
     let names = directory.join("names");
     for entry in fs::read_dir(&names).map_err(|source| Error::file("read", &names, source))?.flatten() {
         if entry.file_name().to_str().is_some_and(|name| name.ends_with(&suffix)) {
@@ -77,6 +109,7 @@ fn release_from(directory: &Path, container: &ContainerId) -> Result<(), Error> 
 /// Only while nobody else holds the port: it may be another container's by now.
 fn withdraw(record: &EndpointRecord) -> Result<(), Error> {
     let firewall = Firewall::open()?;
+    crate::conntrack::forget(&record.ports, &Target::of(&record.endpoint))?;
     let mut outcome = Ok(());
     for published in &record.ports {
         port::if_free(published, || {

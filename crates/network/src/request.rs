@@ -55,13 +55,16 @@ pub enum Transport {
     Udp,
 }
 
-/// A port to publish; `host_port` 0 asks for any free one.
+/// A port to publish; `host_port` 0 asks for any free one, `host_port_last` for the first free one of a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRequest {
     /// `None`: every address of the host, both families.
     pub host_ip: Option<IpAddr>,
     /// 0: the engine picks from the host's ephemeral range.
     pub host_port: u16,
+    /// The end of a range that begins with `host_port`; 0: no range.
+    #[serde(default)]
+    pub host_port_last: u16,
     /// The port inside.
     pub container_port: u16,
     /// TCP or UDP.
@@ -113,8 +116,19 @@ pub struct Connected {
 pub enum Teardown {
     /// Messages to send in the host's namespace: (netlink protocol, messages).
     Netlink(i32, Vec<u8>),
-    /// A lease or name file to unlink.
+    /// A lease or record to unlink.
     Unlink(PathBuf),
+    /// Every file of a directory whose name ends like this: the container's names, whatever they are by then.
+    UnlinkEnding(PathBuf, String),
+    /// A netlink dump whose every answer is sent back as a message of type `kind`: what is found goes.
+    NetlinkEach {
+        /// Netlink protocol.
+        protocol: i32,
+        /// The request.
+        dump: Vec<u8>,
+        /// The type under which each answer is sent back.
+        kind: u16,
+    },
 }
 
 /// A container's place on a network, as `inspect` shows it.

@@ -77,6 +77,20 @@ pub struct Go {
 pub enum Undo {
     /// Unlink a file or symbolic link.
     Unlink(PathBuf),
+    /// Unlink every file of a directory whose name ends like this.
+    UnlinkEnding {
+        /// Where.
+        directory: PathBuf,
+        /// How they end; an empty one unlinks nothing.
+        ending: String,
+    },
+    /// Unlink every symbolic link of a directory whose text is this.
+    UnlinkPointing {
+        /// Where.
+        directory: PathBuf,
+        /// What they say.
+        text: String,
+    },
     /// Remove a whole tree, never following links, never crossing mounts.
     RemoveTree(PathBuf),
     /// Atomically rename, replacing nothing: used to take a record out of the listing before its tree goes.
@@ -88,6 +102,16 @@ pub enum Undo {
         /// Complete messages, back to back.
         #[serde(with = "hex_bytes")]
         batch: Vec<u8>,
+    },
+    /// Send a prepared netlink dump, and each of its answers back under another message type.
+    NetlinkEach {
+        /// As for [`Undo::Netlink`].
+        protocol: i32,
+        /// The request, a complete message.
+        #[serde(with = "hex_bytes")]
+        dump: Vec<u8>,
+        /// The type of what is sent back.
+        kind: u16,
     },
 }
 

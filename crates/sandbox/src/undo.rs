@@ -7,11 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, open, openat2, renameat,
-    renameat_with, unlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, open, openat2, readlinkat,
+    renameat, renameat_with, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, netlink, send, socket_with};
+
+use cata_sys::netlink::Socket;
 
 use crate::launch::Undo;
 
@@ -51,10 +53,22 @@ fn one(step: &Undo) -> Result<(), UndoError> {
     };
     match step {
         Undo::Unlink(path) => file("unlink", path, unlinkat(CWD, path, AtFlags::empty())),
+        Undo::UnlinkEnding { directory, ending } => {
+            let ends = |name: &CStr| !ending.is_empty() && name.to_bytes().ends_with(ending.as_bytes());
+            file("unlink from", directory, unlink_those(directory, |_, name| ends(name)))
+        }
+        Undo::UnlinkPointing { directory, text } => {
+            let points = |dir: BorrowedFd<'_>, name: &CStr| {
+                readlinkat(dir, name, Vec::new()).is_ok_and(|found| found.as_bytes() == text.as_bytes())
+            };
+            file("unlink from", directory, unlink_those(directory, points))
+        }
         Undo::RemoveTree(path) => file("remove", path, remove_tree(path)),
         Undo::Rename(from, to) => {
             file("rename", from, renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE))
         }
+        Undo::NetlinkEach { protocol, dump, kind } => netlink_each(*protocol, dump, *kind)
+            .map_err(|source| UndoError::Netlink { protocol: *protocol, source }),
         Undo::Netlink { protocol, batch } => send_netlink(*protocol, batch)
             .map_err(|error| UndoError::Netlink { protocol: *protocol, source: error.into() }),
     }
@@ -71,6 +85,59 @@ fn send_netlink(protocol: i32, batch: &[u8]) -> Result<(), Errno> {
     };
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
     send(&socket, batch, SendFlags::empty()).map(|_| ())
+}
+
+/// Unlinks the files of a directory that `chosen` picks.
+fn unlink_those(directory: &Path, chosen: impl Fn(BorrowedFd<'_>, &CStr) -> bool) -> Result<(), Errno> {
+    let dir = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut outcome = Ok(());
+    for entry in Dir::read_from(&dir)? {
+        let entry = entry?;
+        if chosen(dir.as_fd(), entry.file_name()) {
+            match unlinkat(&dir, entry.file_name(), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => outcome = Err(error),
+            }
+        }
+    }
+    outcome
+}
+
+/// Sends a dump, and what it answers back as messages of type `kind`.
+fn netlink_each(protocol: i32, dump: &[u8], kind: u16) -> io::Result<()> {
+    // The kernel goes on with a dump when its answers are received: ours go over another socket.
+    let (asking, telling) = (Socket::open(protocol)?, Socket::open(protocol)?);
+    asking.send(dump)?;
+    let mut buffer = vec![0_u8; 32 * 1024];
+    while let Some(datagram) = asking.receive(&mut buffer)? {
+        let back = sent_back(datagram, kind);
+        if !back.is_empty() {
+            telling.send(&back)?;
+        }
+    }
+    Ok(())
+}
+
+/// PURE: the messages of a datagram, but for netlink's own, as requests of type `kind`.
+fn sent_back(mut datagram: &[u8], kind: u16) -> Vec<u8> {
+    const HEADER: usize = 16;
+    const FIRST_OF_PROTOCOLS: u16 = 16;
+    const REQUEST: u16 = 1;
+    let mut back = Vec::new();
+    while let Some(&[l0, l1, l2, l3, k0, k1]) = datagram.first_chunk() {
+        let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
+        let Some(body) = datagram.get(HEADER..length) else { break };
+        if u16::from_ne_bytes([k0, k1]) >= FIRST_OF_PROTOCOLS {
+            back.extend_from_slice(&(length as u32).to_ne_bytes());
+            back.extend_from_slice(&kind.to_ne_bytes());
+            back.extend_from_slice(&REQUEST.to_ne_bytes());
+            back.extend_from_slice(&[0; 8]);
+            back.extend_from_slice(body);
+            back.resize(back.len().next_multiple_of(4), 0);
+        }
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    back
 }
 
 /// How deep directories are held open before what is below is moved up.
@@ -217,6 +284,52 @@ mod tests {
         }
         remove_tree(&tree).expect("removed");
         assert!(!tree.exists());
+    }
+
+    #[test]
+    fn unlink_ending_and_pointing_take_what_they_name() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        for name in ["web@abc", "alias@abc", "web@abd", "abc"] {
+            symlink("10.0.0.2", dir.path().join(name)).expect("symlink");
+        }
+        symlink("other", dir.path().join("else")).expect("symlink");
+        let directory = dir.path().to_owned();
+        let step =
+            |ending: &str| Undo::UnlinkEnding { directory: directory.clone(), ending: ending.to_owned() };
+        assert!(perform(&[step("@abc"), step("")]).is_empty());
+        let left = || {
+            let mut names: Vec<_> =
+                fs::read_dir(dir.path()).expect("list").flatten().map(|entry| entry.file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(left(), ["abc", "else", "web@abd"]);
+        let step = Undo::UnlinkPointing { directory: directory.clone(), text: "10.0.0.2".to_owned() };
+        assert!(perform(&[step.clone(), step]).is_empty());
+        assert_eq!(left(), ["else"]);
+        let nowhere = Undo::UnlinkPointing { directory: directory.join("none"), text: "x".to_owned() };
+        assert!(perform(&[nowhere]).is_empty());
+    }
+
+    #[test]
+    fn sent_back_keeps_bodies_and_skips_netlinks_own() {
+        let message = |kind: u16, body: &[u8]| {
+            let mut bytes = (16 + body.len() as u32).to_ne_bytes().to_vec();
+            bytes.extend_from_slice(&kind.to_ne_bytes());
+            bytes.extend_from_slice(&[2, 0, 1, 0, 0, 0, 9, 9, 9, 9]);
+            bytes.extend_from_slice(body);
+            bytes
+        };
+        let datagram = [message(0x100, b"abcd"), message(3, &[0; 4]), message(0x100, b"efgh")].concat();
+        let back = sent_back(&datagram, 0x102);
+        assert_eq!(back.len(), 40);
+        assert_eq!((&back[16..20], &back[36..40]), (&b"abcd"[..], &b"efgh"[..]));
+        assert_eq!((back[4], back[5], back[6], back[7]), (2, 1, 1, 0));
+        // Cut off, empty and lying datagrams end.
+        for end in 0..datagram.len() {
+            let _ = sent_back(&datagram[..end], 1);
+        }
+        assert!(sent_back(&[0; 64], 1).is_empty());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `inspect` of everything: containers, images, networks and volumes.
 
+use cata_engine::Engine;
 use clap::Args;
 use serde_json::Value;
 
@@ -25,13 +26,17 @@ pub(crate) struct Inspect {
 
 impl Verb for Inspect {
     fn call(self, session: &Session) -> Outcome {
-        no_size(self.size)?;
         let engine = session.engine()?;
         let kind = self.r#type.unwrap_or_default();
         all(&self.names, self.format.as_deref(), |name| {
             Ok(match kind.as_str() {
+                // With -s a container is meant first; anything else has no such sizes.
+                "" if self.size => match engine.inspect_with_size(name) {
+                    Err(cata_engine::Error::NoContainer(_)) => engine.inspect_any(name)?,
+                    found => found?,
+                },
                 "" => engine.inspect_any(name)?,
-                "container" => engine.inspect(name)?,
+                "container" => container(engine, name, self.size)?,
                 "image" => engine.image_inspect(name)?,
                 "network" => engine.network_inspect(name)?,
                 "volume" => engine.volume_inspect(name)?,
@@ -56,14 +61,13 @@ pub(crate) struct InspectContainer {
 
 impl Verb for InspectContainer {
     fn call(self, session: &Session) -> Outcome {
-        no_size(self.size)?;
         let engine = session.engine()?;
-        all(&self.names, self.format.as_deref(), |name| Ok(engine.inspect(name)?))
+        all(&self.names, self.format.as_deref(), |name| container(engine, name, self.size))
     }
 }
 
-fn no_size(size: bool) -> Result<(), Failure> {
-    if size { Err(Failure::flag("flag --size is not supported yet")) } else { Ok(()) }
+fn container(engine: &Engine, name: &str, size: bool) -> Result<Value, Failure> {
+    Ok(if size { engine.inspect_with_size(name)? } else { engine.inspect(name)? })
 }
 
 /// What was found is printed; what was not is said after it.

@@ -20,7 +20,7 @@ pub(crate) fn parse(text: &str) -> Parsed<Vec<PortRequest>> {
     if container.is_empty() {
         return Err(ParseError::new(format!("no port specified: {text}<empty>")));
     }
-    requests(text, ip, host, container, transport)
+    requests(ip, host, container, transport)
 }
 
 /// One `--expose`: a port or range with a protocol, as `5432/tcp` each.
@@ -56,7 +56,7 @@ fn long_form(text: &str) -> Parsed<Vec<PortRequest>> {
     if container.is_empty() {
         return Err(ParseError::new(format!("no target port in '{text}'")));
     }
-    requests(text, None, host, container, transport)
+    requests(None, host, container, transport)
 }
 
 /// Address, host ports and container ports of the part before the protocol.
@@ -89,7 +89,6 @@ fn split<'a>(text: &str, addresses: &'a str) -> Parsed<(Option<IpAddr>, &'a str,
 }
 
 fn requests(
-    text: &str,
     host_ip: Option<IpAddr>,
     host: &str,
     container: &str,
@@ -97,7 +96,13 @@ fn requests(
 ) -> Parsed<Vec<PortRequest>> {
     let containers =
         range(container).ok_or_else(|| ParseError::new(format!("invalid containerPort: {container}")))?;
-    let request = |host_port, container_port| PortRequest { host_ip, host_port, container_port, transport };
+    let request = |host_port, container_port| PortRequest {
+        host_ip,
+        host_port,
+        host_port_last: 0,
+        container_port,
+        transport,
+    };
     if host.is_empty() {
         return Ok(containers.map(|port| request(0, port)).collect());
     }
@@ -111,9 +116,9 @@ fn requests(
         return Ok(hosts.zip(containers).map(|(h, c)| request(h, c)).collect());
     }
     if container_count == 1 {
-        return Err(ParseError::new(format!(
-            "a range of host ports for one container port is not supported yet: {text}"
-        )));
+        // The first free one of them.
+        let first = request(*hosts.start(), *containers.start());
+        return Ok(vec![PortRequest { host_port_last: *hosts.end(), ..first }]);
     }
     Err(ParseError::new(format!(
         "invalid ranges specified for container and host Ports: {container} and {host}"
@@ -152,7 +157,11 @@ mod tests {
                 .map(|p| {
                     let ip = p.host_ip.map_or_else(|| "*".to_owned(), |ip| ip.to_string());
                     let transport = if p.transport == Transport::Udp { "/udp" } else { "" };
-                    format!("{ip} {} -> {}{transport}", p.host_port, p.container_port)
+                    let host = match p.host_port_last {
+                        0 => p.host_port.to_string(),
+                        last => format!("{}-{last}", p.host_port),
+                    };
+                    format!("{ip} {host} -> {}{transport}", p.container_port)
                 })
                 .collect::<Vec<_>>()
                 .join(", "),
@@ -175,6 +184,7 @@ mod tests {
             "53:53/udp",
             "8000-8002:80-82",
             "8000-8001",
+            "8000-8009:80",
             "published=8080,target=80,protocol=udp",
         ];
         let lines: Vec<String> = forms.iter().map(|form| format!("{form} => {}", show(form))).collect();
@@ -191,6 +201,7 @@ mod tests {
         53:53/udp => * 53 -> 53/udp
         8000-8002:80-82 => * 8000 -> 80, * 8001 -> 81, * 8002 -> 82
         8000-8001 => * 0 -> 8000, * 0 -> 8001
+        8000-8009:80 => * 8000-8009 -> 80
         published=8080,target=80,protocol=udp => * 8080 -> 80/udp
         ");
     }
@@ -206,7 +217,6 @@ mod tests {
             "80/sctp",
             "1:2:3",
             "8000-8002:80-81",
-            "8000-8009:80",
             "90-80",
             "host:1:2",
             "+80",
@@ -221,7 +231,6 @@ mod tests {
         80/sctp => error: protocol sctp is not supported yet
         1:2:3 => error: invalid IP address: 1
         8000-8002:80-81 => error: invalid ranges specified for container and host Ports: 80-81 and 8000-8002
-        8000-8009:80 => error: a range of host ports for one container port is not supported yet: 8000-8009:80
         90-80 => error: invalid containerPort: 90-80
         host:1:2 => error: invalid IP address: host
         +80 => error: invalid containerPort: +80

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use cata_engine::container::inspect::status_word;
 use cata_engine::container::live::View;
+use cata_engine::container::size::Sizes;
 use cata_engine::health::HealthStatus;
 use cata_engine::networks::request::Transport;
 use cata_engine::record::MountKind;
@@ -15,30 +16,39 @@ use super::port::{self, Port};
 use crate::parse::filter::{Filters, label_matches};
 use crate::parse::{ParseError, Parsed};
 use crate::render::listing::{Kind, Row};
-use crate::render::{table, time};
+use crate::render::{size, table, time};
 
 /// How `ps` looks.
 pub(crate) const KIND: Kind = Kind {
     table: "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}",
     quiet: "{{.ID}}",
-    headings: &[
-        ("ID", "CONTAINER ID"),
-        ("Image", "IMAGE"),
-        ("Command", "COMMAND"),
-        ("RunningFor", "CREATED"),
-        ("CreatedAt", "CREATED AT"),
-        ("Status", "STATUS"),
-        ("State", "STATE"),
-        ("Ports", "PORTS"),
-        ("Names", "NAMES"),
-        ("Size", "SIZE"),
-        ("Labels", "LABELS"),
-        ("Mounts", "MOUNTS"),
-        ("LocalVolumes", "LOCAL VOLUMES"),
-        ("Networks", "NETWORKS"),
-        ("Platform", "PLATFORM"),
-    ],
+    headings: HEADINGS,
 };
+
+/// How `ps -s` looks.
+pub(crate) const KIND_WITH_SIZES: Kind = Kind {
+    table: "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}\t{{.Size}}",
+    quiet: "{{.ID}}",
+    headings: HEADINGS,
+};
+
+const HEADINGS: &[(&str, &str)] = &[
+    ("ID", "CONTAINER ID"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("RunningFor", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("Status", "STATUS"),
+    ("State", "STATE"),
+    ("Ports", "PORTS"),
+    ("Names", "NAMES"),
+    ("Size", "SIZE"),
+    ("Labels", "LABELS"),
+    ("Mounts", "MOUNTS"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
+    ("Networks", "NETWORKS"),
+    ("Platform", "PLATFORM"),
+];
 
 /// The names `--filter` knows.
 pub(crate) const FILTERS: [&str; 14] = [
@@ -80,6 +90,8 @@ pub(crate) struct Container {
     pub(crate) mounts: Vec<(String, String)>,
     pub(crate) volumes: usize,
     pub(crate) networks: Vec<String>,
+    /// Only where they are asked for: measuring takes a walk over all files.
+    pub(crate) sizes: Option<Sizes>,
 }
 
 /// The engine's view as facts.
@@ -123,6 +135,7 @@ pub(crate) fn from_view(view: &View) -> Container {
             .collect(),
         volumes: record.mounts.iter().filter(|m| matches!(m.kind, MountKind::Volume { .. })).count(),
         networks,
+        sizes: None,
     }
 }
 
@@ -200,7 +213,7 @@ pub(crate) fn cells(container: &Container, now: u64, zone: &TimeZone, truncate: 
         ("State", container.state.to_owned()),
         ("Ports", port::column(&container.ports)),
         ("Names", container.name.clone()),
-        ("Size", String::new()),
+        ("Size", container.sizes.map(size_column).unwrap_or_default()),
         ("Labels", labels),
         ("Mounts", mounts.join(",")),
         ("LocalVolumes", container.volumes.to_string()),
@@ -208,6 +221,11 @@ pub(crate) fn cells(container: &Container, now: u64, zone: &TimeZone, truncate: 
         ("Platform", container.platform.clone()),
     ];
     cells.into_iter().collect::<Row>().with_labels(container.labels.clone())
+}
+
+/// `2B (virtual 7.8MB)`.
+fn size_column(sizes: Sizes) -> String {
+    format!("{} (virtual {})", size::decimal(sizes.written), size::decimal(sizes.total))
 }
 
 /// Which containers are shown.

@@ -25,6 +25,21 @@ impl Engine {
         let view = self.view(self.find(container)?)?;
         Ok(document(&view, &self.paths))
     }
+
+    /// The same with `SizeRw` and `SizeRootFs`, which take a walk over the container's files.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoContainer`].
+    pub fn inspect_with_size(&self, container: &str) -> Result<Value> {
+        let view = self.view(self.find(container)?)?;
+        let sizes = self.sizes(&view.record)?;
+        let mut document = document(&view, &self.paths);
+        if let Value::Object(fields) = &mut document {
+            fields.insert("SizeRw".to_owned(), json!(sizes.written));
+            fields.insert("SizeRootFs".to_owned(), json!(sizes.total));
+        }
+        Ok(document)
+    }
 }
 
 /// The document.
@@ -337,7 +352,11 @@ fn port_bindings(view: &View) -> Value {
     for port in &view.record.request.ports {
         let key = format!("{}/{}", port.container_port, transport(port.transport));
         let host_ip = port.host_ip.map(|ip| ip.to_string()).unwrap_or_default();
-        let host_port = if port.host_port == 0 { String::new() } else { port.host_port.to_string() };
+        let host_port = match (port.host_port, port.host_port_last) {
+            (0, _) => String::new(),
+            (first, 0) => first.to_string(),
+            (first, last) => format!("{first}-{last}"),
+        };
         push(&mut map, key, json!({ "HostIp": host_ip, "HostPort": host_port }));
     }
     Value::Object(map)

@@ -93,7 +93,8 @@ impl Engine {
         self.client(container)?.1.unpause().map_err(|e| client_error("unpause", &e))
     }
 
-    /// Gives a container another name. The old name is free once the new one is taken and recorded.
+    /// Gives a container another name, also on its networks. The old name is free once the new one is taken
+    /// and recorded.
     ///
     /// # Errors
     /// [`Error::NameInUse`].
@@ -115,8 +116,9 @@ impl Engine {
             return Err(error);
         }
         names::release(&self.paths, &record.name, &record.id)?;
+        let renamed = self.rename_endpoints(&record.id, &name);
         drop(lock);
-        Ok(())
+        renamed
     }
 }
 

@@ -11,6 +11,7 @@ pub mod logs;
 pub(crate) mod names;
 mod recover;
 mod remove;
+pub mod size;
 mod start;
 pub mod top;
 pub mod wait;

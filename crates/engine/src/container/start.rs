@@ -213,7 +213,8 @@ impl Engine {
         }
         let away = self.paths.removed().join(record.id.as_str());
         let first = vec![
-            Undo::Unlink(self.paths.name(&record.name)),
+            // Whatever it is called by then; its first name may be another's.
+            Undo::UnlinkPointing { directory: self.paths.names(), text: record.id.to_string() },
             Undo::Rename(self.paths.container(&record.id), away.clone()),
         ];
         let mut late = vec![Undo::RemoveTree(away)];

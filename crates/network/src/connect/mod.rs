@@ -20,7 +20,7 @@ use crate::networks::Networks;
 use crate::port::{self, Target};
 use crate::record::{EndpointRecord, Network};
 use crate::request::{ConnectRequest, Connected, Endpoint, PublishedPort, Teardown};
-use crate::{Error, networks};
+use crate::{Error, conntrack, networks};
 
 use namespace::{Blueprint, Maker};
 
@@ -28,6 +28,7 @@ use namespace::{Blueprint, Maker};
 #[derive(Debug, Default)]
 struct Undo {
     files: Vec<PathBuf>,
+    names: Vec<PathBuf>,
     ports: Vec<PublishedPort>,
 }
 
@@ -35,7 +36,7 @@ impl Undo {
     fn run(&self, host: &Host) {
         // The error that brought us here is the one to report; `release` finds what stays.
         let _ = host.firewall.unpublish(self.ports.iter());
-        for file in self.files.iter().rev() {
+        for file in self.names.iter().chain(self.files.iter().rev()) {
             let _ = fs::remove_file(file);
         }
     }
@@ -126,7 +127,7 @@ fn effects(
     drop(locks);
     let serves_names = blueprint.names;
     let making = maker.decide(blueprint);
-    let published = target.map_or(Ok(()), |target| publish(host, &ports, &target, undo));
+    let published = target.as_ref().map_or(Ok(()), |target| publish(host, &ports, target, undo));
     let made = namespace::finish(making)?;
     published?;
 
@@ -136,7 +137,15 @@ fn effects(
         .into_iter()
         .map(|batch| Teardown::Netlink(cata_sys::netlink::NETFILTER, batch))
         .collect();
-    // Names first and records last: a half-done teardown is found again.
+    teardown.extend(target.iter().flat_map(|target| conntrack::forget_later(&ports, target)));
+    // Names first and records last: a half-done teardown is found again. Names may have changed by then.
+    let ending = names::ending(&request.container);
+    teardown.extend(
+        joined
+            .iter()
+            .filter(|one| one.network.resolves_names())
+            .map(|one| Teardown::UnlinkEnding(one.directory.join("names"), ending.clone())),
+    );
     teardown.extend(undo.files.iter().rev().cloned().map(Teardown::Unlink));
     Ok(Connected {
         namespace: made.namespace,
@@ -187,18 +196,15 @@ fn plan_with_leases(
 }
 
 fn target(joined: &Joined) -> Target {
-    Target {
-        v4: joined.endpoint.ipv4.map(|(address, _)| address),
-        v6: joined.endpoint.ipv6.map(|(address, _)| address),
-        host_binding: joined.network.host_binding,
-    }
+    Target { host_binding: joined.network.host_binding, ..Target::of(&joined.endpoint) }
 }
 
 fn publish(host: &Host, ports: &[PublishedPort], target: &Target, undo: &mut Undo) -> Result<(), Error> {
     undo.ports.extend_from_slice(ports);
     let redirections: Vec<_> =
         ports.iter().filter_map(|port| target.address(port).map(|address| (*port, address))).collect();
-    host.firewall.publish(&redirections)
+    host.firewall.publish(&redirections)?;
+    conntrack::forget_before(ports)
 }
 
 fn write_record(
@@ -218,7 +224,7 @@ fn write_record(
     // Unlinked last, because undoing goes backwards.
     undo.files.insert(0, path);
     if joined.network.resolves_names() {
-        names::publish(&joined.directory, &record, &mut undo.files)?;
+        names::publish(&joined.directory, &record, &mut undo.names)?;
     }
     Ok(())
 }

@@ -5,6 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cata_spec::ContainerId;
+
 use crate::Error;
 use crate::record::EndpointRecord;
 
@@ -19,7 +21,7 @@ pub fn is_resolvable(name: &str) -> bool {
 }
 
 /// Makes an endpoint's names known, noting every file made.
-pub(super) fn publish(
+pub(crate) fn publish(
     directory: &Path,
     record: &EndpointRecord,
     made: &mut Vec<PathBuf>,
@@ -44,7 +46,12 @@ pub(super) fn publish(
 
 /// The file of one of an endpoint's names.
 pub(crate) fn file(directory: &Path, record: &EndpointRecord, name: &str) -> PathBuf {
-    directory.join("names").join(format!("{}@{}", name.to_ascii_lowercase(), record.container.short()))
+    directory.join("names").join(format!("{}{}", name.to_ascii_lowercase(), ending(&record.container)))
+}
+
+/// How the files of all of a container's names end.
+pub(crate) fn ending(container: &ContainerId) -> String {
+    format!("@{}", container.short())
 }
 
 fn addresses(record: &EndpointRecord) -> String {

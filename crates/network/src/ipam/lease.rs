@@ -27,7 +27,7 @@ pub fn acquire(
     owner: (&ContainerId, &Name),
 ) -> Result<(IpAddr, PathBuf), Error> {
     let leases = directory.join("leases");
-    let text = format!("{} {}", owner.0, owner.1);
+    let text = text(owner.0, owner.1);
     let take = |address: IpAddr| {
         let path = leases.join(address.to_string());
         match std::os::unix::fs::symlink(&text, &path) {
@@ -52,6 +52,11 @@ pub fn acquire(
     }
     let subnet = pool.range.unwrap_or(pool.subnet).to_string();
     Err(Error::PoolExhausted { network: network.name.to_string(), subnet })
+}
+
+/// What a lease says.
+pub(crate) fn text(container: &ContainerId, name: &Name) -> String {
+    format!("{container} {name}")
 }
 
 /// Every lease of a network and its file.

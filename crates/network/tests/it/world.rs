@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cata_network::Networks;
 use cata_network::request::{
-    ConnectRequest, Connected, CreateNetwork, EndpointRequest, PortRequest, Transport,
+    ConnectRequest, Connected, CreateNetwork, EndpointRequest, PortRequest, Teardown, Transport,
 };
 use cata_spec::{ContainerId, Name};
 use rustix::thread::LinkNameSpaceType;
@@ -133,10 +133,23 @@ impl Box {
     pub(crate) fn end(self) {
         for step in &self.connected.teardown {
             match step {
-                cata_network::request::Teardown::Netlink(protocol, batch) => {
+                Teardown::Netlink(protocol, batch) => {
                     cata_sys::netlink::Socket::open(*protocol).unwrap().send(batch).unwrap();
                 }
-                cata_network::request::Teardown::Unlink(path) => std::fs::remove_file(path).unwrap(),
+                Teardown::Unlink(path) => std::fs::remove_file(path).unwrap(),
+                Teardown::UnlinkEnding(directory, ending) => {
+                    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+                        if entry.file_name().to_str().unwrap().ends_with(ending) {
+                            std::fs::remove_file(entry.path()).unwrap();
+                        }
+                    }
+                }
+                // The supervisor's part is the sandbox's to test; here the room's own way does.
+                Teardown::NetlinkEach { .. } => {
+                    let endpoint = &self.connected.endpoints[0];
+                    let target = cata_network::port::Target::of(endpoint);
+                    cata_network::conntrack::forget(&self.connected.ports, &target).unwrap();
+                }
             }
         }
     }
@@ -192,6 +205,7 @@ pub(crate) fn run(command: &str) -> String {
 
 pub(crate) fn tcp(host_ip: Option<&str>, host_port: u16, container_port: u16) -> PortRequest {
     PortRequest {
+        host_port_last: 0,
         host_ip: host_ip.map(|ip| ip.parse().unwrap()),
         host_port,
         container_port,

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use crate::parse::filter::Filters;
 use crate::render::error::Failure;
 use crate::render::{listing, time};
-use crate::row::container::{FILTERS, KIND, Selection, cells, from_view, select};
+use crate::row::container::{FILTERS, KIND, KIND_WITH_SIZES, Selection, cells, from_view, select};
 use crate::session::Session;
 use crate::tree::{Exit, Outcome, Verb};
 
@@ -40,19 +40,25 @@ pub(crate) struct Ps {
 
 impl Verb for Ps {
     fn call(self, session: &Session) -> Outcome {
-        if self.size {
-            return Err(Failure::flag("flag --size is not supported yet").with_hint(
-                "`du -sh` on the container's directory shows it: see DockerRootDir in `cata info`",
-            ));
-        }
         let filters = Filters::parse(&self.filter, &FILTERS)?;
         let last = if self.latest { Some(1) } else { self.last.and_then(|n| usize::try_from(n).ok()) };
-        let containers = session.engine()?.views()?.iter().map(from_view).collect();
+        let engine = session.engine()?;
+        let views = engine.views()?;
+        let containers = views.iter().map(from_view).collect();
         let selection = Selection { filters: &filters, all: self.all || self.last.is_some(), last };
-        let containers = select(containers, &selection).map_err(|e| Failure::usage(e.to_string()))?;
+        let mut containers = select(containers, &selection).map_err(|e| Failure::usage(e.to_string()))?;
+        let sized = self.size || self.format.as_deref().is_some_and(|format| format.contains(".Size"));
+        if sized && !self.quiet {
+            for container in &mut containers {
+                let record = views.iter().map(|view| &view.record).find(|r| r.id.as_str() == container.id);
+                // Removed since it was listed: nothing is left to be measured.
+                container.sizes = record.and_then(|record| engine.sizes(record).ok());
+            }
+        }
         let (now, zone) = (time::now(), TimeZone::system());
         let rows: Vec<_> = containers.iter().map(|c| cells(c, now, &zone, !self.no_trunc)).collect();
-        listing::print(&KIND, &rows, self.format.as_deref(), self.quiet)?;
+        let kind = if self.size { &KIND_WITH_SIZES } else { &KIND };
+        listing::print(kind, &rows, self.format.as_deref(), self.quiet)?;
         Ok(Exit::OK)
     }
 }

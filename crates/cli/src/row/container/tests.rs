@@ -32,6 +32,7 @@ fn container(name: &str, state: &'static str, age_s: u64) -> Container {
         mounts: Vec::new(),
         volumes: 0,
         networks: vec!["bridge".to_owned()],
+        sizes: None,
     }
 }
 
