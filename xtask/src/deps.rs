@@ -11,6 +11,8 @@ use clap::{Args, ValueEnum};
 /// What the packages are for. Each includes what comes before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Set {
+    /// To start the lab
+    Lab,
     /// To play the demo
     Demo,
     /// To run the tests
@@ -27,22 +29,18 @@ pub(crate) struct Options {
     pub(crate) set: Set,
 }
 
-const DEMO: [&str; 8] = [
-    "mmdebstrap",
-    "busybox-static",
-    "postgresql-client",
-    "procps",
-    "util-linux",
-    "tmux",
-    "iproute2",
-    "nftables",
-];
+const LAB: [&str; 6] =
+    ["busybox-static", "e2fsprogs", "kmod", "qemu-system-common", "qemu-system-x86", "util-linux"];
+const DEMO: [&str; 6] = ["mmdebstrap", "postgresql-client", "procps", "tmux", "iproute2", "nftables"];
 const TEST: [&str; 8] =
     ["docker-registry", "skopeo", "podman", "apache2-utils", "netcat-openbsd", "openssl", "zstd", "attr"];
 const BENCH: [&str; 3] = ["crun", "runc", "docker.io"];
 
 fn packages(set: Set) -> Vec<&'static str> {
-    let mut packages = DEMO.to_vec();
+    let mut packages = LAB.to_vec();
+    if set >= Set::Demo {
+        packages.extend(DEMO);
+    }
     if set >= Set::Test {
         packages.extend(TEST);
     }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::print_stdout, reason = "these commands are for people to read")]
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use cata_tests::world;
 use clap::{Parser, Subcommand};
@@ -11,6 +13,7 @@ mod build;
 mod demo;
 mod deps;
 mod images;
+mod lab;
 mod test;
 #[cfg(test)]
 mod tidy;
@@ -37,16 +40,20 @@ enum Command {
     Deps(deps::Options),
     /// Make the test images in the cache
     Images,
+    /// Run a command in a throw-away emulated machine with cgroup v2 and a working /dev/kvm
+    Lab(lab::Options),
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let world = world::enter()?;
-    match Arguments::parse().command {
+    let done = match Arguments::parse().command {
         Command::Demo(options) => demo::run(&options, world),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options, world),
         Command::Build(options) => build::run(&options).map(|_| ()),
         Command::Deps(options) => deps::run(options.set),
         Command::Images => images::run(),
-    }
+        Command::Lab(options) => return Ok(lab::run(&options)),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

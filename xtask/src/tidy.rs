@@ -52,6 +52,7 @@ fn paths_named_in_documents_exist() {
 const MAY_USE: [(&str, &[&str]); 10] = [
     ("spec", &[]),
     ("sys", &[]),
+    ("kernel", &[]),
     ("runtime", &["spec", "sys"]),
     ("image", &["spec", "sys"]),
     ("network", &["spec", "sys"]),
