@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cata_tests::command::eventually;
+use cata_tests::command::{eventually, scaled};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -57,7 +57,7 @@ fn run_reads_standard_input(w: &World) {
 fn run_detached_prints_the_id(w: &World) {
     let started = Instant::now();
     let id = w.cata(&["run", "-d", "--name", "one", "busybox", "sleep", "60"]).ok().stdout;
-    assert!(started.elapsed() < Duration::from_secs(20));
+    assert!(started.elapsed() < scaled(Duration::from_secs(20)));
     assert_eq!(id.len(), 65, "{id:?}");
     assert!(id.trim_end().bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{id:?}");
     assert_eq!(w.field("one", "{{.Id}}"), id.trim_end());
@@ -182,11 +182,13 @@ fn stop_is_polite_then_kills(w: &World) {
     std::thread::sleep(Duration::from_millis(300));
     let started = Instant::now();
     assert_eq!(w.cata(&["stop", "polite"]).text(), "polite");
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < scaled(Duration::from_secs(5)));
     assert_eq!(w.field("polite", "{{.State.ExitCode}}"), "0");
     let started = Instant::now();
     let _ = w.cata(&["stop", "-t", "1", "deaf"]).ok();
-    assert!(started.elapsed() >= Duration::from_secs(1) && started.elapsed() < Duration::from_secs(8));
+    assert!(
+        started.elapsed() >= Duration::from_secs(1) && started.elapsed() < scaled(Duration::from_secs(8))
+    );
     assert_eq!(w.field("deaf", "{{.State.ExitCode}}"), "137");
     // Stopping what is stopped is success.
     let _ = w.cata(&["stop", "deaf"]).ok();

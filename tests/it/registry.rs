@@ -25,6 +25,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(pull_policy).needs(NEEDS),
         test!(login_by_docker_config).needs(&["docker-registry", "htpasswd"]),
         test!(login_by_credential_helper).needs(&["docker-registry", "htpasswd"]),
+        test!(login_and_logout).needs(&["docker-registry", "htpasswd"]),
+        test!(login_into_a_keyring).needs(&["docker-registry", "htpasswd"]),
         test!(tls_with_a_private_authority).needs(&["docker-registry", "openssl"]),
         test!(mirror_serves_docker_io).needs(NEEDS),
         test!(platform_is_chosen_and_forced).needs(&["docker-registry", "skopeo"]),
@@ -142,6 +144,62 @@ fn login_by_credential_helper(w: &World) {
     let _ = w.cata_run(["push", &name]).env("PATH", &path).done().ok();
     fs::remove_file(helper).unwrap();
     w.cata_run(["push", &name]).env("PATH", &path).done().fails(1, &["docker-credential-locker"]);
+}
+
+fn login_and_logout(w: &World) {
+    let login = Some(("sailor", "sea salt"));
+    let registry = Registry::start(w, Settings { login, ..Settings::default() });
+    let name = registry.name("busybox");
+    let _ = w.cata(&["tag", "busybox", &name]).ok();
+    let log_in = |password: &str| {
+        w.cata_run(["login", "-u", "sailor", "--password-stdin", &registry.address])
+            .input(password.as_bytes())
+            .done()
+    };
+    log_in("wrong").fails(1, &["unauthorized", &registry.address]);
+    let _ = w.cata(&["push", &name]).exits(1);
+    let done = log_in("sea salt\n").ok();
+    assert!(done.stdout.contains("Login Succeeded"), "{done}");
+    assert!(done.stderr.contains("unencrypted") && done.stderr.contains("config.json"), "{done}");
+    let _ = w.cata(&["push", &name]).ok();
+    assert_eq!(w.cata(&["login", &registry.address]).text(), "Login Succeeded");
+    let _ = w.cata(&["logout", &registry.address]).ok();
+    w.cata(&["push", &name]).fails(1, &["access denied"]);
+    assert!(w.cata(&["logout", &registry.address]).text().starts_with("Not logged in"));
+    w.cata(&["login", "-u", "sailor", &registry.address]).fails(1, &["non TTY"]);
+    w.cata_run(["login", "-u", "a", "--password-stdin", "127.0.0.1:9"])
+        .input("x")
+        .done()
+        .fails(1, &["127.0.0.1:9"]);
+}
+
+/// With a helper in the login file, the password is nowhere else.
+fn login_into_a_keyring(w: &World) {
+    let login = Some(("sailor", "sea"));
+    let registry = Registry::start(w, Settings { login, ..Settings::default() });
+    let name = registry.name("busybox");
+    let _ = w.cata(&["tag", "busybox", &name]).ok();
+    let bin = w.scratch().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let helper = bin.join("docker-credential-locker");
+    let script = "#!/bin/sh\nlocker=${0%/*}/locker\ncase $1 in\nstore) cat > $locker;;\n\
+                  get) [ -e $locker ] && exec cat $locker; echo credentials not found in native keychain; exit 1;;\n\
+                  erase) rm $locker;;\nesac\n";
+    fs::write(&helper, script).unwrap();
+    let _ = Run::new("chmod").arg("+x").arg(&helper).done().ok();
+    docker_config(w, &json!({"credsStore": "locker", "detachKeys": "ctrl-x"}));
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    w.cata_run(["push", &name]).env("PATH", &path).done().fails(1, &["access denied"]);
+    let log_in = ["login", "-u", "sailor", "-p", "sea", &registry.address];
+    let done = w.cata_run(log_in).env("PATH", &path).done().ok();
+    assert!(!done.stderr.contains("unencrypted"), "{done}");
+    let kept = fs::read_to_string(w.dir.join("home/.docker/config.json")).unwrap();
+    assert!(kept.contains("detachKeys") && !kept.contains("auth\""), "{kept}");
+    assert!(fs::read_to_string(bin.join("locker")).unwrap().contains("\"Secret\":\"sea\""));
+    let _ = w.cata_run(["push", &name]).env("PATH", &path).done().ok();
+    let _ = w.cata_run(["logout", &registry.address]).env("PATH", &path).done().ok();
+    assert!(!bin.join("locker").exists());
+    w.cata_run(["push", &name]).env("PATH", &path).done().fails(1, &["access denied"]);
 }
 
 fn tls_with_a_private_authority(w: &World) {

@@ -16,6 +16,14 @@ use crate::world::World;
 /// How long a command may take unless it says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A patience for the machine that this is: `CATA_TEST_SLOWNESS` says how many times slower than a real one it
+/// is (20 for an emulated one).
+#[must_use]
+pub fn scaled(patience: Duration) -> Duration {
+    let slowness = std::env::var("CATA_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok());
+    patience * slowness.unwrap_or(1)
+}
+
 /// The `cata` under test: `$CATA_BIN`, else beside this program's target directory.
 ///
 /// # Panics
@@ -192,6 +200,7 @@ impl Running {
     /// When it takes longer than `patience`.
     #[must_use]
     pub fn done(mut self, patience: Duration) -> Done {
+        let patience = scaled(patience);
         let status = loop {
             if let Some(status) = self.poll() {
                 break status;
@@ -386,6 +395,7 @@ impl World {
 /// When there is none for `patience`.
 #[track_caller]
 pub fn eventually<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let patience = scaled(patience);
     let started = Instant::now();
     loop {
         if let Some(answer) = ask() {

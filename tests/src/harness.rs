@@ -92,7 +92,7 @@ impl Test {
             name,
             args: Vec::new(),
             env: vec![("CATA_TEST".into(), self.name.into())],
-            deadline: Some(DEADLINE),
+            deadline: Some(crate::command::scaled(DEADLINE)),
             linger: false,
             output: Some(output.try_clone()?),
         };

@@ -103,8 +103,6 @@ const COMMANDS: &[&str] = &[
     "disconnect",
     "events",
     "export",
-    "login",
-    "logout",
     "manifest",
     "node",
     "plugin",

@@ -177,6 +177,30 @@ impl Engine {
         cata_image::import(&self.images, archive, request).map_err(image_error)
     }
 
+    /// Asks a registry whether it takes a login, and keeps it: in a keyring if there is one.
+    ///
+    /// # Errors
+    /// What the image room says.
+    pub fn login(&self, host: &str, user: &str, password: &str) -> Result<registry::login::Kept> {
+        registry::login::login(&self.registries()?, host, user, password).map_err(|e| image_error(e.into()))
+    }
+
+    /// Asks a registry whether it takes the login that is kept; false when none is.
+    ///
+    /// # Errors
+    /// What the image room says.
+    pub fn login_again(&self, host: &str) -> Result<bool> {
+        registry::login::check_kept(&self.registries()?, host).map_err(|e| image_error(e.into()))
+    }
+
+    /// Forgets a login; false when there was none.
+    ///
+    /// # Errors
+    /// What the image room says.
+    pub fn logout(&self, host: &str) -> Result<bool> {
+        registry::login::logout(&self.registries()?, host).map_err(|e| image_error(e.into()))
+    }
+
     /// How registries are reached: the configuration file.
     fn registries(&self) -> Result<registry::Config> {
         registry::Config::read(&self.paths.config).map_err(|error| image_error(error.into()))

@@ -245,6 +245,9 @@ pub enum RegistryError {
         /// What is wrong with it.
         message: String,
     },
+    /// A login that is wrong.
+    #[error("unauthorized: incorrect username or password for {0}")]
+    Refused(String),
     /// `docker-credential-*`.
     #[error("credential helper `{program}` failed: {message}")]
     CredentialHelper {
@@ -421,9 +424,9 @@ impl Error {
                 RegistryError::ManifestNotFound(_)
                 | RegistryError::Denied { .. }
                 | RegistryError::NoPlatform { .. } => Kind::NotFound,
-                RegistryError::Unauthorized { .. } | RegistryError::CredentialHelper { .. } => {
-                    Kind::Unauthorized
-                }
+                RegistryError::Unauthorized { .. }
+                | RegistryError::Refused(_)
+                | RegistryError::CredentialHelper { .. } => Kind::Unauthorized,
                 RegistryError::DigestMismatch { .. } | RegistryError::SizeMismatch { .. } => Kind::Corrupt,
                 RegistryError::Config { .. } => Kind::Invalid,
                 _ => Kind::Unavailable,

@@ -43,6 +43,8 @@ pub(crate) const TREE: &[Node] = &[
     image::SAVE,
     image::IMPORT,
     image::HISTORY,
+    system::LOGIN,
+    system::LOGOUT,
     Node::verb::<system::version::Version>("version", "", "Print the version"),
     system::INFO,
     Node::verb::<system::completion::Completion>(

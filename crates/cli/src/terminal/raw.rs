@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, Once, PoisonError};
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 /// What the terminal was before, while it is raw. A panic aborts in release builds, so that no destructor
 /// runs: the panic hook must find it here.
@@ -16,6 +16,15 @@ pub(crate) struct RawMode(());
 
 /// Makes standard input raw; `None` when it is no terminal.
 pub(crate) fn enter() -> Option<RawMode> {
+    change(Termios::make_raw)
+}
+
+/// What is typed is not shown, for a password; `None` when standard input is no terminal.
+pub(crate) fn silence() -> Option<RawMode> {
+    change(|mode| mode.local_modes.remove(LocalModes::ECHO))
+}
+
+fn change(how: impl FnOnce(&mut Termios)) -> Option<RawMode> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         return None;
@@ -29,7 +38,7 @@ pub(crate) fn enter() -> Option<RawMode> {
         }));
     });
     let mut raw = before.clone();
-    raw.make_raw();
+    how(&mut raw);
     *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
     if tcsetattr(&stdin, OptionalActions::Now, &raw).is_err() {
         restore();

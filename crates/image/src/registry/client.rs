@@ -24,8 +24,17 @@ pub(crate) struct Client {
     plain: AtomicBool,
     agents: [Mutex<Option<ureq::Agent>>; 2],
     authorization: Mutex<Option<String>>,
-    login: Option<std::path::PathBuf>,
+    login: Login,
     stall: Duration,
+}
+
+/// Where credentials come from.
+#[derive(Debug)]
+enum Login {
+    /// The login file, or Docker's if none is told.
+    File(Option<std::path::PathBuf>),
+    /// These are tried.
+    Given(credentials::Credentials),
 }
 
 /// What is sent.
@@ -65,10 +74,15 @@ impl Client {
             plain: AtomicBool::new(endpoint.plain),
             agents: [Mutex::new(None), Mutex::new(None)],
             authorization: Mutex::new(None),
-            login: config.docker_config.clone(),
+            login: Login::File(config.docker_config.clone()),
             stall: config.stall_timeout,
             endpoint,
         }
+    }
+
+    /// For no repository, with credentials that are to be tried.
+    pub(crate) fn with_login(config: &Config, endpoint: Endpoint, login: credentials::Credentials) -> Self {
+        Self { login: Login::Given(login), ..Self::new(config, endpoint, "", Access::Pull) }
     }
 
     /// The registry as references name it.
@@ -227,12 +241,18 @@ impl Client {
             .filter_map(|value| value.to_str().ok())
             .flat_map(challenge::parse)
             .collect();
-        let login = credentials::lookup(self.login.as_deref(), self.host())?;
+        let login = match &self.login {
+            Login::File(path) => credentials::lookup(path.as_deref(), self.host())?,
+            Login::Given(credentials) => Some(credentials.clone()),
+        };
         // The token service is another server: it gets an agent that trusts the same certificates.
         let plain =
             challenges.iter().filter_map(|c| c.get("realm")).any(|realm| realm.starts_with("http://"));
         let agent = self.agent(plain)?;
-        let scope = format!("repository:{}:{}", self.repository, self.access.scope());
+        let scope = match self.repository.as_str() {
+            "" => String::new(),
+            repository => format!("repository:{repository}:{}", self.access.scope()),
+        };
         let value = token::answer(&agent, &challenges, login.as_ref(), &scope)?;
         let answered = value.is_some();
         *lock(&self.authorization) = value;

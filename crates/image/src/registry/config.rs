@@ -127,7 +127,7 @@ impl Config {
             address: if host == "docker.io" { "registry-1.docker.io".to_owned() } else { host.to_owned() },
             host: host.to_owned(),
             // A host that may be plain is tried with TLS first only if the scheme says so or a CA is given.
-            plain: plain && known.ca.is_none() && certs.as_ref().is_none_or(|dir| !has_ca(dir)),
+            plain: plain && known.ca.is_none() && certs.as_ref().is_none_or(|dir| !has_certificates(dir)),
             fixed_scheme: scheme.is_some(),
             unverified: known.insecure,
             ca: known.ca,
@@ -152,7 +152,7 @@ pub struct Endpoint {
     pub unverified: bool,
     /// A CA file.
     pub ca: Option<PathBuf>,
-    /// A directory of CA files.
+    /// A directory of CA files (`*.crt`) and of a certificate to show (`*.cert`, `*.key`).
     pub certs: Option<PathBuf>,
     /// Whether it stands in for another registry.
     pub mirror: bool,
@@ -176,9 +176,9 @@ fn split_scheme(mirror: &str) -> (Option<&str>, &str) {
     }
 }
 
-fn has_ca(dir: &Path) -> bool {
+fn has_certificates(dir: &Path) -> bool {
     std::fs::read_dir(dir).is_ok_and(|entries| {
-        entries.flatten().any(|entry| entry.path().extension().is_some_and(|e| e == "crt"))
+        entries.flatten().any(|entry| entry.path().extension().is_some_and(|e| e == "crt" || e == "cert"))
     })
 }
 

@@ -80,7 +80,7 @@ pub(crate) fn lookup(path: Option<&Path>, host: &str) -> Result<Option<Credentia
         Err(error) => return Err(wrong(error.to_string())),
     };
     let document: Document = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-    let key = if host == "docker.io" { DOCKER_HUB_KEY } else { host };
+    let key = key(host);
     let helper = document.cred_helpers.get(host).or_else(|| document.cred_helpers.get(key));
     if let Some(helper) = helper.or(document.creds_store.as_ref().filter(|name| !name.is_empty()))
         && let Some(found) = ask_helper(helper, key)?
@@ -93,8 +93,13 @@ pub(crate) fn lookup(path: Option<&Path>, host: &str) -> Result<Option<Credentia
     Ok(auth.and_then(from_file))
 }
 
+/// Under which a login is kept.
+pub(crate) fn key(host: &str) -> &str {
+    if host == "docker.io" { DOCKER_HUB_KEY } else { host }
+}
+
 /// `https://host/v1/` and `host` are the same key.
-fn host_of(key: &str) -> &str {
+pub(crate) fn host_of(key: &str) -> &str {
     let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     bare.split('/').next().unwrap_or(bare)
 }
@@ -115,6 +120,37 @@ fn from_file(auth: &Auth) -> Option<Credentials> {
     (!user.is_empty()).then(|| Credentials::Password(user.to_owned(), password.to_owned()))
 }
 
+/// What a helper says that knows nothing of a registry.
+const NOT_FOUND: &str = "credentials not found";
+
+/// Runs `docker-credential-NAME VERB` and returns what it prints.
+pub(crate) fn run_helper(name: &str, verb: &str, input: &str) -> Result<String, RegistryError> {
+    let program = format!("docker-credential-{name}");
+    let failed = |message: String| RegistryError::CredentialHelper { program: program.clone(), message };
+    if name.contains('/') {
+        return Err(failed("its name has a slash".to_owned()));
+    }
+    let mut child = Command::new(&program)
+        .arg(verb)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(error.to_string()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A helper that does not read its input has its answer all the same.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(said);
+    }
+    let words =
+        if said.trim().is_empty() { String::from_utf8_lossy(&output.stderr).into_owned() } else { said };
+    Err(failed(words.trim().to_owned()))
+}
+
 /// Runs `docker-credential-NAME get`.
 fn ask_helper(name: &str, key: &str) -> Result<Option<Credentials>, RegistryError> {
     #[derive(Deserialize)]
@@ -124,30 +160,13 @@ fn ask_helper(name: &str, key: &str) -> Result<Option<Credentials>, RegistryErro
         secret: String,
     }
     let program = format!("docker-credential-{name}");
-    let failed = |message: String| RegistryError::CredentialHelper { program: program.clone(), message };
-    if name.contains('/') {
-        return Err(failed("its name has a slash".to_owned()));
-    }
-    let mut child = Command::new(&program)
-        .arg("get")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| failed(error.to_string()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A helper that does not read its input has its answer all the same.
-        let _ = stdin.write_all(key.as_bytes());
-    }
-    let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() {
-        if said.contains("credentials not found") {
+    let said = match run_helper(name, "get", key) {
+        Err(RegistryError::CredentialHelper { message, .. }) if message.contains(NOT_FOUND) => {
             return Ok(None);
         }
-        let words = if said.trim().is_empty() { String::from_utf8_lossy(&output.stderr) } else { said };
-        return Err(failed(words.trim().to_owned()));
-    }
+        said => said?,
+    };
+    let failed = |message: String| RegistryError::CredentialHelper { program: program.clone(), message };
     let answer: Answer = serde_json::from_str(&said).map_err(|error| failed(error.to_string()))?;
     Ok(Some(if answer.username == "<token>" {
         Credentials::IdentityToken(answer.secret)

@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub mod config;
 pub(crate) mod credentials;
 pub(crate) mod download;
+pub mod login;
 pub(crate) mod manifest;
 pub(crate) mod token;
 pub(crate) mod transport;

@@ -60,7 +60,10 @@ fn fetch(
             ("refresh_token", refresh.as_str()),
         ])
     } else {
-        let mut request = agent.get(&realm).query("scope", scope);
+        let mut request = agent.get(&realm);
+        if !scope.is_empty() {
+            request = request.query("scope", scope);
+        }
         if !service.is_empty() {
             request = request.query("service", service);
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use super::config::{Endpoint, is_loopback};
 use crate::error::RegistryError;
@@ -48,6 +48,7 @@ fn tls(endpoint: &Endpoint) -> Result<TlsConfig, RegistryError> {
             }
         }
     }
+    let client = endpoint.certs.as_deref().map(client_certificate).transpose()?.flatten();
     let system = rustls_native_certs::load_native_certs();
     let mut roots: Vec<Certificate<'static>> = system
         .certs
@@ -60,7 +61,28 @@ fn tls(endpoint: &Endpoint) -> Result<TlsConfig, RegistryError> {
         roots.extend(own);
         RootCerts::Specific(Arc::new(roots))
     };
-    Ok(TlsConfig::builder().root_certs(roots).disable_verification(endpoint.unverified).build())
+    Ok(TlsConfig::builder()
+        .root_certs(roots)
+        .client_cert(client)
+        .disable_verification(endpoint.unverified)
+        .build())
+}
+
+/// Docker's way to show a certificate of one's own: `NAME.cert` and `NAME.key` in the host's directory. The
+/// first pair by name is shown.
+fn client_certificate(dir: &Path) -> Result<Option<ClientCert>, RegistryError> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(None) };
+    let paths = entries.flatten().map(|entry| entry.path());
+    let Some(cert) = paths.filter(|path| path.extension().is_some_and(|e| e == "cert")).min() else {
+        return Ok(None);
+    };
+    let mut chain = Vec::new();
+    read_certificates(&cert, &mut chain)?;
+    let path = cert.with_extension("key");
+    let wrong = |message: String| RegistryError::Config { path: path.clone(), message };
+    let pem = std::fs::read(&path).map_err(|error| wrong(error.to_string()))?;
+    let key = PrivateKey::from_pem(&pem).map_err(|error| wrong(error.to_string()))?;
+    Ok(Some(ClientCert::new_with_certs(&chain, key)))
 }
 
 fn read_certificates(path: &Path, into: &mut Vec<Certificate<'static>>) -> Result<(), RegistryError> {

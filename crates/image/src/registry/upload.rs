@@ -13,6 +13,10 @@ use crate::store::Store;
 
 /// Attempts at one blob.
 const ATTEMPTS: u32 = 4;
+/// Bodies from this size on are announced first.
+const EXPECT_FROM: u64 = 1 << 20;
+/// One request of an upload in pieces: below the 1 MB that nginx allows unless told otherwise.
+const PIECE: u64 = 768 << 10;
 
 /// How a blob got to the registry.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,39 +86,98 @@ fn once(
         }
     }
     let location = match location {
-        Some(location) => location,
-        None => {
-            let target = client.path("blobs/uploads/");
-            let response = client
-                .send(Ask { payload: Payload::Bytes(&[]), ..Ask::new(Method::POST, target.as_str()) })?;
-            if response.status() == StatusCode::FORBIDDEN {
-                return Err(client.forbidden().into());
-            }
-            if response.status() != StatusCode::ACCEPTED {
-                return Err(client.unexpected(&format!("POST {target}"), response).into());
-            }
-            location_of(&response).ok_or_else(|| client.unreachable("the upload has no location"))?
-        }
+        Some(location) => absolute(client, location),
+        None => open_upload(client)?,
     };
-    let location = if location.starts_with('/') {
-        location
-    } else {
-        join(&client.base(), &location).unwrap_or(location)
-    };
-    let separator = if location.contains('?') { '&' } else { '?' };
-    let target = format!("{location}{separator}digest={digest}");
     let (file, size) = store.open_blob(digest)?;
     let mut reader = Counted { file, sent: 0, digest: *digest, progress };
-    let ask = Ask { payload: Payload::Stream(&mut reader, size), ..Ask::new(Method::PUT, target) }
-        .header("Content-Type", "application/octet-stream");
-    let response = client.send(ask)?;
-    if response.status() != StatusCode::CREATED {
-        return Err(client.unexpected(&format!("PUT {path}"), response).into());
+    let mut ask = Ask {
+        payload: Payload::Stream(&mut reader, size),
+        ..Ask::new(Method::PUT, finish(&location, digest))
     }
-    Ok(Sent::Uploaded)
+    .header("Content-Type", "application/octet-stream");
+    if size > EXPECT_FROM {
+        // Who refuses so much says so before it is sent.
+        ask = ask.header("Expect", "100-continue");
+    }
+    let response = client.send(ask)?;
+    match response.status() {
+        StatusCode::CREATED => Ok(Sent::Uploaded),
+        // Something between us and the registry has a limit for one request: in pieces, then.
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let (file, size) = store.open_blob(digest)?;
+            let mut reader = Counted { file, sent: 0, digest: *digest, progress };
+            let location = open_upload(client)?;
+            in_pieces(client, location, digest, &mut reader, size)
+        }
+        _ => Err(client.unexpected(&format!("PUT {path}"), response).into()),
+    }
 }
 
-fn location_of(response: &ureq::http::Response<ureq::Body>) -> Option<String> {
+/// Opens an upload; where it goes on.
+fn open_upload(client: &Client) -> Result<String, RegistryError> {
+    let target = client.path("blobs/uploads/");
+    let response =
+        client.send(Ask { payload: Payload::Bytes(&[]), ..Ask::new(Method::POST, target.as_str()) })?;
+    match response.status() {
+        StatusCode::ACCEPTED => next_location(client, &response),
+        StatusCode::FORBIDDEN => Err(client.forbidden()),
+        _ => Err(client.unexpected(&format!("POST {target}"), response)),
+    }
+}
+
+/// Uploads a blob as a chain of PATCH requests, each of [`PIECE`] bytes.
+fn in_pieces(
+    client: &Client,
+    mut location: String,
+    digest: &Digest,
+    reader: &mut Counted<'_>,
+    size: u64,
+) -> Result<Sent, Error> {
+    let mut begin = 0;
+    while begin < size {
+        let length = PIECE.min(size - begin);
+        let mut piece = reader.by_ref().take(length);
+        let ask = Ask {
+            payload: Payload::Stream(&mut piece, length),
+            ..Ask::new(Method::PATCH, location.as_str())
+        }
+        .header("Content-Type", "application/octet-stream")
+        .header("Content-Range", format!("{begin}-{}", begin + length - 1));
+        let response = client.send(ask)?;
+        if response.status() != StatusCode::ACCEPTED {
+            return Err(client.unexpected("PATCH of an upload", response).into());
+        }
+        location = next_location(client, &response)?;
+        begin += length;
+    }
+    let ask = Ask { payload: Payload::Bytes(&[]), ..Ask::new(Method::PUT, finish(&location, digest)) };
+    let response = client.send(ask)?;
+    match response.status() {
+        StatusCode::CREATED => Ok(Sent::Uploaded),
+        _ => Err(client.unexpected("PUT at the end of an upload", response).into()),
+    }
+}
+
+/// The address that ends an upload.
+fn finish(location: &str, digest: &Digest) -> String {
+    let separator = if location.contains('?') { '&' } else { '?' };
+    format!("{location}{separator}digest={digest}")
+}
+
+fn next_location(client: &Client, response: &Answer) -> Result<String, RegistryError> {
+    let location = location_of(response).ok_or_else(|| client.unreachable("the upload has no location"))?;
+    Ok(absolute(client, location))
+}
+
+/// A location as a path of the registry or a whole address.
+fn absolute(client: &Client, location: String) -> String {
+    if location.starts_with('/') { location } else { join(&client.base(), &location).unwrap_or(location) }
+}
+
+type Answer = ureq::http::Response<ureq::Body>;
+
+fn location_of(response: &Answer) -> Option<String> {
     Some(response.headers().get(header::LOCATION)?.to_str().ok()?.to_owned())
 }
 

@@ -86,11 +86,10 @@ fn token_authentication() {
     assert_eq!(pull(&there.store, &config, &wish, &Silent).unwrap().image.id, made.id);
 }
 
-#[test]
-fn tls_with_a_private_authority() {
-    if !ready(&["docker-registry", "openssl"]) {
-        return;
-    }
+const TLS: &str = "  tls:\n    certificate: @DIR@/server.crt\n    key: @DIR@/server.key\n";
+
+/// An authority, and a certificate for loopback that it signed.
+fn authority() -> tempfile::TempDir {
     let keys = tempfile::tempdir().unwrap();
     let at = |file: &str| keys.path().join(file).display().to_string();
     run(
@@ -139,8 +138,16 @@ fn tls_with_a_private_authority() {
             "basicConstraints=critical,CA:FALSE",
         ],
     );
-    let extra = "  tls:\n    certificate: @DIR@/server.crt\n    key: @DIR@/server.key\n";
-    let registry = Registry::with(extra, |dir| {
+    keys
+}
+
+#[test]
+fn tls_with_a_private_authority() {
+    if !ready(&["docker-registry", "openssl"]) {
+        return;
+    }
+    let keys = authority();
+    let registry = Registry::with(TLS, |dir| {
         for file in ["server.crt", "server.key"] {
             std::fs::copy(keys.path().join(file), dir.join(file)).unwrap();
         }
@@ -169,4 +176,34 @@ fn tls_with_a_private_authority() {
     let mut careless = elsewhere.config();
     careless.set(&host, Known { insecure: true, ..Known::default() });
     assert_eq!(pull(&elsewhere.store, &careless, &wish, &Silent).unwrap().image.id, made.id);
+}
+
+/// Docker's way: `client.cert` and `client.key` beside the authority's certificate.
+#[test]
+fn tls_with_a_certificate_of_our_own() {
+    if !ready(&["docker-registry", "openssl"]) {
+        return;
+    }
+    let keys = authority();
+    let demanding = format!("{TLS}    clientcas: [@DIR@/ca.crt]\n");
+    let registry = Registry::with(&demanding, |dir| {
+        for file in ["server.crt", "server.key", "ca.crt"] {
+            std::fs::copy(keys.path().join(file), dir.join(file)).unwrap();
+        }
+    });
+    let (here, host, full) = (Place::new(), format!("127.0.0.1:{}", registry.port), registry.name("tls:2"));
+    let mut as_docker = here.config();
+    as_docker.certs_dir = Some(here.dir.path().join("certs.d"));
+    let certs = here.dir.path().join("certs.d").join(&host);
+    std::fs::create_dir_all(&certs).unwrap();
+    std::fs::copy(keys.path().join("ca.crt"), certs.join("ca.crt")).unwrap();
+    here.image(&full, &[("x", "y")], 0);
+    let sent = PushRequest { reference: name(&full) };
+    let error = push(&here.store, &as_docker, &sent, &Silent).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable, "no certificate shown: {error}");
+    std::fs::copy(keys.path().join("server.crt"), certs.join("client.cert")).unwrap();
+    let error = push(&here.store, &as_docker, &sent, &Silent).unwrap_err();
+    assert!(error.to_string().contains("client.key"), "a certificate without its key: {error}");
+    std::fs::copy(keys.path().join("server.key"), certs.join("client.key")).unwrap();
+    push(&here.store, &as_docker, &sent, &Silent).unwrap();
 }

@@ -4,6 +4,7 @@ use cata_image::{Error, Event, PullRequest, PushRequest, RegistryError, Silent, 
 use cata_spec::Platform;
 
 use crate::fixture::{Place, Recorder, Registry, name, ready, run};
+use crate::proxy::{Action, Proxy};
 
 fn request(text: &str) -> PullRequest {
     PullRequest { reference: name(text), platform: None }
@@ -198,4 +199,29 @@ fn what_is_not_there_is_said_in_dockers_words() {
     let missing = PushRequest { reference: name("nothing") };
     let error = push(&here.store, &here.config(), &missing, &Silent).unwrap_err();
     assert_eq!(error.to_string(), "No such image: nothing:latest");
+}
+
+#[test]
+fn upload_that_is_too_large_for_one_request_goes_in_pieces() {
+    if !ready(&["docker-registry"]) {
+        return;
+    }
+    let (registry, here, there) = (Registry::start(), Place::new(), Place::new());
+    // As nginx does with its `client_max_body_size` of 1 MB.
+    let proxy = Proxy::start(registry.port, |head, _| {
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        match length.and_then(|text| text.trim().parse::<u64>().ok()) {
+            Some(length) if length > 1_000_000 => Action::Answer(
+                "HTTP/1.1 413 Request Entity Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                    .to_owned(),
+            ),
+            _ => Action::Forward,
+        }
+    });
+    let full = proxy.name("pieces:1");
+    let made = here.image(&full, &[("x", "y")], 3_000_000);
+    push(&here.store, &here.config(), &PushRequest { reference: name(&full) }, &Silent).unwrap();
+    assert!(proxy.heads().iter().filter(|head| head.starts_with("patch ")).count() > 2);
+    let wish = PullRequest { reference: name(&registry.name("pieces:1")), platform: None };
+    assert_eq!(pull(&there.store, &there.config(), &wish, &Silent).unwrap().image.id, made.id);
 }

@@ -1,12 +1,16 @@
-//! `system`, `version`, `info` and `completion`.
+//! `system`, `login`, `logout`, `version`, `info` and `completion`.
 
 pub(crate) mod completion;
 mod info;
+mod login;
 pub(crate) mod version;
 
 use crate::tree::Node;
 
 pub(crate) const INFO: Node =
     Node::verb::<info::Info>("info", "", "Print what the engine knows of itself and the host");
+
+pub(crate) const LOGIN: Node = Node::verb::<login::Login>("login", "[SERVER]", "Log in to a registry");
+pub(crate) const LOGOUT: Node = Node::verb::<login::Logout>("logout", "[SERVER]", "Log out from a registry");
 
 pub(crate) const NODES: &[Node] = &[INFO];
