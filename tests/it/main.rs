@@ -12,6 +12,7 @@ mod bad_input;
 mod exec;
 mod faults;
 mod isolation;
+mod kernels;
 mod life;
 mod limits;
 mod logs;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         exec::tests(),
         faults::tests(),
         isolation::tests(),
+        kernels::tests(),
         life::tests(),
         limits::tests(),
         logs::tests(),

@@ -11,7 +11,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::fs::MemfdFlags;
 
 use crate::world::{Setup, World};
-use crate::{cache, leak, seed, world};
+use crate::{cache, kernel, leak, seed, world};
 
 /// The kind of name test worlds have; see [`world::sweep`].
 const KIND: &str = "cata-test";
@@ -29,6 +29,7 @@ pub struct Test {
     run: fn(&World),
     images: &'static [&'static str],
     needs: &'static [&'static str],
+    kernel: bool,
     leaks_checked: bool,
 }
 
@@ -36,7 +37,7 @@ impl Test {
     /// A test with the `busybox` image in its world.
     #[must_use]
     pub const fn new(name: &'static str, run: fn(&World)) -> Self {
-        Self { name, run, images: &["busybox"], needs: &[], leaks_checked: true }
+        Self { name, run, images: &["busybox"], needs: &[], kernel: false, leaks_checked: true }
     }
 
     /// The images in its world instead.
@@ -50,6 +51,13 @@ impl Test {
     #[must_use]
     pub const fn needs(mut self, needs: &'static [&'static str]) -> Self {
         self.needs = needs;
+        self
+    }
+
+    /// The distribution's kernel in its world too.
+    #[must_use]
+    pub const fn with_kernel(mut self) -> Self {
+        self.kernel = true;
         self
     }
 
@@ -74,6 +82,11 @@ impl Test {
     /// Inside: the test proper.
     fn play(&self, world: &World) {
         if let Err(error) = seed::seed(world, self.images) {
+            panic!("cannot seed the world: {error:#}");
+        }
+        if self.kernel
+            && let Err(error) = kernel::seed(world)
+        {
             panic!("cannot seed the world: {error:#}");
         }
         (self.run)(world);

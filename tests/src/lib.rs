@@ -6,6 +6,7 @@
 //! | [`cgroup`] | the world's part of the machine's cgroup trees |
 //! | [`archive`] | images made by hand, as tools would never make them |
 //! | [`cache`] | where images and templates are kept between runs |
+//! | [`kernel`] | the kernels that tests boot, and kernels made by hand |
 //! | [`seed`] | engine roots that already hold images |
 //! | [`command`] | programs run with a deadline, their results and the assertions on them |
 //! | [`leak`] | what a container must not leave behind |
@@ -18,6 +19,7 @@ pub mod cache;
 pub mod cgroup;
 pub mod command;
 pub mod harness;
+pub mod kernel;
 pub mod leak;
 pub mod registry;
 pub mod seed;

@@ -1,9 +1,11 @@
-//! `cargo xtask build`: `cata`, and beside it the supervisor, linked statically.
+//! `cargo xtask build`: `cata`, and beside it its companions, linked statically.
 //!
-//! One supervisor stays in memory for each container, and a static program maps fewer pages. The flag goes to
-//! that one program by `cargo rustc`: in RUSTFLAGS it would reach every crate and build script.
+//! One supervisor stays in memory for each container, and a static program maps fewer pages; the guest's first
+//! process finds no libraries where it runs. The flag goes to these programs alone, by `cargo rustc`: in
+//! RUSTFLAGS it would reach every crate and build script.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -18,29 +20,54 @@ pub(crate) struct Options {
     pub(crate) release: bool,
 }
 
-/// The two programs.
+/// The programs.
 #[derive(Debug)]
 pub(crate) struct Programs {
     pub(crate) cata: PathBuf,
     pub(crate) supervisor: PathBuf,
 }
 
-/// Builds both programs.
+/// What stands beside `cata`: package and program have the same name.
+const COMPANIONS: [(&str, &str); 3] =
+    [("cata-supervisor", "supervisor"), ("cata-guest", "guest"), ("cata-vmm", "vmm")];
+
+/// Builds all programs.
 pub(crate) fn run(options: &Options) -> Result<Programs> {
     let profile = if options.release { "release" } else { "dev" };
     cargo(&["build", "--quiet", "--package", "cata-cli", "--profile", profile])?;
-    supervisor(profile)?;
+    companions(profile)?;
     let folder = target().join(if options.release { "release" } else { "debug" });
     Ok(Programs { cata: folder.join("cata"), supervisor: folder.join("cata-supervisor") })
 }
 
-/// Builds the static supervisor.
-pub(crate) fn supervisor(profile: &str) -> Result<()> {
-    let package = ["--package", "cata-supervisor", "--bin", "cata-supervisor"];
-    let mut args = vec!["rustc", "--quiet", "--profile", profile];
-    args.extend(package);
-    args.extend(["--", "-C", "target-feature=+crt-static"]);
-    cargo(&args)
+/// Builds the static companions.
+pub(crate) fn companions(profile: &str) -> Result<()> {
+    for name in companion_names() {
+        let mut args = vec!["rustc", "--quiet", "--profile", profile, "--package", name, "--bin", name];
+        args.extend(["--", "-C", "target-feature=+crt-static"]);
+        cargo(&args)?;
+    }
+    Ok(())
+}
+
+/// Those of the companions that are programs.
+fn companion_names() -> impl Iterator<Item = &'static str> {
+    let is_program = |room: &str| cache::repository().join("crates").join(room).join("src/main.rs").exists();
+    COMPANIONS.into_iter().filter(move |(_, room)| is_program(room)).map(|(name, _)| name)
+}
+
+/// Copies `cata` and its companions from `folder` to a folder of their own, where later links of the ordinary
+/// way do not reach them.
+pub(crate) fn set_aside(folder: &Path) -> Result<Programs> {
+    let aside = folder.join("static");
+    fs::create_dir_all(&aside).with_context(|| format!("create {}", aside.display()))?;
+    for name in std::iter::once("cata").chain(companion_names()) {
+        // A program that runs cannot be written to, but replaced.
+        let (new, place) = (aside.join(format!("{name}.new")), aside.join(name));
+        fs::copy(folder.join(name), &new).with_context(|| format!("copy {name}"))?;
+        fs::rename(&new, &place).with_context(|| format!("replace {}", place.display()))?;
+    }
+    Ok(Programs { cata: aside.join("cata"), supervisor: aside.join("cata-supervisor") })
 }
 
 /// Where cargo puts what it builds.

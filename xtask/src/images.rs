@@ -1,9 +1,12 @@
-//! `cargo xtask images`: the images that demo, tests and benchmark run, made from Debian's own packages.
+//! `cargo xtask images`: the images that demo, tests and benchmark run, made from Debian's own packages, and
+//! the kernels that they boot.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use cata_tests::cache::{self, Recipe};
+use cata_tests::kernel;
 
 /// Makes every image that is not in the cache.
 pub(crate) fn run() -> Result<()> {
@@ -23,6 +26,16 @@ pub(crate) fn make(names: &[&str]) -> Result<()> {
         if made_now {
             println!("made {} in {:.0} s", tar.display(), started.elapsed().as_secs_f64());
         }
+    }
+    Ok(())
+}
+
+/// Takes the kernels with this `cata` that are not in the cache.
+pub(crate) fn kernels(cata: &Path) -> Result<()> {
+    let started = Instant::now();
+    let (root, made_now) = kernel::make(cata)?;
+    if made_now {
+        println!("took kernels to {} in {:.0} s", root.display(), started.elapsed().as_secs_f64());
     }
     Ok(())
 }

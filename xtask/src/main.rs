@@ -38,7 +38,7 @@ enum Command {
     Build(build::Options),
     /// Install the Debian packages that are missing
     Deps(deps::Options),
-    /// Make the test images in the cache
+    /// Make the test images in the cache, and take the kernels that tests boot
     Images,
     /// Run a command in a throw-away emulated machine with cgroup v2 and a working /dev/kvm
     Lab(lab::Options),
@@ -52,7 +52,10 @@ fn main() -> Result<ExitCode> {
         Command::Bench(options) => bench::run(&options, world),
         Command::Build(options) => build::run(&options).map(|_| ()),
         Command::Deps(options) => deps::run(options.set),
-        Command::Images => images::run(),
+        Command::Images => images::run().and_then(|()| {
+            let programs = build::run(&build::Options { release: false })?;
+            images::kernels(&programs.cata)
+        }),
         Command::Lab(options) => return Ok(lab::run(&options)),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -1,6 +1,5 @@
 //! `cargo xtask test`: everything that the tests need, then all tests, then one line that counts them.
 
-use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
@@ -55,21 +54,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     // One set of packages and one profile for all: nothing is compiled twice.
     build::cargo(&["build", "--quiet", "--workspace", "--all-targets"])?;
-    build::supervisor("dev")?;
-    // `cargo test` may link the supervisor anew, the ordinary way: the static one is kept aside.
-    let folder = build::target().join("debug");
-    let aside = folder.join("static");
-    fs::create_dir_all(&aside).with_context(|| format!("create {}", aside.display()))?;
-    let supervisor = aside.join("cata-supervisor");
-    fs::copy(folder.join("cata-supervisor"), &supervisor).context("copy the static supervisor")?;
+    build::companions("dev")?;
+    // `cargo test` may link the companions anew, the ordinary way: the static ones are kept aside.
+    let programs = build::set_aside(&build::target().join("debug"))?;
     if root {
         images::run()?;
+        images::kernels(&programs.cata)?;
     }
 
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]).args(&options.filter);
     command.current_dir(cache::repository()).stdout(Stdio::piped());
-    command.env("CATA_BIN", folder.join("cata")).env("CATA_SUPERVISOR", &supervisor);
+    command.env("CATA_BIN", &programs.cata).env("CATA_SUPERVISOR", &programs.supervisor);
     println!("$ cargo test --workspace --no-fail-fast {}", options.filter.join(" "));
     let mut child = command.spawn().context("run cargo test")?;
     let mut count = Count::default();

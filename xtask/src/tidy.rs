@@ -59,7 +59,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vmm", &["spec", "sys", "guest"]),
     ("sandbox", &["spec", "sys", "runtime", "vmm"]),
     ("supervisor", &["spec", "sys", "runtime", "sandbox", "network"]),
-    ("engine", &["spec", "sys", "runtime", "image", "network", "sandbox"]),
+    ("engine", &["spec", "sys", "runtime", "kernel", "image", "network", "sandbox"]),
     ("cli", &["spec", "engine"]),
 ];
 

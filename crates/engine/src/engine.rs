@@ -62,8 +62,21 @@ impl Engine {
         if let Some(path) = &self.paths.supervisor {
             return Ok(path.clone());
         }
+        self.companion("cata-supervisor")
+    }
+
+    /// A program of the engine's: beside this one, or where distributions put what nobody types.
+    pub(crate) fn companion(&self, name: &str) -> Result<PathBuf> {
         let own = std::env::current_exe().map_err(Error::file("find", "/proc/self/exe"))?;
-        Ok(own.with_file_name("cata-supervisor"))
+        let beside = own.with_file_name(name);
+        if beside.exists() {
+            return Ok(beside);
+        }
+        let prefix = own.parent().and_then(Path::parent);
+        let places = ["libexec/catamaran", "lib/catamaran"];
+        let installed =
+            prefix.into_iter().flat_map(|prefix| places.map(|place| prefix.join(place).join(name)));
+        installed.into_iter().find(|path| path.exists()).ok_or_else(|| Error::NoCompanion(name.to_owned()))
     }
 }
 

@@ -65,6 +65,15 @@ pub enum Error {
         /// Containers, comma separated.
         users: String,
     },
+    /// No kernel by that name.
+    #[error("no such kernel: {0}")]
+    NoKernel(String),
+    /// None is named, and none is the default.
+    #[error("no kernel for {0} is installed")]
+    NoDefaultKernel(&'static str),
+    /// A program that belongs to the engine is not where it should be.
+    #[error("the program {0} was not found beside cata")]
+    NoCompanion(String),
     /// Wrong by itself, whatever the host.
     #[error("{0}")]
     Invalid(String),
@@ -133,6 +142,28 @@ pub enum Error {
     /// The runtime's planner.
     #[error("{0}")]
     Runtime(#[source] Foreign),
+    /// The kernel room.
+    #[error("{0}")]
+    Kernel(#[source] Foreign),
+}
+
+impl From<cata_kernel::Error> for Error {
+    fn from(error: cata_kernel::Error) -> Self {
+        use cata_kernel::Error as E;
+        let kind = match &error {
+            E::NoPackage { .. } => Kind::NotFound,
+            E::NoProgram(_)
+            | E::Compression { .. }
+            | E::Machine { .. }
+            | E::NoPvh(_)
+            | E::NoDriver { .. } => Kind::Unsupported,
+            E::NotAKernel(_) | E::Damaged { .. } | E::EmptyPackage(_) => Kind::InvalidArgument,
+            E::Program { .. } => Kind::Unavailable,
+            E::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Kind::Exhausted,
+            E::File { .. } => Kind::Internal,
+        };
+        Self::Kernel(Foreign::new(kind, error.hint(), &error))
+    }
 }
 
 /// Another room's error, with what the engine says about it.
@@ -191,7 +222,11 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NoContainer(_) | Self::NoObject(_) | Self::NoVolume(_) => Kind::NotFound,
+            Self::NoContainer(_) | Self::NoObject(_) | Self::NoVolume(_) | Self::NoKernel(_) => {
+                Kind::NotFound
+            }
+            Self::NoDefaultKernel(_) => Kind::InvalidState,
+            Self::NoCompanion(_) => Kind::Unsupported,
             Self::Ambiguous(..) | Self::Invalid(_) | Self::NoMountSource(_) => Kind::InvalidArgument,
             Self::NameInUse { .. } | Self::VolumeInUse { .. } => Kind::Conflict,
             Self::Unsupported { .. } => Kind::Unsupported,
@@ -205,7 +240,9 @@ impl Error {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Kind::Exhausted,
                 _ => Kind::Internal,
             },
-            Self::Image(e) | Self::Network(e) | Self::Sandbox(e) | Self::Runtime(e) => e.kind,
+            Self::Image(e) | Self::Network(e) | Self::Sandbox(e) | Self::Runtime(e) | Self::Kernel(e) => {
+                e.kind
+            }
         }
     }
 
@@ -226,7 +263,19 @@ impl Error {
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some("free space, or move the root with --root".to_owned())
             }
-            Self::Image(e) | Self::Network(e) | Self::Sandbox(e) | Self::Runtime(e) => e.hint.clone(),
+            Self::Image(e) | Self::Network(e) | Self::Sandbox(e) | Self::Runtime(e) | Self::Kernel(e) => {
+                e.hint.clone()
+            }
+            Self::NoKernel(_) => Some("list them with `cata kernel ls`".to_owned()),
+            Self::NoDefaultKernel("amd64") => {
+                Some("take the distribution's: `cata kernel install`".to_owned())
+            }
+            Self::NoDefaultKernel(arch) => {
+                Some(format!("take the distribution's: `cata kernel install --platform linux/{arch}`"))
+            }
+            Self::NoCompanion(_) => {
+                Some("install it there; `cargo xtask build` builds all of them".to_owned())
+            }
             _ => None,
         }
     }

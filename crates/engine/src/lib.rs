@@ -11,6 +11,7 @@ mod engine;
 pub mod error;
 pub mod host;
 mod image;
+pub mod kernel;
 mod ledger;
 pub mod network;
 pub mod paths;
@@ -27,6 +28,8 @@ pub use timing::Timing;
 
 /// The image room's words, for the doors.
 pub use cata_image as images;
+/// The kernel room's words, for the doors.
+pub use cata_kernel as kernels;
 /// The network room's words, for the doors.
 pub use cata_network as networks;
 /// Streams of a container, for the doors.

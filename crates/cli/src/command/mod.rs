@@ -3,6 +3,7 @@
 pub(crate) mod container;
 pub(crate) mod image;
 pub(crate) mod inspect;
+pub(crate) mod kernel;
 pub(crate) mod network;
 pub(crate) mod system;
 pub(crate) mod volume;
@@ -56,6 +57,7 @@ pub(crate) const TREE: &[Node] = &[
     Node::group("image", "Manage images", image::NODES),
     Node::group("network", "Manage networks", network::NODES),
     Node::group("volume", "Manage volumes", volume::NODES),
+    Node::group("kernel", "Manage the kernels of microVMs", kernel::NODES),
     Node::group("system", "Manage the engine", system::NODES),
 ];
 

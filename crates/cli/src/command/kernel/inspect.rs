@@ -1,0 +1,23 @@
+//! `kernel inspect`.
+
+use clap::Args;
+
+use crate::command::inspect::all;
+use crate::session::Session;
+use crate::tree::{Outcome, Verb};
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// Print with "json" or a Go template
+    #[arg(short, long, value_name = "string")]
+    format: Option<String>,
+    #[arg(required = true, value_name = "KERNEL")]
+    names: Vec<String>,
+}
+
+impl Verb for Inspect {
+    fn call(self, session: &Session) -> Outcome {
+        let engine = session.engine()?;
+        all(&self.names, self.format.as_deref(), |name| Ok(engine.kernel_inspect(name)?))
+    }
+}
