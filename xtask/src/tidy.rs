@@ -78,11 +78,20 @@ fn dependencies_between_rooms_go_down_only() {
     assert_eq!(rooms, MAY_USE.len(), "a room is missing in this test's table");
 }
 
+/// Files beyond `sys` that may hold `unsafe`: the hypervisor's calls on memory that a guest shares.
+const FENCED: [&str; 5] = [
+    "crates/vmm/src/kvm/fd.rs",
+    "crates/vmm/src/kvm/signal.rs",
+    "crates/vmm/src/kvm/tap.rs",
+    "crates/vmm/src/kvm/vm.rs",
+    "crates/vmm/src/memory/transfer.rs",
+];
+
 #[test]
-fn unsafe_code_is_in_sys_only() {
+fn unsafe_code_is_in_sys_and_the_fenced_files_only() {
     let sys = root().join("crates/sys");
     for file in files(&root().join("crates"), "rs") {
-        if file.starts_with(&sys) {
+        if file.starts_with(&sys) || FENCED.iter().any(|fenced| file.ends_with(fenced)) {
             continue;
         }
         let text = fs::read_to_string(&file).unwrap();

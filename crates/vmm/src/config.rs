@@ -111,10 +111,8 @@ pub const MIN_MEMORY: u64 = 32 << 20;
 pub const MAX_DEVICES: usize = 64;
 /// The longest command line, the machine's own part included.
 pub const MAX_CMDLINE: usize = 2047;
-/// What the machine's own part of the command line takes at most, a device each counted besides.
+/// What the machine's own part of the command line takes at most.
 const OWN_CMDLINE: usize = 160;
-/// `virtio_mmio.device=4K@0xd0000000:23 `
-const CMDLINE_A_DEVICE: usize = 38;
 
 /// Why a description is not that of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,7 +128,7 @@ pub enum ConfigError {
     CmdlineByte(u8),
     /// The command line is too long.
     #[error(
-        "the kernel command line is {0} bytes long with what the devices need, at most {MAX_CMDLINE} are possible"
+        "the kernel command line is {0} bytes long with the machine's own part, at most {MAX_CMDLINE} are possible"
     )]
     CmdlineLength(usize),
     /// Too many devices.
@@ -213,7 +211,7 @@ impl<F> MachineConfig<F> {
         if let Some(byte) = self.cmdline.bytes().find(|b| !(b' '..=b'~').contains(b)) {
             return Err(ConfigError::CmdlineByte(byte));
         }
-        let length = self.cmdline.len() + OWN_CMDLINE + self.devices() * CMDLINE_A_DEVICE;
+        let length = self.cmdline.len() + OWN_CMDLINE;
         if length > MAX_CMDLINE {
             return Err(ConfigError::CmdlineLength(length));
         }

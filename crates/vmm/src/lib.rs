@@ -3,4 +3,17 @@
 //! Nothing here opens a path: whatever a machine may touch is handed in as an open descriptor, so that the
 //! process can be shut into an empty root before the guest's first instruction.
 
+mod boot;
+mod bus;
 pub mod config;
+mod ending;
+mod error;
+mod kvm;
+mod layout;
+mod machine;
+mod memory;
+mod vcpu;
+mod virtio;
+
+pub use error::{End, MachineError};
+pub use machine::{Facts, Machine, Running, Thread};

@@ -1,0 +1,243 @@
+//! Kernel, initial file system, command line and the map of memory, put where the kernel expects them.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use linux_loader::loader::KernelLoader;
+use linux_loader::loader::bzimage::BzImage;
+use linux_loader::loader::elf::{Elf, PvhBootCapability};
+use vm_memory::GuestAddress;
+
+use super::acpi;
+use crate::config::MachineConfig;
+use crate::error::MachineError;
+use crate::layout;
+use crate::memory::{Ram, Span};
+
+/// Where the first processor begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// PVH: 32 bits, no paging.
+    Pvh(u64),
+    /// Linux's own 64-bit protocol.
+    Linux64(u64),
+}
+
+/// What a kernel needs beside itself and its initial file system before its first process runs.
+const ROOM: u64 = 20 << 20;
+/// Parameters for what this hardware does not have and a kernel would look for.
+const OWN_PARAMETERS: &str = "pci=off reboot=acpi";
+/// Without the serial port its driver need not look for four of them.
+const NO_SERIAL: &str = "8250.nr_uarts=0";
+
+/// A piece of the address space: start, size, kind.
+type Piece = (u64, u64, u32);
+
+const USABLE: u32 = 1;
+const ACPI: u32 = 3;
+
+/// Loads everything; returns where to begin.
+pub(crate) fn load(ram: &Ram, config: &MachineConfig) -> Result<Entry, MachineError> {
+    let mut kernel = File::from(config.kernel.try_clone().map_err(|e| MachineError::Kernel(e.to_string()))?);
+    let mut magic = [0; 4];
+    kernel.read_exact_at(&mut magic, 0).map_err(|e| MachineError::Kernel(e.to_string()))?;
+    let have = config.memory_bytes >> 20;
+    let archives = archives(&config.initramfs)?;
+    let size = kernel.metadata().map_err(|e| MachineError::Kernel(e.to_string()))?.len();
+    let too_small = |kernel: u64| {
+        let need = (kernel + 2 * archives + ROOM).div_ceil(1 << 20);
+        (need > have).then_some(MachineError::TooSmall { have, need })
+    };
+    let loaded = if magic == *b"\x7fELF" {
+        Elf::load(ram.map(), None, &mut kernel, Some(GuestAddress(layout::HIGH_RAM)))
+    } else {
+        BzImage::load(ram.map(), None, &mut kernel, Some(GuestAddress(layout::HIGH_RAM)))
+    };
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => return Err(too_small(size).unwrap_or_else(|| MachineError::Kernel(error.to_string()))),
+    };
+    let mut end = loaded.kernel_end;
+    let header = match loaded.setup_header {
+        None => None,
+        Some(header) => {
+            // It decompresses itself behind itself.
+            end = end.max(header.pref_address + u64::from(header.init_size));
+            Some(read_header(&kernel)?)
+        }
+    };
+    if let Some(error) = too_small(end) {
+        return Err(error);
+    }
+    let initramfs = load_archives(ram, &config.initramfs, archives, config.memory_bytes)?;
+    let own = if config.serial.is_some() {
+        OWN_PARAMETERS.to_owned()
+    } else {
+        format!("{OWN_PARAMETERS} {NO_SERIAL}")
+    };
+    let cmdline = format!("{own} {}\0", config.cmdline);
+    let map = memory_map(config.memory_bytes);
+    let written =
+        ram.write(layout::CMDLINE, cmdline.as_bytes()) && acpi::write(ram, config.vcpus, config.devices());
+    debug_assert!(written, "what is below 1 MiB always fits");
+    match (header, loaded.pvh_boot_cap) {
+        (Some(header), _) => {
+            write_zero_page(ram, &header, initramfs, &map);
+            Ok(Entry::Linux64(loaded.kernel_load.0 + 0x200))
+        }
+        (None, PvhBootCapability::PvhEntryPresent(entry)) => {
+            write_start_info(ram, initramfs, &map);
+            Ok(Entry::Pvh(entry.0))
+        }
+        _ => Err(MachineError::Kernel("it has no PVH entry".into())),
+    }
+}
+
+fn memory_map(bytes: u64) -> Vec<Piece> {
+    let mut map =
+        vec![(0, layout::LOW_RAM_END, USABLE), (layout::RSDP, layout::ACPI_END - layout::RSDP, ACPI)];
+    for (address, size) in layout::ram(bytes) {
+        let start = address.max(layout::HIGH_RAM);
+        map.push((start, address + size - start, USABLE));
+    }
+    map
+}
+
+/// How long all archives are, each beginning at a multiple of four.
+fn archives(files: &[OwnedFd]) -> Result<u64, MachineError> {
+    let mut total = 0_u64;
+    for file in files {
+        let size = rustix::fs::fstat(file).map_err(|e| MachineError::Initramfs(e.into()))?.st_size as u64;
+        total = total.next_multiple_of(4) + size;
+    }
+    Ok(total)
+}
+
+/// Reads archives to the end of low memory; returns where they are.
+fn load_archives(ram: &Ram, files: &[OwnedFd], total: u64, memory: u64) -> Result<(u64, u64), MachineError> {
+    let start = (memory.min(layout::GAP) - total) & !0xfff;
+    let mut at = start;
+    for file in files {
+        at = at.next_multiple_of(4);
+        let size = rustix::fs::fstat(file).map_err(|e| MachineError::Initramfs(e.into()))?.st_size as u64;
+        let mut done = 0;
+        while done < size {
+            let part = Span { address: at + done, length: (size - done).min(1 << 30) as u32 };
+            match ram.fill(file.as_fd(), &[part], 0, usize::MAX, Some(done)) {
+                Ok(0) => return Err(MachineError::Initramfs(io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => done += count as u64,
+                Err(error) => return Err(MachineError::Initramfs(error)),
+            }
+        }
+        at += size;
+    }
+    Ok((start, total))
+}
+
+/// PVH's start information, module list and memory map.
+fn write_start_info(ram: &Ram, (start, size): (u64, u64), map: &[Piece]) {
+    let modules = layout::START_INFO + 56;
+    let mut info = Vec::with_capacity(88);
+    for word in [0x336e_c578_u32, 1, 0, u32::from(size > 0)] {
+        info.extend(word.to_le_bytes());
+    }
+    for word in [modules, layout::CMDLINE, layout::RSDP, layout::MEMORY_MAP, map.len() as u64] {
+        info.extend(word.to_le_bytes());
+    }
+    for word in [start, size, 0, 0] {
+        info.extend(word.to_le_bytes());
+    }
+    let mut entries = Vec::new();
+    for (address, size, kind) in map {
+        entries.extend(address.to_le_bytes());
+        entries.extend(size.to_le_bytes());
+        entries.extend(u64::from(*kind).to_le_bytes());
+    }
+    let written = ram.write(layout::START_INFO, &info) && ram.write(layout::MEMORY_MAP, &entries);
+    debug_assert!(written, "what is below 1 MiB always fits");
+}
+
+/// Where the setup header begins, in the file and in the zero page.
+const HEADER: usize = 0x1f1;
+
+/// The setup header of a bzImage as it is in the file.
+fn read_header(kernel: &File) -> Result<Vec<u8>, MachineError> {
+    let unreadable = |error: io::Error| MachineError::Kernel(error.to_string());
+    let mut length = [0];
+    kernel.read_exact_at(&mut length, 0x201).map_err(unreadable)?;
+    let mut header = vec![0; (0x202 + usize::from(length[0])).clamp(0x268, 0x290) - HEADER];
+    kernel.read_exact_at(&mut header, HEADER as u64).map_err(unreadable)?;
+    let can_64 = header[0x236 - HEADER] & 1 != 0;
+    if can_64 { Ok(header) } else { Err(MachineError::Kernel("it has no 64-bit entry".into())) }
+}
+
+/// Linux's boot parameters.
+fn write_zero_page(ram: &Ram, header: &[u8], (start, size): (u64, u64), map: &[Piece]) {
+    let mut page = vec![0; 4096];
+    page[HEADER..HEADER + header.len()].copy_from_slice(header);
+    let mut put = |offset: usize, bytes: &[u8]| page[offset..offset + bytes.len()].copy_from_slice(bytes);
+    put(0x70, &layout::RSDP.to_le_bytes());
+    put(0x1e8, &[map.len() as u8]);
+    put(0x210, &[0xff]);
+    put(0x218, &(start as u32).to_le_bytes());
+    put(0x21c, &(size as u32).to_le_bytes());
+    put(0x228, &(layout::CMDLINE as u32).to_le_bytes());
+    for (index, (address, size, kind)) in map.iter().enumerate() {
+        put(0x2d0 + index * 20, &address.to_le_bytes());
+        put(0x2d8 + index * 20, &size.to_le_bytes());
+        put(0x2e0 + index * 20, &kind.to_le_bytes());
+    }
+    let written = ram.write(layout::ZERO_PAGE, &page);
+    debug_assert!(written, "what is below 1 MiB always fits");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn file(bytes: &[u8]) -> OwnedFd {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.into()
+    }
+
+    fn error(kernel: &[u8], memory: u64) -> MachineError {
+        let ram = Ram::new(memory).unwrap();
+        load(&ram, &MachineConfig::new(1, memory, file(kernel))).unwrap_err()
+    }
+
+    #[test]
+    fn what_is_no_kernel_is_named_so() {
+        assert!(matches!(error(b"", 64 << 20), MachineError::Kernel(_)));
+        assert!(matches!(error(b"#!/bin/sh\n", 64 << 20), MachineError::Kernel(_)));
+        assert!(matches!(error(&[0; 4096], 64 << 20), MachineError::Kernel(_)));
+        assert!(matches!(
+            error(&[b"\x7fELF".as_slice(), &[0xff; 4096]].concat(), 64 << 20),
+            MachineError::Kernel(_)
+        ));
+    }
+
+    #[test]
+    fn archives_follow_each_other_at_multiples_of_four() {
+        let ram = Ram::new(64 << 20).unwrap();
+        let files = [file(b"070701abc"), file(b"second")];
+        let total = archives(&files).unwrap();
+        assert_eq!(total, 18);
+        let (start, size) = load_archives(&ram, &files, total, 64 << 20).unwrap();
+        let mut bytes = vec![0xff; size as usize];
+        assert!(ram.read(start, &mut bytes));
+        assert_eq!(bytes, b"070701abc\0\0\0second");
+        assert_eq!(start, (64 << 20) - 4096);
+    }
+
+    #[test]
+    fn memory_map_leaves_holes_where_nothing_is() {
+        let map = memory_map(5 << 30);
+        assert_eq!(map.len(), 4);
+        assert_eq!(map[2], (1 << 20, (3 << 30) - (1 << 20), USABLE));
+        assert_eq!(map[3], (4 << 30, 2 << 30, USABLE));
+    }
+}
