@@ -33,6 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(ids_by_prefix),
         test!(restart_policy_on_failure_counts),
         test!(restart_policy_always_until_stopped),
+        test!(boot_starts_what_ran),
         test!(health_is_told),
         test!(top_shows_host_pids),
     ]
@@ -303,6 +304,73 @@ fn restart_policy_always_until_stopped(w: &World) {
     let _ = w.cata(&["stop", "-t", "0", "rr"]).ok();
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(w.field("rr", "{{.State.Status}}"), "exited");
+}
+
+/// The power goes: every supervisor dies, and live state is gone.
+fn power_cut(w: &World) {
+    let state = w.state();
+    for entry in std::fs::read_dir(&state).unwrap().flatten() {
+        let status = std::fs::read_to_string(entry.path().join("status.json")).unwrap_or_default();
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
+        if let Some(pid) =
+            status["supervisor_pid"].as_i64().filter(|pid| *pid > 0 && status["status"] != "exited")
+        {
+            let _ = cata_tests::command::Run::new("kill").args(["-9", &pid.to_string()]).done();
+        }
+    }
+    eventually("everything is dead", Duration::from_secs(10), || {
+        (!cata_tests::world::processes().contains("sleep 600")).then_some(())
+    });
+    for entry in std::fs::read_dir(&state).unwrap().flatten() {
+        std::fs::remove_dir_all(entry.path()).unwrap();
+    }
+}
+
+fn boot_starts_what_ran(w: &World) {
+    let run = |name: &str, policy: &str, options: &[&str]| {
+        let mut args = vec!["run", "-d", "--name", name, "--restart", policy, "--stop-timeout", "1"];
+        args.extend(options);
+        args.extend(["busybox", "sleep", "600"]);
+        let _ = w.cata(&args).ok();
+    };
+    run("always", "always", &["-p", "8080:80"]);
+    run("guest", "unless-stopped", &["--network", "container:always"]);
+    run("unless", "unless-stopped", &[]);
+    run("stopped", "unless-stopped", &[]);
+    run("again", "always", &[]);
+    run("never", "no", &[]);
+    let _ = w.cata(&["create", "--name", "created", "--restart", "always", "busybox", "sleep", "600"]).ok();
+    let _ = w.cata(&["stop", "-t", "0", "stopped", "again"]).ok();
+    let running = || {
+        let mut names = w.cata(&["ps", "--format", "{{.Names}}"]).lines();
+        names.sort();
+        names.join(" ")
+    };
+    power_cut(w);
+    assert_eq!(running(), "");
+    assert_eq!(w.field("unless", "{{.State.ExitCode}}"), "255");
+    let mut told = w.cata(&["system", "start"]).lines();
+    told.sort();
+    assert_eq!(told, ["again", "always", "guest", "unless"]);
+    assert_eq!(running(), "again always guest unless");
+    assert_eq!(w.cata(&["system", "start"]).text(), "");
+    // An orderly shutdown is no user's stop.
+    let mut told = w.cata(&["system", "stop"]).lines();
+    told.sort();
+    assert_eq!(told, ["again", "always", "guest", "unless"]);
+    assert_eq!(running(), "");
+    // What cannot be started is told, and keeps nobody else down.
+    let busy = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
+    let done = w.cata(&["system", "start"]).exits(1);
+    assert!(done.stderr.contains("8080") && done.stderr.contains("always"), "{done}");
+    assert_eq!(running(), "again unless");
+    drop(busy);
+    let done = w.cata(&["system", "start"]).ok();
+    assert_eq!(running(), "again always guest unless", "{done} {}", w.cata(&["ps", "-a"]));
+    // No reboot has emptied its control group.
+    let _ = w.cata(&["start", "never"]).ok();
+    let unit = w.cata(&["system", "unit"]).ok().stdout;
+    assert!(unit.contains("ExecStart=") && unit.contains(" system start\n"), "{unit}");
 }
 
 fn health_is_told(w: &World) {

@@ -40,6 +40,17 @@ impl Session {
         Ok(self.engine.get_or_init(|| engine))
     }
 
+    /// The global flags as words, for a command line that means the same engine.
+    pub(crate) fn given(&self) -> Vec<String> {
+        let globals = [
+            ("--root", &self.globals.root),
+            ("--state", &self.globals.state),
+            ("--config", &self.globals.config),
+        ];
+        let set = globals.into_iter().filter_map(|(flag, path)| Some((flag, path.as_ref()?)));
+        set.flat_map(|(flag, path)| [flag.to_owned(), path.to_string_lossy().into_owned()]).collect()
+    }
+
     /// Where the engine is.
     pub(crate) fn paths(&self) -> Paths {
         let mut paths = Paths::default();

@@ -182,6 +182,31 @@ pub fn lock(state_dir: &Path) -> io::Result<Option<File>> {
 }
 
 impl Status {
+    /// A container that was never started.
+    #[must_use]
+    pub fn created(id: &ContainerId) -> Self {
+        Self {
+            id: id.clone(),
+            status: StatusKind::Created,
+            pid: 0,
+            supervisor_pid: 0,
+            started_at: None,
+            finished_at: None,
+            exit_code: 0,
+            error: None,
+            oom_killed: false,
+            memory_peak: None,
+            memory_limit: None,
+            restart_count: 0,
+            restart_policy: RestartPolicy::No,
+            stopped_by_user: false,
+            health: None,
+            withheld: Vec::new(),
+            log_path: None,
+            log_lost: None,
+        }
+    }
+
     /// Replaces the document at `dir/name` at once. No fsync: the state directory is a tmpfs, and a torn
     /// `exit.json` after a power cut says no less than a missing one.
     ///

@@ -93,7 +93,7 @@ impl Engine {
         if let Ok(status) = status::read_exit(&dir) {
             return status;
         }
-        let created = created(id);
+        let created = Status::created(id);
         if dir.join(STARTED_FILE).exists() {
             return ended(created, EXIT_HOST_DOWN, "the host went down while it ran".to_owned());
         }
@@ -128,27 +128,4 @@ impl Engine {
 
 fn ended(was: Status, exit_code: i32, error: String) -> Status {
     Status { status: StatusKind::Exited, pid: 0, supervisor_pid: 0, exit_code, error: Some(error), ..was }
-}
-
-fn created(id: &ContainerId) -> Status {
-    Status {
-        id: id.clone(),
-        status: StatusKind::Created,
-        pid: 0,
-        supervisor_pid: 0,
-        started_at: None,
-        finished_at: None,
-        exit_code: 0,
-        error: None,
-        oom_killed: false,
-        memory_peak: None,
-        memory_limit: None,
-        restart_count: 0,
-        restart_policy: cata_sandbox::launch::RestartPolicy::No,
-        stopped_by_user: false,
-        health: None,
-        withheld: Vec::new(),
-        log_path: None,
-        log_lost: None,
-    }
 }

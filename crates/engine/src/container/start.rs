@@ -18,6 +18,7 @@ use cata_sandbox::launch::{Go, Launch, LogPlan, StdinPlan, Undo};
 use cata_sandbox::protocol::{Streams, Until};
 use cata_sandbox::status::StatusKind;
 
+use crate::container::boot;
 use crate::container::create::find_device;
 use crate::container::live::{NETWORK_FILE, NetworkFacts, Owner, STARTED_FILE};
 use crate::container::remove::anonymous_volumes;
@@ -109,6 +110,10 @@ impl Engine {
             Err(error) => return Err(pending.complaint().map_or(error, |e| start_error(record, &e))),
         };
         let running = pending.go(go, fds, options.attach).map_err(|e| start_error(record, &e))?;
+        if boot::is_concerned(record.request.restart) {
+            // Only a boot looks for it: not to have it is no reason to end what runs.
+            let _ = fs::write(self.paths.container(&record.id).join(boot::RAN_FILE), b"");
+        }
         timing.mark("process");
         let mut waiter = Waiter::new(running.client);
         waiter.ask(Until::NotRunning)?;

@@ -29,7 +29,7 @@ use crate::protocol::{Answer, Failure, FailureKind, Reply, SOCKET};
 use crate::recover::{self, Remains};
 use crate::service::Make;
 use crate::state::{HealthRules, Rules, State, Timer};
-use crate::status::{self, Status, StatusKind};
+use crate::status::{self, Status};
 use crate::undo;
 
 /// How long the engine may take to make a network.
@@ -229,23 +229,9 @@ fn listen_at(dir: &OwnedFd) -> Result<OwnedFd, rustix::io::Errno> {
 
 fn first_status(launch: &Launch, log_path: Option<PathBuf>) -> Status {
     Status {
-        id: launch.id.clone(),
-        status: StatusKind::Created,
-        pid: 0,
         supervisor_pid: getpid().as_raw_nonzero().get(),
-        started_at: None,
-        finished_at: None,
-        exit_code: 0,
-        error: None,
-        oom_killed: false,
-        memory_peak: None,
-        memory_limit: None,
-        restart_count: 0,
         restart_policy: launch.restart,
-        stopped_by_user: false,
-        health: None,
-        withheld: Vec::new(),
         log_path,
-        log_lost: None,
+        ..Status::created(&launch.id)
     }
 }

@@ -1,5 +1,6 @@
-//! `system`, `login`, `logout`, `version`, `info` and `completion`.
+//! `system` with its `start`, `stop` and `unit`, `login`, `logout`, `version`, `info` and `completion`.
 
+mod boot;
 pub(crate) mod completion;
 mod info;
 mod login;
@@ -13,4 +14,9 @@ pub(crate) const INFO: Node =
 pub(crate) const LOGIN: Node = Node::verb::<login::Login>("login", "[SERVER]", "Log in to a registry");
 pub(crate) const LOGOUT: Node = Node::verb::<login::Logout>("logout", "[SERVER]", "Log out from a registry");
 
-pub(crate) const NODES: &[Node] = &[INFO];
+pub(crate) const NODES: &[Node] = &[
+    INFO,
+    Node::verb::<boot::Start>("start", "", "Start what a restart policy starts at boot"),
+    Node::verb::<boot::Stop>("stop", "", "Stop every container for a shutdown"),
+    Node::verb::<boot::Unit>("unit", "", "Print a systemd unit that does both"),
+];
