@@ -2,6 +2,8 @@
 //!
 //!     boot --kernel FILE [--initramfs FILE]… [--cmdline TEXT] [--cpus N] [--memory MIB] [--serial] [--disk FILE]… [--rng] [--balloon]
 //!
+//!     boot --probe
+//!
 //! The console goes to standard output, what is said of the machine to standard error.
 
 use std::collections::VecDeque;
@@ -9,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -64,11 +67,17 @@ fn parse(mut arguments: VecDeque<String>) -> anyhow::Result<MachineConfig> {
 }
 
 fn main() -> anyhow::Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("--probe") {
+        let began = Instant::now();
+        let answer = cata_vmm::probe::probe(Path::new("/dev/kvm"));
+        writeln!(io::stdout(), "{answer}, found out in {:?}", began.elapsed())?;
+        return Ok(());
+    }
     let config = parse(std::env::args().skip(1).collect())?;
     let began = Instant::now();
     let machine = Machine::new(config, open("/dev/kvm", true)?)?;
     let made = began.elapsed();
-    let running = machine.start(|_| {})?;
+    let running = machine.start(Some(&cata_vmm::jail::Filters::new()?))?;
     let started = began.elapsed();
     let ended = running.ended();
     while poll(&mut [PollFd::new(&ended, PollFlags::IN)], None::<&Timespec>).is_err() {}

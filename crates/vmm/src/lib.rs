@@ -8,12 +8,16 @@ mod bus;
 pub mod config;
 mod ending;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+pub mod jail;
 mod kvm;
 mod layout;
 mod machine;
 mod memory;
+pub mod probe;
 mod vcpu;
 mod virtio;
 
 pub use error::{End, MachineError};
-pub use machine::{Facts, Machine, Running, Thread};
+pub use machine::{Facts, Machine, Running};

@@ -14,6 +14,7 @@ use crate::bus::Bus;
 use crate::config::MachineConfig;
 use crate::ending::Ending;
 use crate::error::{End, MachineError};
+use crate::jail::{Filters, Thread};
 use crate::kvm::{fd, signal, vm::Vm};
 use crate::layout;
 use crate::memory::Ram;
@@ -158,25 +159,29 @@ impl Machine {
         Ok(Machine { vm, ram, vcpus, workers, gate, ending, balloon })
     }
 
-    /// Starts the machine's threads; the guest runs when this returns. `confine` is called first in each of
-    /// them, with what it is for: the place for system call filters.
-    pub fn start(self, confine: fn(Thread)) -> Result<Running, MachineError> {
+    /// Starts the machine's threads, each confined by its filter where there are filters; the guest runs when
+    /// this returns. The filter of the calling thread is the caller's business.
+    pub fn start(self, filters: Option<&Filters>) -> Result<Running, MachineError> {
         signal::block().map_err(MachineError::Thread)?;
         let mut workers = Vec::new();
         for (name, worker) in self.workers {
             let handle = worker.handle();
+            let (filters, ending) = (filters.cloned(), self.ending.clone());
             let thread = spawn(name, move || {
-                confine(Thread::Devices);
-                worker.run();
+                if confined(filters, Thread::Devices, &ending) {
+                    worker.run();
+                }
             })?;
             workers.push((thread, handle));
         }
         let mut vcpus = Vec::new();
         for (index, vcpu) in self.vcpus.into_iter().enumerate() {
             let exits = vcpu.exits.clone();
+            let (filters, ending) = (filters.cloned(), self.ending.clone());
             let thread = spawn(format!("vcpu{index}"), move || {
-                confine(Thread::Vcpu);
-                vcpu.run();
+                if confined(filters, Thread::Vcpu, &ending) {
+                    vcpu.run();
+                }
             })?;
             vcpus.push((thread, exits));
         }
@@ -186,13 +191,11 @@ impl Machine {
     }
 }
 
-/// What a thread is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Thread {
-    /// Runs a processor.
-    Vcpu,
-    /// Serves devices.
-    Devices,
+/// Confines this thread; one that cannot be confined does not run.
+fn confined(filters: Option<Filters>, thread: Thread, ending: &Ending) -> bool {
+    let Some(Err(error)) = filters.map(|filters| filters.confine(thread)) else { return true };
+    ending.set(End::Kvm(error.to_string()));
+    false
 }
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, MachineError> {

@@ -191,3 +191,99 @@ impl Device for Block {
         active.serve(queue, true, |ram, chain| self.perform(ram, chain));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::driver::{BUFFERS, Driver};
+
+    const DATA: u64 = BUFFERS + 0x1000;
+    const STATUS: u64 = BUFFERS + 0x8000;
+
+    fn disk(read_only: bool) -> (Block, Driver) {
+        let file = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&file, 8192 + 100).unwrap();
+        let device = Block::new(file, read_only, "serial-1".into()).unwrap();
+        let driver = Driver::new(&device);
+        (device, driver)
+    }
+
+    /// One request; its status, and how much was written.
+    fn request(
+        device: &mut Block,
+        driver: &mut Driver,
+        kind: u32,
+        sector: u64,
+        data: &[(u64, u32, bool)],
+    ) -> (u8, u32) {
+        let mut header = kind.to_le_bytes().to_vec();
+        header.extend([0; 4]);
+        header.extend(sector.to_le_bytes());
+        assert!(driver.ram.write(BUFFERS, &header));
+        assert!(driver.ram.write(STATUS, &[0xee]));
+        let mut chain = vec![(BUFFERS, 16, false)];
+        chain.extend(data);
+        chain.push((STATUS, 1, true));
+        driver.offer(0, &chain);
+        device.kicked(&mut driver.active, 0);
+        (driver.bytes(STATUS, 1)[0], driver.used(0)[0])
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_across_pieces() {
+        let (mut device, mut driver) = disk(false);
+        assert!(driver.ram.write(DATA, &[7; 512]));
+        assert_eq!(
+            request(&mut device, &mut driver, 1, 3, &[(DATA, 200, false), (DATA + 200, 312, false)]),
+            (0, 1)
+        );
+        assert_eq!(
+            request(&mut device, &mut driver, 0, 3, &[(DATA + 1024, 500, true), (DATA + 2048, 12, true)]),
+            (0, 513)
+        );
+        assert_eq!(driver.bytes(DATA + 2048, 12), [7; 12]);
+        assert_eq!(request(&mut device, &mut driver, 4, 0, &[]), (0, 1));
+    }
+
+    #[test]
+    fn what_is_beyond_the_disk_or_no_whole_sector_is_an_error() {
+        let (mut device, mut driver) = disk(false);
+        // 8292 bytes are sixteen sectors.
+        assert_eq!(request(&mut device, &mut driver, 0, 15, &[(DATA, 512, true)]).0, 0);
+        assert_eq!(request(&mut device, &mut driver, 0, 15, &[(DATA, 1024, true)]).0, 1);
+        assert_eq!(request(&mut device, &mut driver, 1, u64::MAX, &[(DATA, 512, false)]).0, 1);
+        assert_eq!(request(&mut device, &mut driver, 0, 0, &[(DATA, 511, true)]).0, 1);
+        assert_eq!(request(&mut device, &mut driver, 99, 0, &[]).0, 2);
+    }
+
+    #[test]
+    fn read_only_disk_refuses_writes_and_discards() {
+        let (mut device, mut driver) = disk(true);
+        assert_ne!(device.features() & feature::READ_ONLY, 0);
+        assert_eq!(request(&mut device, &mut driver, 1, 0, &[(DATA, 512, false)]).0, 1);
+        assert_eq!(request(&mut device, &mut driver, 11, 0, &[(DATA, 16, false)]).0, 1);
+    }
+
+    #[test]
+    fn serial_number_is_told() {
+        let (mut device, mut driver) = disk(false);
+        assert_eq!(request(&mut device, &mut driver, 8, 0, &[(DATA, 20, true)]), (0, 21));
+        assert_eq!(driver.bytes(DATA, 9), b"serial-1\0");
+    }
+
+    #[test]
+    fn discard_makes_a_hole_and_beyond_the_end_is_refused() {
+        let (mut device, mut driver) = disk(false);
+        assert!(driver.ram.write(DATA, &[7; 4096]));
+        assert_eq!(request(&mut device, &mut driver, 1, 8, &[(DATA, 4096, false)]).0, 0);
+        let mut range = 8_u64.to_le_bytes().to_vec();
+        range.extend(8_u32.to_le_bytes());
+        range.extend([0; 4]);
+        assert!(driver.ram.write(DATA, &range));
+        assert_eq!(request(&mut device, &mut driver, 11, 0, &[(DATA, 16, false)]).0, 0);
+        assert_eq!(request(&mut device, &mut driver, 0, 8, &[(DATA + 64, 512, true)]).0, 0);
+        assert_eq!(driver.bytes(DATA + 64, 512), [0; 512]);
+        assert!(driver.ram.write(DATA, &12_u64.to_le_bytes()));
+        assert_eq!(request(&mut device, &mut driver, 11, 0, &[(DATA, 16, false)]).0, 1);
+    }
+}

@@ -461,3 +461,131 @@ mod tests {
         assert_eq!(words.get().as_deref(), Some("VFS: Unable to mount"));
     }
 }
+
+#[cfg(test)]
+mod port_tests {
+    use std::fs::File;
+    use std::io::{Read, Seek, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::virtio::driver::{BUFFERS, Driver};
+
+    struct Ports {
+        device: Console,
+        driver: Driver,
+        sink: File,
+        host: UnixStream,
+    }
+
+    fn ports() -> Ports {
+        let sink = File::from(rustix::fs::memfd_create("sink", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+        let (ours, host) = UnixStream::pair().unwrap();
+        let copy = sink.try_clone().unwrap().into();
+        let mut device = Console::new(Some(copy), Some(ours.into()), LastWords::default()).unwrap();
+        let mut driver = Driver::new(&device);
+        device.activate(&mut driver.active).unwrap();
+        Ports { device, driver, sink, host }
+    }
+
+    impl Ports {
+        fn control(&mut self, port: u32, event: u16, value: u16) {
+            let mut message = port.to_le_bytes().to_vec();
+            message.extend(event.to_le_bytes());
+            message.extend(value.to_le_bytes());
+            assert!(self.driver.ram.write(BUFFERS, &message));
+            self.driver.offer(CONTROL_OUT, &[(BUFFERS, 8, false)]);
+            self.device.kicked(&mut self.driver.active, CONTROL_OUT);
+        }
+
+        /// Gives room for one answer and reads it.
+        fn answer(&mut self) -> Vec<u8> {
+            self.driver.offer(CONTROL_IN, &[(BUFFERS + 0x100, 64, true)]);
+            self.device.kicked(&mut self.driver.active, CONTROL_IN);
+            match self.driver.used(CONTROL_IN)[..] {
+                [length] => self.driver.bytes(BUFFERS + 0x100, length as usize),
+                _ => Vec::new(),
+            }
+        }
+
+        fn open(&mut self) {
+            self.control(1, control::PORT_OPEN, 1);
+        }
+    }
+
+    #[test]
+    fn ports_are_introduced_one_message_at_a_time() {
+        let mut ports = ports();
+        ports.control(0, control::DEVICE_READY, 1);
+        assert_eq!(ports.answer(), [0, 0, 0, 0, 1, 0, 1, 0]);
+        assert_eq!(ports.answer(), [1, 0, 0, 0, 1, 0, 1, 0]);
+        ports.control(1, control::PORT_READY, 1);
+        assert_eq!(&ports.answer()[8..], NAME);
+        assert_eq!(ports.answer(), [1, 0, 0, 0, 6, 0, 1, 0]);
+        assert!(ports.answer().is_empty());
+    }
+
+    #[test]
+    fn console_output_reaches_the_sink() {
+        let mut ports = ports();
+        assert!(ports.driver.ram.write(BUFFERS, b"hello\n"));
+        ports.driver.offer(CONSOLE_OUT, &[(BUFFERS, 6, false)]);
+        ports.device.kicked(&mut ports.driver.active, CONSOLE_OUT);
+        let mut text = String::new();
+        ports.sink.rewind().unwrap();
+        ports.sink.read_to_string(&mut text).unwrap();
+        assert_eq!((text.as_str(), ports.driver.used(CONSOLE_OUT)), ("hello\n", vec![0]));
+    }
+
+    #[test]
+    fn channel_carries_bytes_only_once_the_guest_has_opened_it() {
+        let mut ports = ports();
+        ports.host.write_all(b"to the guest").unwrap();
+        ports.driver.offer(CHANNEL_IN, &[(BUFFERS + 0x200, 4096, true)]);
+        ports.device.kicked(&mut ports.driver.active, CHANNEL_IN);
+        assert!(ports.driver.used(CHANNEL_IN).is_empty());
+        ports.open();
+        assert_eq!(ports.driver.used(CHANNEL_IN), [12]);
+        assert_eq!(ports.driver.bytes(BUFFERS + 0x200, 12), b"to the guest");
+        assert!(ports.driver.ram.write(BUFFERS, b"to the host"));
+        ports.driver.offer(CHANNEL_OUT, &[(BUFFERS, 11, false)]);
+        ports.device.kicked(&mut ports.driver.active, CHANNEL_OUT);
+        let mut bytes = [0; 11];
+        ports.host.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"to the host");
+    }
+
+    #[test]
+    fn full_socket_holds_the_guest_back_and_loses_nothing() {
+        let mut ports = ports();
+        ports.open();
+        let mut offered = 0_usize;
+        // As much as the socket takes, and one more that waits.
+        while ports.device.channel_out.is_none() {
+            assert!(ports.driver.ram.write(BUFFERS, &[offered as u8; 60_000]));
+            ports.driver.offer(CHANNEL_OUT, &[(BUFFERS, 60_000, false)]);
+            ports.device.kicked(&mut ports.driver.active, CHANNEL_OUT);
+            offered += 1;
+        }
+        assert_eq!(ports.driver.used(CHANNEL_OUT).len(), offered - 1);
+        let mut received = 0;
+        let mut bytes = vec![0; 1 << 20];
+        while received < offered * 60_000 {
+            received += ports.host.read(&mut bytes).unwrap();
+            ports.device.ready(&mut ports.driver.active, SOCKET, EventFlags::OUT);
+        }
+        assert_eq!(ports.driver.used(CHANNEL_OUT).len(), 1);
+    }
+
+    #[test]
+    fn host_that_hangs_up_closes_the_port() {
+        let mut ports = ports();
+        ports.open();
+        let (gone, _) = UnixStream::pair().unwrap();
+        drop(std::mem::replace(&mut ports.host, gone));
+        ports.driver.offer(CHANNEL_IN, &[(BUFFERS + 0x200, 4096, true)]);
+        ports.device.ready(&mut ports.driver.active, SOCKET, EventFlags::HUP | EventFlags::IN);
+        assert_eq!(ports.answer(), [1, 0, 0, 0, 6, 0, 0, 0]);
+        assert!(ports.driver.used(CHANNEL_IN).is_empty());
+    }
+}

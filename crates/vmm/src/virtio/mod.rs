@@ -4,6 +4,8 @@ pub(crate) mod balloon;
 pub(crate) mod block;
 pub(crate) mod console;
 pub(crate) mod device;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod driver;
 pub(crate) mod fs;
 pub(crate) mod mmio;
 pub(crate) mod net;

@@ -167,3 +167,65 @@ fn collect(
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::virtio::driver::{BUFFERS, Driver, SIZE};
+    use crate::virtio::rng::Rng;
+
+    #[test]
+    fn chains_come_out_in_order_and_go_back_in_one_batch() {
+        let mut driver = Driver::new(&Rng);
+        driver.offer(0, &[(BUFFERS, 10, false), (BUFFERS + 10, 20, true)]);
+        driver.offer(0, &[(BUFFERS + 100, 30, true)]);
+        let ram = driver.ram.clone();
+        let ring = &mut driver.active.rings[0];
+        let first = ring.next(&ram).unwrap();
+        assert_eq!((first.readable_len(), first.writable_len()), (10, 20));
+        let second = ring.next(&ram).unwrap();
+        assert!(ring.next(&ram).is_none());
+        ring.put(&ram, first, 5);
+        ring.put(&ram, second, 6);
+        assert!(driver.used(0).is_empty());
+        assert!(driver.active.rings[0].flush(&ram));
+        assert_eq!(driver.used(0), [5, 6]);
+        assert!(!driver.active.rings[0].flush(&ram));
+    }
+
+    #[test]
+    fn guest_that_wants_no_interrupt_gets_none() {
+        let mut driver = Driver::new(&Rng);
+        driver.offer(0, &[(BUFFERS, 8, true)]);
+        assert!(driver.ram.write(0x400, &1_u16.to_le_bytes()));
+        let ram = driver.ram.clone();
+        let ring = &mut driver.active.rings[0];
+        let chain = ring.next(&ram).unwrap();
+        ring.put(&ram, chain, 8);
+        assert!(!ring.flush(&ram));
+    }
+
+    #[test]
+    fn malformed_chains_go_straight_back() {
+        let mut driver = Driver::new(&Rng);
+        // Readable behind writable, beyond memory, and one that is sound.
+        driver.offer(0, &[(BUFFERS, 8, true), (BUFFERS, 8, false)]);
+        driver.offer(0, &[(u64::MAX - 4, 8, true)]);
+        driver.offer(0, &[(BUFFERS, 8, true)]);
+        let ram = driver.ram.clone();
+        let ring = &mut driver.active.rings[0];
+        let chain = ring.next(&ram).unwrap();
+        ring.put(&ram, chain, 8);
+        ring.flush(&ram);
+        assert_eq!(driver.used(0), [0, 0, 8]);
+    }
+
+    #[test]
+    fn queue_with_more_chains_than_it_holds_is_left_alone() {
+        let mut driver = Driver::new(&Rng);
+        assert!(driver.ram.write(0x402, &(SIZE + 1).to_le_bytes()));
+        let ram = driver.ram.clone();
+        assert!(driver.active.rings[0].next(&ram).is_none());
+        assert!(driver.ram.write(0x402, &1_u16.to_le_bytes()));
+        assert!(driver.active.rings[0].next(&ram).is_none());
+    }
+}
