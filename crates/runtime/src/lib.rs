@@ -12,6 +12,7 @@ mod init;
 mod parent;
 pub mod plan;
 pub mod seccomp;
+pub mod signal;
 mod spawn;
 pub mod user;
 

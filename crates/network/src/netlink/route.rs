@@ -142,6 +142,33 @@ pub fn set_up(batch: &mut Batch, index: u32) {
     batch.message(RTM_NEWLINK, 0, |body| link(body, AF_UNSPEC, index, true));
 }
 
+/// Adds: name an interface that is down.
+pub fn rename(batch: &mut Batch, index: u32, name: &str) {
+    batch.message(RTM_NEWLINK, 0, |body| {
+        link(body, AF_UNSPEC, index, false);
+        body.text(IFLA_IFNAME, name);
+    });
+}
+
+/// Adds: an interface's largest packet.
+pub fn set_mtu(batch: &mut Batch, index: u32, mtu: u32) {
+    batch.message(RTM_NEWLINK, 0, |body| {
+        link(body, AF_UNSPEC, index, false);
+        body.u32(IFLA_MTU, mtu);
+    });
+}
+
+/// Adds: make an interface a port of a bridge, and set it up.
+pub fn set_master(batch: &mut Batch, index: u32, bridge: u32, mtu: Option<u32>) {
+    batch.message(RTM_NEWLINK, 0, |body| {
+        link(body, AF_UNSPEC, index, true);
+        body.u32(IFLA_MASTER, bridge);
+        if let Some(mtu) = mtu {
+            body.u32(IFLA_MTU, mtu);
+        }
+    });
+}
+
 /// Adds: delete an interface.
 pub fn delete_link(batch: &mut Batch, index: u32) {
     batch.message(RTM_DELLINK, 0, |body| link(body, AF_UNSPEC, index, false));

@@ -17,7 +17,6 @@ mod streams;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::time::Duration;
 
 use cata_runtime::Handles;
@@ -325,8 +324,7 @@ impl Driver {
     /// neither catches it nor holds it back (as users of `sigwait` and `signalfd` do).
     fn ignores(&self, signal: i32) -> bool {
         let Some(process) = &self.process else { return false };
-        let path = format!("/proc/{}/status", process.pid.0);
-        std::fs::read_to_string(Path::new(&path)).is_ok_and(|text| kernel_drops(&text, signal))
+        cata_runtime::signal::is_dropped(process.pid.0, signal)
     }
 
     fn complain(&self, message: &str) {
@@ -338,43 +336,5 @@ impl Driver {
     }
 }
 
-/// Whether `/proc/<pid>/status` describes a process to which `signal` means nothing.
-fn kernel_drops(status: &str, signal: i32) -> bool {
-    if signal == 9 || signal == 19 {
-        return false;
-    }
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    // As seen from each namespace, the outermost first.
-    let mut pids = field("NSpid:").unwrap_or_default().split_whitespace();
-    if pids.next().is_none() || pids.next_back() != Some("1") {
-        return false;
-    }
-    let has = |name: &str| {
-        let mask = field(name).and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(u64::MAX);
-        mask >> (signal - 1).clamp(0, 63) & 1 == 1
-    };
-    !has("SigCgt:") && !has("SigBlk:")
-}
-
 /// No streams.
 const NO_STREAMS: Streams = Streams { stdin: false, stdout: false, stderr: false };
-
-#[cfg(test)]
-mod tests {
-    use super::kernel_drops;
-
-    #[test]
-    fn signal_without_handler_is_dropped_for_pid_1_only() {
-        let status = |pids, blocked, caught| {
-            format!("Name:\tx\nNSpid:\t{pids}\nSigBlk:\t{blocked:016x}\nSigIgn:\t0\nSigCgt:\t{caught:016x}\n")
-        };
-        let term = 1_u64 << 14;
-        assert!(kernel_drops(&status("77\t1", 0, 0), 15));
-        assert!(!kernel_drops(&status("77\t1", 0, term), 15));
-        assert!(!kernel_drops(&status("77\t1", term, 0), 15));
-        assert!(!kernel_drops(&status("77\t7", 0, 0), 15));
-        assert!(!kernel_drops(&status("77", 0, 0), 15));
-        assert!(!kernel_drops(&status("77\t1", 0, 0), 9));
-        assert!(!kernel_drops("", 15));
-    }
-}

@@ -1,0 +1,92 @@
+//! What a hypervisor process (`cata-vmm`) is told: data, written by the engine, never seen by the guest.
+
+use std::path::PathBuf;
+
+use cata_runtime::cgroup::CgroupPlan;
+use cata_runtime::plan::{Plan, Root};
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::Interface;
+
+/// What `cata-vmm` reads of the supervisor's plan: other fields are not its business.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Errand {
+    /// The container's process, with the guest's paths.
+    pub plan: Plan,
+    /// The machine.
+    pub vm: Order,
+}
+
+/// A machine to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// The program `cata-vmm`.
+    pub program: PathBuf,
+    /// What runs it.
+    pub monitor: Monitor,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// An ELF kernel.
+    pub kernel: PathBuf,
+    /// Its first file system.
+    pub initramfs: PathBuf,
+    /// Added to the kernel's command line.
+    pub cmdline: String,
+    /// An empty directory to put the container's tree together in; seen by nobody else.
+    pub stage: PathBuf,
+    /// The container's root on the host.
+    pub root: Root,
+    /// Trees and files of the host that the container sees, by number.
+    pub shares: Vec<Share>,
+    /// The container's cgroup in the guest.
+    pub cgroup: CgroupPlan,
+    /// Every device node of the guest is the container's.
+    pub all_devices: bool,
+    /// The user that it becomes.
+    pub uid: u32,
+}
+
+/// What runs a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Monitor {
+    /// The kernel's virtual machines, in this process.
+    Kvm,
+    /// QEMU, which needs none.
+    Qemu,
+}
+
+impl Monitor {
+    /// As users write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Qemu => "qemu",
+        }
+    }
+}
+
+/// A tree or file of the host that a container sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Absolute.
+    pub source: PathBuf,
+    /// With everything that is mounted below it.
+    pub recursive: bool,
+    /// The guest cannot write whatever it tries.
+    pub read_only: bool,
+}
+
+/// What is only known when the network is made; travels beside the tap devices, in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Links {
+    /// The guest's interfaces.
+    pub interfaces: Vec<Interface>,
+    /// Whether a name service answers at 127.0.0.11:53.
+    pub names: bool,
+    /// Whether any interface speaks IPv6.
+    pub ipv6: bool,
+}

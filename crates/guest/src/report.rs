@@ -1,0 +1,52 @@
+//! What a hypervisor process, or one session of it, and the supervisor tell each other: JSON messages on a
+//! SEQPACKET socket.
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::Failed;
+
+/// Longest message.
+pub const LONGEST: usize = 192 * 1024;
+
+/// What the supervisor is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// The process runs in the guest.
+    Started {
+        /// What the guest could not give.
+        withheld: Vec<String>,
+    },
+    /// It does not.
+    Failed(Failed),
+    /// What became of a signal.
+    Fate {
+        /// Its number.
+        signal: i32,
+        /// The process has no handler and is process 1: the guest's kernel dropped it.
+        dropped: bool,
+    },
+    /// The process has ended; what it wrote last comes through the streams, and must be taken.
+    Exiting,
+    /// It has ended; the exit code follows as this process' own.
+    Ended {
+        /// The guest's OOM killer took a process of the container.
+        oom: bool,
+        /// What went wrong, if the machine ended and not the process.
+        error: Option<String>,
+    },
+}
+
+/// What the supervisor tells a hypervisor process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// Begin. The tap devices travel beside it.
+    Begin {
+        /// [`crate::order::Links`], as the engine wrote it.
+        links: Option<serde_json::Value>,
+    },
+    /// Somebody wants to speak to the guest: one end of a stream travels beside it, on which frames are
+    /// spoken ([`crate::protocol`]) in which the session is always 1.
+    Client,
+}
