@@ -119,6 +119,11 @@ impl Channel {
         rustix::io::fcntl_dupfd_cloexec(&self.0, 3).map(Self)
     }
 
+    /// A copy clear of the numbers below.
+    pub(crate) fn above(&self, number: i32) -> Result<Self, Errno> {
+        rustix::io::fcntl_dupfd_cloexec(&self.0, number).map(Self)
+    }
+
     pub(crate) fn go(&self) -> Result<(), Errno> {
         rustix::net::send(&self.0, b"g", SendFlags::NOSIGNAL).map(drop)
     }

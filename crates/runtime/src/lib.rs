@@ -5,6 +5,7 @@
 //! single-threaded process, and no helper program is run.
 
 pub mod cgroup;
+pub mod companion;
 pub mod error;
 mod exec;
 mod handshake;

@@ -1,6 +1,7 @@
 //! Becoming another program.
 
 use std::ffi::CString;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::raw::c_char;
 
 use rustix::io::Errno;
@@ -23,6 +24,23 @@ pub fn execute(path: &CString, argv: &[CString], env: &[CString]) -> Errno {
 /// `ENOSYS` before Linux 5.9.
 pub fn close_on_execute_from(first: u32) -> Result<(), Errno> {
     close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Gives a copy of a descriptor this number in the program that [`execute`] starts. Whatever had the number is
+/// closed: only for a process that is about to execute, and owns nothing by that number any more.
+///
+/// # Errors
+/// `EINVAL` for a standard stream or a negative number, and those of `dup2`.
+pub fn give(source: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
+    if number < 3 || source.as_raw_fd() == number {
+        return Err(Errno::INVAL);
+    }
+    // SAFETY: it takes numbers only; that nobody owns the target is the caller's promise, and a broken one
+    // closes a descriptor in a process that ends or executes.
+    if unsafe { libc::dup2(source.as_raw_fd(), number) } < 0 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::BADF));
+    }
+    Ok(())
 }
 
 fn close_range(first: u32, last: u32, flags: u32) -> Result<(), Errno> {

@@ -100,7 +100,7 @@ pub(super) struct Prepared {
 }
 
 /// Asks to die with the caller, waits until it has done its part, and leaves its session.
-fn wake(channel: &Channel) -> Result<(), Failure> {
+pub(crate) fn wake(channel: &Channel) -> Result<(), Failure> {
     die_with_caller(channel)?;
     match channel.wait_for_go() {
         Ok(true) => {}
@@ -126,6 +126,11 @@ fn prepare_joined(process: &Process, channel: &Channel) -> Result<Prepared, Fail
     let terminal = terminal::open(&root, process, identity.uid, channel)?;
     let cwd = lockdown::open_cwd(&root, &process.cwd)?;
     Ok(Prepared { identity, cwd, terminal })
+}
+
+/// A root, detached.
+pub(crate) fn root_tree(root: &crate::plan::Root) -> Result<std::os::fd::OwnedFd, Failure> {
+    root::tree(root)
 }
 
 /// Everything that is mounted, and the change into it.

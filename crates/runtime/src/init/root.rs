@@ -14,15 +14,20 @@ use crate::error::Stage;
 use crate::handshake::Failure;
 use crate::plan::{self, Propagation};
 
+/// Makes the root, detached.
+pub(super) fn tree(root: &plan::Root) -> Result<OwnedFd, Failure> {
+    match root {
+        plan::Root::Path(path) => cata_sys::mount::clone_path(path, Depth::Recursive)
+            .map_err(Failure::at(Stage::Root, path.display())),
+        plan::Root::Overlay { lower, upper, work, options } => {
+            overlay(lower, upper.as_ref().zip(work.as_ref()), options)
+        }
+    }
+}
+
 /// Mounts the root over `/`, where nobody sees it until [`finish`] makes it the root.
 pub(super) fn attach(root: &plan::Root) -> Result<Root, Failure> {
-    let tree = match root {
-        plan::Root::Path(path) => cata_sys::mount::clone_path(path, Depth::Recursive)
-            .map_err(Failure::at(Stage::Root, path.display()))?,
-        plan::Root::Overlay { lower, upper, work, options } => {
-            overlay(lower, upper.as_ref().zip(work.as_ref()), options)?
-        }
-    };
+    let tree = tree(root)?;
     // The host's peers of a shared tree must not see what is mounted below it here.
     cata_sys::mount::set_attributes(tree.as_fd(), Depth::Recursive, 0, 0, attribute::PRIVATE)
         .map_err(Failure::at(Stage::Root, "propagation"))?;
