@@ -52,10 +52,8 @@ pub fn companion(wanted: &Companion<'_>, handles: &Handles<'_>) -> Result<Spawne
         oom_score_adj: None,
         cgroup: handles.cgroup,
     };
-    let mut spawned = birth.give(|channel, _| {
-        match become_it(wanted, handles, slave.as_ref(), channel) {
-            Err(failure) => failure,
-        }
+    let mut spawned = birth.give(|channel, _| match become_it(wanted, handles, slave.as_ref(), channel) {
+        Err(failure) => failure,
     })?;
     spawned.terminal = master;
     Ok(spawned)

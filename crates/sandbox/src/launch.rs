@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cata_guest::order::Order;
 use cata_runtime::plan::Plan;
 use cata_spec::ContainerId;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ pub struct Launch {
     pub state_dir: PathBuf,
     /// `<root>/containers/<id>/`: holds `log/` and receives `exit.json`.
     pub container_dir: PathBuf,
+    /// The machine, for [`Isolation::Vm`]: then `plan` is the guest's but for its cgroup, which is the host's.
+    #[serde(default)]
+    pub vm: Option<Order>,
     /// Where output goes besides attached clients.
     pub log: LogPlan,
     /// Whether standard input is open, and whether the first client to leave closes it.
@@ -58,7 +62,8 @@ pub enum Isolation {
 }
 
 /// Sent by the engine once the network exists. Its descriptors travel beside it: the network namespace
-/// first if `network_namespace`, then `dns_sockets` sockets, then port reservations to be held, in that order.
+/// first if `network_namespace`, then `dns_sockets` sockets, then `taps` tap devices, then port reservations to be
+/// held, in that order.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Go {
     /// Whether the first descriptor is a network namespace to enter.
@@ -67,6 +72,12 @@ pub struct Go {
     pub dns_sockets: usize,
     /// Opaque to the sandbox: the name service's own plan.
     pub dns_plan: Option<serde_json::Value>,
+    /// How many of the following descriptors are a machine's network devices.
+    #[serde(default)]
+    pub taps: usize,
+    /// Opaque to the sandbox: what the machine is told of them.
+    #[serde(default)]
+    pub links: Option<serde_json::Value>,
     /// Appended in front of [`Launch::undo`].
     pub undo: Vec<Undo>,
 }

@@ -15,6 +15,7 @@
 //! | `Exec` | those of `ExecStdio::Passed` | `ExecStarted`, later `ExecExited` | the terminal, if asked |
 //! | `ExecResize` | | `Done` | |
 //! | `ExecInspect` | | `ExecState` | |
+//! | `Connect` | | `Connected` | a stream to the guest (`cata_guest::protocol`) |
 //!
 //! Before it leaves, a supervisor says goodbye on every connection: `Exited` with number [`FAREWELL`], so that a
 //! `Wait` that crosses the end is answered too.
@@ -108,6 +109,8 @@ pub enum Request {
         /// Which session.
         id: String,
     },
+    /// Speak to the guest of a virtual machine.
+    Connect,
     /// Another restart policy from now on.
     SetRestart {
         /// This.
@@ -228,6 +231,8 @@ pub enum Reply {
         /// 128+n for signal n.
         exit_code: i32,
     },
+    /// A stream to the guest came along.
+    Connected,
     /// How a session is.
     ExecState {
         /// As the host sees it.

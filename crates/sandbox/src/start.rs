@@ -18,6 +18,9 @@ use crate::undo;
 /// How long the making of a process may take: it waits for slow disks, not for the program.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long a virtual machine may take to come up: it has a deadline of its own before this one.
+const PATIENCE_WITH_MACHINES: Duration = Duration::from_secs(900);
+
 /// Why a container could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
@@ -62,6 +65,7 @@ pub struct Pending {
     client: Client,
     supervisor: i32,
     terminal: bool,
+    patience: Duration,
 }
 
 /// A container that runs.
@@ -87,7 +91,12 @@ pub fn launch(launch: &Launch, supervisor: &Path) -> Result<Pending, LaunchError
     let given = [plan.as_fd(), theirs.as_fd()];
     let pid = detach::spawn(supervisor, &[launch.id.as_str()], &given)
         .map_err(|e| LaunchError::Spawn(supervisor.into(), e))?;
-    Ok(Pending { client: Client::over(ours), supervisor: pid, terminal: launch.plan.process.terminal })
+    Ok(Pending {
+        client: Client::over(ours),
+        supervisor: pid,
+        terminal: launch.plan.process.terminal,
+        patience: if launch.vm.is_some() { PATIENCE_WITH_MACHINES } else { PATIENCE },
+    })
 }
 
 fn seal(launch: &Launch) -> io::Result<OwnedFd> {
@@ -127,7 +136,7 @@ impl Pending {
         let answered = self
             .client
             .send(Request::Go { go: Box::new(go), attach }, &passed)
-            .and_then(|number| self.client.answer(number, Some(PATIENCE)));
+            .and_then(|number| self.client.answer(number, Some(self.patience)));
         match answered {
             Ok((Reply::Running { pid, withheld, streams }, received)) => {
                 let attached = Attached::new(streams, self.terminal, received);

@@ -198,6 +198,8 @@ fn prepare(plan: OwnedFd, make_service: Make) -> Result<Driver, BootError> {
         connections: Connections::new(),
         waiters: Vec::new(),
         network: None,
+        machine: None,
+        links: super::vm::Links::default(),
         held: Vec::new(),
         make_service,
         service: None,

@@ -111,6 +111,9 @@ impl Driver {
         self.forget_client_of_sessions(id);
         if id == ENGINE && matches!(self.state.phase, Phase::Created) {
             self.queue.push_back(What::EngineGone);
+        } else if id == ENGINE && self.boots_first() {
+            // Nobody has seen it run, and who asked for it does not want it any more.
+            self.queue.push_back(What::Stop { signal: None, timeout: None, ignored: false });
         }
     }
 

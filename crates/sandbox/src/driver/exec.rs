@@ -12,6 +12,7 @@ use super::streams::{nonblocking, null};
 use super::{Driver, boot, request};
 use crate::protocol::{Exec, ExecStdio, Failure, FailureKind, Reply};
 use crate::state::{Phase, Pid, Rejected};
+use cata_guest::report::Report;
 
 /// Most sessions that run at once.
 const MOST: usize = 500;
@@ -28,6 +29,8 @@ struct Session {
     owner: Option<u32>,
     terminal: Option<OwnedFd>,
     exit: Option<i32>,
+    /// In a virtual machine, until the process runs there: what says so.
+    report: Option<OwnedFd>,
 }
 
 #[derive(Default)]
@@ -62,6 +65,9 @@ impl Driver {
             return Err(Failure::new(FailureKind::Invalid, "a terminal in one half of the request only"));
         }
         let stdio = streams(exec.stdio, fds)?;
+        if self.machine.is_some() {
+            return self.exec_in_guest(connection, number, exec, &stdio);
+        }
         let launch = boot::read_plan(self.plan.as_fd())?;
         let plan = ExecPlan::new(&launch.plan, exec.request);
         drop(launch);
@@ -72,32 +78,110 @@ impl Driver {
         };
         cata_sys::heap::trim();
         let spawned = spawned?;
-        let pid = Pid(spawned.pid.as_raw_nonzero().get());
-        let session = self.sessions.next;
+        let withheld = spawned.withheld;
+        let client = (connection, number);
+        let copy = self.remember(client, (exec.id, exec.wait), (spawned.pid, spawned.terminal), None);
+        let pid = spawned.pid.as_raw_nonzero().get();
+        let reply = Reply::ExecStarted { pid, terminal: !copy.is_empty(), withheld };
+        self.answer(connection, number, reply, copy);
+        Ok(())
+    }
+
+    /// A new session in the list; what its client gets of the terminal.
+    fn remember(
+        &mut self,
+        client: (u32, u32),
+        (id, wait): (String, bool),
+        (pid, terminal): (rustix::process::Pid, Option<OwnedFd>),
+        report: Option<OwnedFd>,
+    ) -> Vec<OwnedFd> {
+        let number = self.sessions.next;
         self.sessions.next += 1;
         let mut copy = Vec::new();
-        if let Some(terminal) = &spawned.terminal {
-            if exec.wait {
+        if let Some(terminal) = &terminal {
+            if wait {
                 copy.extend(terminal.try_clone());
             } else {
                 // Nobody will read it: a full terminal would stop the process.
                 nonblocking(terminal);
-                let _ = self.reactor.add(terminal, Source::Session(session), Interest::Read);
+                let _ = self.reactor.add(terminal, Source::Session(number), Interest::Read);
             }
+        }
+        if let Some(report) = &report {
+            nonblocking(report);
+            let _ = self.reactor.add(report, Source::Report(number), Interest::Read);
         }
         self.forget_old_sessions();
         self.sessions.list.push(Session {
-            number: session,
-            id: exec.id,
-            pid,
-            client: exec.wait.then_some((connection, number)),
-            owner: exec.wait.then_some(connection),
-            terminal: spawned.terminal,
+            number,
+            id,
+            pid: Pid(pid.as_raw_nonzero().get()),
+            // In a guest a start that fails is told whoever waits.
+            client: (wait || report.is_some()).then_some(client),
+            owner: wait.then_some(client.0),
+            terminal,
             exit: None,
+            report,
         });
-        let reply = Reply::ExecStarted { pid: pid.0, terminal: !copy.is_empty(), withheld: spawned.withheld };
-        self.answer(connection, number, reply, copy);
+        copy
+    }
+
+    /// In a virtual machine a process of the host's stands for the one in the guest; whether that runs is
+    /// told later.
+    fn exec_in_guest(
+        &mut self,
+        connection: u32,
+        number: u32,
+        exec: Exec,
+        stdio: &[OwnedFd; 3],
+    ) -> Result<(), Failure> {
+        let (spawned, report) = self.spawn_session(&exec.request, stdio)?;
+        let client = (connection, number);
+        let wait = exec.wait;
+        // The client's copy of the terminal goes with the news that there is a process.
+        let copy = self.remember(client, (exec.id, wait), (spawned.pid, spawned.terminal), Some(report));
+        drop(copy);
         Ok(())
+    }
+
+    /// What a session's stand-in says about the process in the guest.
+    pub(super) fn read_session_report(&mut self, number: u32) {
+        let Some(at) = self.sessions.list.iter().position(|s| s.number == number) else { return };
+        let session = &mut self.sessions.list[at];
+        let Some(report) = &session.report else { return };
+        let said = match super::vm::receive(report) {
+            super::vm::Said::Nothing => return,
+            said => said,
+        };
+        self.reactor.remove(report.as_fd());
+        session.report = None;
+        let client = session.client;
+        let reply = match said {
+            super::vm::Said::This(Report::Started { withheld }) => {
+                let waits = session.owner.is_some();
+                let copy: Vec<OwnedFd> = session
+                    .terminal
+                    .as_ref()
+                    .filter(|_| waits)
+                    .and_then(|t| t.try_clone().ok())
+                    .into_iter()
+                    .collect();
+                if !waits {
+                    session.client = None;
+                }
+                let reply = Reply::ExecStarted { pid: session.pid.0, terminal: !copy.is_empty(), withheld };
+                if let Some((connection, number)) = client {
+                    self.answer(connection, number, reply, copy);
+                }
+                return;
+            }
+            super::vm::Said::This(Report::Failed(failed)) => super::vm::failure(failed),
+            _ => Rejected::NotRunning.into(),
+        };
+        session.client = None;
+        if let Some((connection, number)) = client {
+            self.fail(connection, number, reply);
+        }
     }
 
     fn forget_old_sessions(&mut self) {
@@ -114,6 +198,11 @@ impl Driver {
     /// A reaped process, if it was a session's.
     pub(super) fn session_ended(&mut self, pid: Pid, code: i32) {
         let found = self.sessions.list.iter_mut().find(|s| s.pid == pid && s.exit.is_none());
+        let Some(number) = found.map(|session| session.number) else { return };
+        // It may have said why just before.
+        self.read_session_report(number);
+        self.read_session_report(number);
+        let found = self.sessions.list.iter_mut().find(|s| s.number == number);
         let Some(session) = found else { return };
         session.exit = Some(code);
         if let Some(terminal) = session.terminal.take() {

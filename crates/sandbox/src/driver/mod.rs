@@ -13,6 +13,7 @@ mod reactor;
 mod report;
 mod request;
 mod streams;
+mod vm;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -74,6 +75,8 @@ struct Driver {
     waiters: Vec<Waiter>,
 
     network: Option<OwnedFd>,
+    machine: Option<vm::Machine>,
+    links: vm::Links,
     held: Vec<OwnedFd>,
     make_service: Make,
     service: Option<Box<dyn Service>>,
@@ -140,6 +143,8 @@ impl Driver {
             Source::Tap(id) => self.flush_tap(id),
             Source::Probe => self.read_probe(),
             Source::Session(id) => self.discard_session_output(id),
+            Source::Report(id) => self.read_session_report(id),
+            Source::Machine => self.read_machine(),
             Source::Service => {
                 if let Some(service) = &mut self.service {
                     service.ready();
@@ -177,6 +182,7 @@ impl Driver {
         for action in &actions {
             self.perform(action);
         }
+        self.stop_booting();
         Ok(())
     }
 
@@ -248,12 +254,14 @@ impl Driver {
 
     /// The container's first process is gone.
     fn ended(&mut self, code: i32) {
+        let machine = self.machine_ended();
         self.process = None;
         self.status.finished_at = Some(Stamp::now());
         self.status.memory_peak = self.cage.memory_peak();
         self.status.memory_limit = self.cage.memory_limit();
         let exit = Exit { code, oom: self.cage.oom_killed(), error: None };
-        self.queue.push_back(What::ProcessExited(exit));
+        let what = machine.map_or(What::ProcessExited(exit.clone()), |machine| self.end_of(machine, exit));
+        self.queue.push_back(what);
     }
 
     fn kill_all(&mut self) {
@@ -269,7 +277,9 @@ impl Driver {
 
     fn spawn(&mut self) {
         let what = match self.try_spawn() {
-            Ok(pid) => What::Spawned(pid),
+            Ok(Some(pid)) => What::Spawned(pid),
+            // It boots; what comes of it is told later.
+            Ok(None) => return heap::trim(),
             Err(failure) => {
                 let error = Some(failure.message.clone());
                 let code = failure.exit_code;
@@ -281,7 +291,8 @@ impl Driver {
         self.queue.push_back(what);
     }
 
-    fn try_spawn(&mut self) -> Result<Pid, Failure> {
+    /// `None`: a virtual machine boots.
+    fn try_spawn(&mut self) -> Result<Option<Pid>, Failure> {
         let launch = match self.launch.take() {
             Some(launch) => launch,
             None => {
@@ -292,6 +303,9 @@ impl Driver {
             }
         };
         let given = self.open_streams()?;
+        if let Some(order) = &launch.vm {
+            return self.boot_machine(order, launch.plan.process.window, &given).map(|()| None);
+        }
         let spawned = {
             let mut handles = Handles::new(given.stdin.as_fd(), given.stdout.as_fd(), given.stderr.as_fd());
             if let Some(network) = &self.network {
@@ -317,13 +331,16 @@ impl Driver {
         self.probes.clear();
         self.status.started_at = Some(Stamp::now());
         self.status.finished_at = None;
-        Ok(pid)
+        Ok(Some(pid))
     }
 
     /// Whether the kernel would drop this signal: the process is pid 1 of a pid namespace of its own, and
     /// neither catches it nor holds it back (as users of `sigwait` and `signalfd` do).
     fn ignores(&self, signal: i32) -> bool {
         let Some(process) = &self.process else { return false };
+        if let Some(machine) = &self.machine {
+            return machine.drops(signal);
+        }
         cata_runtime::signal::is_dropped(process.pid.0, signal)
     }
 

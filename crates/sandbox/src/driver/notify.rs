@@ -36,6 +36,12 @@ impl Driver {
                 for waiter in std::mem::take(&mut self.waiters) {
                     match waiter.awaited {
                         Awaited::Ended(_) => self.waiters.push(waiter),
+                        // It is down, which is what was asked.
+                        Awaited::Stopped { .. } => {
+                            let exit_code = failure.exit_code;
+                            let reply = Reply::Stopped { exit_code, ignored_signal: false };
+                            self.answer(waiter.connection, waiter.number, reply, Vec::new());
+                        }
                         _ => self.fail(waiter.connection, waiter.number, failure.clone()),
                     }
                 }

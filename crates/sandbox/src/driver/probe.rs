@@ -70,13 +70,24 @@ impl Driver {
     fn try_probe(&mut self, start: Stamp) -> Result<(), Failure> {
         let Some(health) = &self.health_plan else { return Err(Rejected::Stale.into()) };
         let launch = boot::read_plan(self.plan.as_fd())?;
-        let request = ExecRequest { argv: health.argv.clone(), ..ExecRequest::default() };
+        let health_argv = health.argv.clone();
+        let request = ExecRequest { argv: health_argv.clone(), ..ExecRequest::default() };
         let plan = ExecPlan::new(&launch.plan, request);
         drop(launch);
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
         nonblocking(&ours);
         let null = null()?;
-        let spawned = {
+        let spawned = if self.machine.is_some() {
+            let request = ExecRequest { argv: health_argv, ..ExecRequest::default() };
+            let copy = || {
+                theirs
+                    .try_clone()
+                    .map_err(|e| Failure::new(crate::protocol::FailureKind::System, e.to_string()))
+            };
+            let stdio = [null, copy()?, copy()?];
+            // Nobody hears its report: its output says the same.
+            self.spawn_session(&request, &stdio)?.0
+        } else {
             let container = self.pidfd().ok_or(Rejected::NotRunning)?;
             let handles = Handles::new(null.as_fd(), theirs.as_fd(), theirs.as_fd());
             cata_runtime::exec(&plan, container, &self.cage.enter(handles))?

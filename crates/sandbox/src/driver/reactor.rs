@@ -26,6 +26,10 @@ pub(super) enum Source {
     Connection(u32),
     Tap(u32),
     Session(u32),
+    /// The socket of an exec session in a virtual machine.
+    Report(u32),
+    /// The socket of the virtual machine.
+    Machine,
 }
 
 impl Source {
@@ -40,6 +44,8 @@ impl Source {
             Self::Connection(id) => (5, id),
             Self::Tap(id) => (6, id),
             Self::Session(id) => (7, id),
+            Self::Report(id) => (8, id),
+            Self::Machine => (9, 0),
         };
         kind << 32 | u64::from(id)
     }
@@ -56,6 +62,8 @@ impl Source {
             (5, id) => Self::Connection(id),
             (6, id) => Self::Tap(id),
             (7, id) => Self::Session(id),
+            (8, id) => Self::Report(id),
+            (9, _) => Self::Machine,
             _ => return None,
         })
     }

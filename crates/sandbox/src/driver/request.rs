@@ -37,6 +37,9 @@ impl Driver {
             Request::Kill { signal } if !(1..=64).contains(&signal) => {
                 Err(Failure::new(FailureKind::Invalid, format!("{signal} is not a signal")))
             }
+            Request::Kill { signal } if self.kills_boot(signal) => {
+                self.event(What::Stop { signal: None, timeout: None, ignored: false })
+            }
             Request::Kill { signal } => self.event(What::Kill(signal)),
             Request::Pause => self.pause(),
             Request::Unpause => self.event(What::Unpause),
@@ -52,6 +55,10 @@ impl Driver {
                 }
                 return;
             }
+            Request::Connect => match self.connect_to_guest() {
+                Ok(stream) => return self.answer(connection, number, Reply::Connected, vec![stream]),
+                Err(failure) => Err(failure),
+            },
             Request::ExecResize { id, size } => self.resize_session(&id, size),
             Request::ExecInspect { id } => {
                 let reply = match self.session_state(&id) {
@@ -143,6 +150,11 @@ impl Driver {
         if sockets.len() != go.dns_sockets {
             return Err(invalid("fewer name service sockets than announced"));
         }
+        let taps: Vec<OwnedFd> = fds.by_ref().take(go.taps).collect();
+        if taps.len() != go.taps {
+            return Err(invalid("fewer network devices than announced"));
+        }
+        self.links = super::vm::Links { taps, links: go.links };
         self.held = fds.collect();
         if let Some(plan) = go.dns_plan {
             self.start_service(plan, sockets)?;

@@ -53,6 +53,8 @@ pub(super) struct Output {
     next: u32,
     stdin: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
+    /// The process in the guest has ended: what it wrote last must be taken, whoever is slow.
+    ending: bool,
 }
 
 impl Output {
@@ -251,7 +253,7 @@ impl Driver {
         for id in gone {
             self.drop_tap(id);
         }
-        if slow && !matches!(self.state.phase, Phase::Draining { .. }) {
+        if slow && !self.output.ending && !matches!(self.state.phase, Phase::Draining { .. }) {
             self.hold(stream);
         }
     }
@@ -344,6 +346,12 @@ impl Driver {
         }
     }
 
+    /// The process in the guest has ended; the machine still passes on what it left.
+    pub(super) fn ending(&mut self) {
+        self.output.ending = true;
+        self.drain();
+    }
+
     /// The process has ended: read what it left.
     pub(super) fn drain(&mut self) {
         for tap in &mut self.output.taps {
@@ -390,6 +398,7 @@ impl Driver {
         }
         self.output.stdin = None;
         self.output.terminal = None;
+        self.output.ending = false;
     }
 }
 

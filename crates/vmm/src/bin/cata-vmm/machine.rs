@@ -1,0 +1,481 @@
+//! `cata-vmm machine`: from the supervisor's word to the container's exit code.
+//!
+//! First as root and with nothing of the guest's in sight: the tree, its server, the monitor. Then this process
+//! becomes another user and one loop passes everything between the guest and those outside.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use cata_guest::order::{Errand, Links, Monitor};
+use cata_guest::protocol::{
+    Boot, Exited, FIRST, Failed, Frame, Hello, Kind, ProtocolError, Start, Started, VERSION,
+};
+use cata_guest::report::{LONGEST, Report, Word};
+use cata_runtime::plan::WindowSize;
+use cata_sys::message;
+use cata_sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, WaitOptions, waitpid};
+use rustix::termios::tcgetwinsize;
+
+use crate::child::Child;
+use crate::console::Console;
+use crate::names::Names;
+use crate::pump::{Pump, make_raw};
+use crate::relay::{Clients, Wire};
+use crate::{Refusal, alone, qemu, read_errand, report, stage};
+
+/// Most interfaces of a machine.
+const MOST_TAPS: usize = 32;
+/// How long a guest may take to its first word: software emulation on a loaded host is slow.
+const BOOT: Duration = Duration::from_secs(300);
+/// How often the guest is told the time.
+const CLOCK: Duration = Duration::from_secs(30);
+/// How long the last output may take to be taken.
+const LAST: Duration = Duration::from_secs(10);
+/// A machine that ended for a reason of its own.
+const BROKEN: i32 = 125;
+
+/// See the module.
+pub(crate) fn run(plan: &OwnedFd, supervisor: OwnedFd) -> ExitCode {
+    let mut machine = match begin(plan, supervisor.as_fd()) {
+        Ok(machine) => machine,
+        Err(Refusal(failed)) => {
+            let code = failed.exit_code;
+            report(supervisor.as_fd(), &Report::Failed(failed));
+            return ExitCode::from(u8::try_from(code).unwrap_or(125));
+        }
+    };
+    let end = machine.play(&supervisor);
+    let code = machine.finish(&supervisor, end);
+    ExitCode::from(u8::try_from(code).unwrap_or(255))
+}
+
+/// How far it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The kernel boots.
+    Booting,
+    /// The guest gets ready.
+    Preparing,
+    /// The process is made.
+    Starting,
+    /// It runs.
+    Running,
+}
+
+/// How it ended.
+enum End {
+    /// As it should: the process has ended.
+    Exited(Exited),
+    /// The process could not be made.
+    Failed(Failed),
+    /// The machine has ended.
+    Broken(String),
+}
+
+struct Machine {
+    stage: Stage,
+    errand: Errand,
+    links: Links,
+    wire: Wire,
+    log: Console,
+    complaints: Console,
+    signals: SignalFd,
+    monitor: Child,
+    server: Child,
+    pump: Pump,
+    clients: Clients,
+    names: Option<Names>,
+    born: Instant,
+    told_time: Instant,
+}
+
+/// What may be sent to a container's process; the rest is this process' own.
+fn forwarded() -> Vec<i32> {
+    let own = [
+        Signal::KILL,
+        Signal::STOP,
+        Signal::CHILD,
+        Signal::SEGV,
+        Signal::BUS,
+        Signal::FPE,
+        Signal::ILL,
+        Signal::PIPE,
+    ]
+    .map(Signal::as_raw);
+    (1..32).chain(34..65).filter(|signal| !own.contains(signal)).collect()
+}
+
+fn begin(plan: &OwnedFd, supervisor: std::os::fd::BorrowedFd<'_>) -> Result<Machine, Refusal> {
+    // From the first moment: one that comes early is passed on when there is a process.
+    let signals = SignalFd::new(&forwarded()).map_err(Refusal::at("receive signals"))?;
+    let errand = read_errand(plan)?;
+    let word =
+        message::receive(supervisor, LONGEST, MOST_TAPS).map_err(Refusal::at("hear the supervisor"))?;
+    let (bytes, taps) = word.ok_or_else(|| Refusal::new("the supervisor has gone"))?;
+    let Word::Begin { links } = serde_json::from_slice(&bytes).map_err(Refusal::new)? else {
+        return Err(Refusal::new("the supervisor speaks out of turn"));
+    };
+    let links =
+        links.map(serde_json::from_value::<Links>).transpose().map_err(Refusal::new)?.unwrap_or_default();
+    let (complaints, stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(Refusal::at("make a pipe"))?;
+    nonblocking(&complaints)?;
+    let served = stage::serve(&errand.vm, &stderr)?;
+    let (channel, theirs) = pair()?;
+    let (log, their_log) = pair()?;
+    nonblocking(&log)?;
+    let monitor = match errand.vm.monitor {
+        Monitor::Qemu => {
+            let ends = qemu::Ends {
+                channel: &theirs,
+                log: &their_log,
+                deck: &served.socket,
+                taps: &taps,
+                stderr: &stderr,
+            };
+            qemu::start(&errand.vm, &links.interfaces, &ends)?
+        }
+        Monitor::Kvm => return Err(Refusal::new("this build has no KVM monitor")),
+    };
+    let names = links.names.then(Names::new).transpose()?;
+    alone::give_up_rights(errand.vm.uid)?;
+    let terminal = errand.plan.process.terminal;
+    Ok(Machine {
+        stage: Stage::Booting,
+        wire: Wire::new(channel),
+        log: Console::new(log),
+        complaints: Console::new(complaints),
+        signals,
+        monitor,
+        server: served.server,
+        pump: Pump::new(FIRST, terminal),
+        clients: Clients::default(),
+        names,
+        errand,
+        links,
+        born: Instant::now(),
+        told_time: Instant::now(),
+    })
+}
+
+fn pair() -> Result<(OwnedFd, OwnedFd), Refusal> {
+    socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(Refusal::at("make a pair of sockets"))
+}
+
+fn nonblocking(fd: &OwnedFd) -> Result<(), Refusal> {
+    fcntl_getfl(fd)
+        .and_then(|flags| fcntl_setfl(fd, flags | OFlags::NONBLOCK))
+        .map_err(Refusal::at("make a descriptor non-blocking"))
+}
+
+/// What a word from outside can lead to besides going on.
+type Turn = Result<(), End>;
+
+impl From<ProtocolError> for End {
+    fn from(error: ProtocolError) -> Self {
+        Self::Broken(format!("the guest does not keep to the protocol: {error}"))
+    }
+}
+
+impl Machine {
+    fn play(&mut self, supervisor: &OwnedFd) -> End {
+        loop {
+            if let Err(end) = self.turn(supervisor) {
+                return end;
+            }
+        }
+    }
+
+    fn turn(&mut self, supervisor: &OwnedFd) -> Turn {
+        self.wait(supervisor);
+        self.log.read();
+        self.complaints.read();
+        let closed = self.wire.flush().is_err() | !self.wire.read();
+        while let Some(frame) = self.wire.next()? {
+            self.hear(frame, supervisor)?;
+        }
+        self.listen(supervisor)?;
+        if self.stage == Stage::Running {
+            self.forward_signals()?;
+            for frame in self.pump.exchange() {
+                self.send(&frame)?;
+            }
+        }
+        if !self.wire.is_full() {
+            for frame in self.clients.listen() {
+                self.send(&frame)?;
+            }
+        }
+        if let Some(names) = &mut self.names {
+            for frame in names.ready() {
+                self.send(&frame)?;
+            }
+        }
+        if self.stage == Stage::Running && self.told_time.elapsed() >= CLOCK {
+            self.told_time = Instant::now();
+            self.send(&Frame::new(Kind::Clock, 0, now().to_le_bytes().to_vec()))?;
+        }
+        if closed || self.has_ended(&self.monitor) {
+            return Err(End::Broken(self.why_it_ended()));
+        }
+        if self.has_ended(&self.server) {
+            self.complaints.read();
+            return Err(End::Broken(format!("the file server ended: {}", self.complaints.last(3))));
+        }
+        if self.stage != Stage::Running && self.born.elapsed() >= BOOT {
+            let seconds = BOOT.as_secs();
+            let said = self.log.last(5);
+            return Err(End::Broken(format!(
+                "the guest was not ready after {seconds} s; its kernel said: {said}"
+            )));
+        }
+        Ok(())
+    }
+
+    fn wait(&self, supervisor: &OwnedFd) {
+        let mut flags = PollFlags::IN;
+        if self.wire.wants_to_write() {
+            flags |= PollFlags::OUT;
+        }
+        let read = PollFlags::IN;
+        let mut watched = vec![
+            PollFd::new(&self.wire, flags),
+            PollFd::new(supervisor, read),
+            PollFd::new(&self.monitor.pidfd, read),
+            PollFd::new(&self.server.pidfd, read),
+        ];
+        watched.extend(
+            [self.log.fd(), self.complaints.fd()]
+                .into_iter()
+                .flatten()
+                .map(|fd| PollFd::from_borrowed_fd(fd, read)),
+        );
+        if self.stage == Stage::Running {
+            watched.push(PollFd::new(&self.signals, read));
+            watched.extend(self.pump.watched());
+        }
+        if !self.wire.is_full() {
+            for wire in self.clients.wires() {
+                let flags = if wire.wants_to_write() { PollFlags::IN | PollFlags::OUT } else { read };
+                watched.push(PollFd::from_borrowed_fd(wire.as_fd(), flags));
+            }
+        }
+        if let Some(names) = &self.names {
+            watched.extend(names.readable().map(|fd| PollFd::from_borrowed_fd(fd, read)));
+        }
+        let timeout = Timespec { tv_sec: 5, tv_nsec: 0 };
+        // Interrupted is as good as ready: everything is looked at.
+        let _ = poll(&mut watched, Some(&timeout));
+    }
+
+    fn send(&mut self, frame: &Frame) -> Turn {
+        self.wire.send(frame).map_err(|_| End::Broken(self.why_it_ended()))
+    }
+
+    /// The supervisor says something; its going is our end by another way.
+    fn listen(&mut self, supervisor: &OwnedFd) -> Turn {
+        if !is_readable(supervisor) {
+            return Ok(());
+        }
+        match message::receive(supervisor.as_fd(), LONGEST, 1) {
+            Ok(Some((bytes, fds))) => {
+                if let Ok(Word::Client) = serde_json::from_slice(&bytes) {
+                    fds.into_iter().for_each(|fd| self.clients.add(fd));
+                }
+                Ok(())
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+            Ok(None) | Err(_) => Err(End::Broken("the supervisor has gone".to_owned())),
+        }
+    }
+
+    fn hear(&mut self, frame: Frame, supervisor: &OwnedFd) -> Turn {
+        let own = frame.session == FIRST;
+        match (frame.kind, self.stage) {
+            (Kind::Hello, Stage::Booting) => {
+                let hello: Hello = frame.parse()?;
+                if hello.version != VERSION {
+                    let text = format!(
+                        "the guest's cata-guest speaks version {} of the protocol, this is {VERSION}: \
+                         install the kernel again with `cata kernel install`",
+                        hello.version
+                    );
+                    return Err(End::Broken(text));
+                }
+                self.stage = Stage::Preparing;
+                let boot = Frame::document(Kind::Boot, 0, &self.boot())?;
+                self.send(&boot)
+            }
+            (Kind::Fatal, _) => {
+                let text = String::from_utf8_lossy(&frame.payload).into_owned();
+                let clean: String = text.chars().filter(|c| !c.is_control()).collect();
+                Err(End::Broken(format!("the guest could not get ready: {clean}")))
+            }
+            (Kind::Booted, Stage::Preparing) => {
+                self.stage = Stage::Starting;
+                let start = Frame::document(Kind::Start, FIRST, &self.start())?;
+                self.send(&start)
+            }
+            (Kind::Started, Stage::Starting) if own => {
+                let started: Started = frame.parse()?;
+                self.stage = Stage::Running;
+                report(supervisor.as_fd(), &Report::Started { withheld: started.withheld });
+                Ok(())
+            }
+            (Kind::Failed, Stage::Starting) if own => Err(End::Failed(frame.parse()?)),
+            (Kind::Data | Kind::Eof | Kind::Credit, Stage::Running) if own => Ok(self.pump.take(&frame)?),
+            (Kind::Fate, Stage::Running) if own => {
+                let (signal, dropped) = frame.signal_fate()?;
+                report(supervisor.as_fd(), &Report::Fate { signal, dropped });
+                Ok(())
+            }
+            (Kind::Exiting, Stage::Running) if own => {
+                report(supervisor.as_fd(), &Report::Exiting);
+                Ok(())
+            }
+            (Kind::Exited, Stage::Running) if own => Err(End::Exited(frame.parse()?)),
+            (Kind::Query, Stage::Running) => {
+                let answer = match &mut self.names {
+                    Some(names) => names.ask(&frame),
+                    None => Some(Frame::new(Kind::Answer, frame.session, Vec::new())),
+                };
+                answer.map_or(Ok(()), |answer| self.send(&answer))
+            }
+            (
+                Kind::Started
+                | Kind::Failed
+                | Kind::Data
+                | Kind::Eof
+                | Kind::Credit
+                | Kind::Exited
+                | Kind::Told,
+                Stage::Running,
+            ) if !own => {
+                self.clients.tell(frame);
+                Ok(())
+            }
+            (Kind::Fate | Kind::Exiting, Stage::Running) => Ok(()),
+            (kind, _) => Err(ProtocolError::Turn(kind).into()),
+        }
+    }
+
+    fn boot(&self) -> Boot {
+        Boot {
+            clock: now(),
+            hostname: self.errand.plan.hostname.clone().unwrap_or_default(),
+            network: self.links.interfaces.clone(),
+            names: self.links.names,
+            ipv6: self.links.ipv6,
+            cgroup: self.errand.vm.cgroup.clone(),
+        }
+    }
+
+    fn start(&self) -> Start {
+        let mut plan = self.errand.plan.clone();
+        plan.cgroup = Some(self.errand.vm.cgroup.clone());
+        if plan.process.terminal {
+            make_raw();
+            plan.process.window = tcgetwinsize(rustix::stdio::stdin())
+                .ok()
+                .map(|size| WindowSize { rows: size.ws_row, columns: size.ws_col });
+        }
+        Start::First { plan: Box::new(plan), all_devices: self.errand.vm.all_devices }
+    }
+
+    fn forward_signals(&mut self) -> Turn {
+        while let Some(signal) = self.signals.next() {
+            let size = (signal == Signal::WINCH.as_raw()).then(|| self.pump.size()).flatten();
+            self.send(&size.unwrap_or_else(|| Frame::signal(FIRST, signal)))?;
+        }
+        Ok(())
+    }
+
+    fn has_ended(&self, child: &Child) -> bool {
+        is_readable(&child.pidfd)
+    }
+
+    /// The monitor is gone: because of what?
+    fn why_it_ended(&mut self) -> String {
+        self.settle();
+        if let Some(why) = self.log.panic() {
+            return format!("the guest's kernel panicked: {why}");
+        }
+        let status = waitpid(Some(self.monitor.pid), WaitOptions::NOHANG).ok().flatten();
+        let said = self.complaints.last(3);
+        let how = match status.map(|(_, status)| (status.exit_status(), status.terminating_signal())) {
+            Some((Some(0), _)) => "ended by itself".to_owned(),
+            Some((Some(code), _)) => format!("ended with {code}"),
+            Some((_, Some(signal))) => format!("was killed by signal {signal}"),
+            _ => "hung up".to_owned(),
+        };
+        let monitor = self.errand.vm.monitor.as_str();
+        let mut text = format!("the virtual machine ({monitor}) {how}");
+        if !said.is_empty() {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        let log = self.log.last(2);
+        if said.is_empty() && !log.is_empty() {
+            text.push_str("; the guest's last words: ");
+            text.push_str(&log);
+        }
+        text
+    }
+
+    /// What has been written but not read yet.
+    fn settle(&mut self) {
+        let until = Instant::now() + Duration::from_millis(500);
+        while (self.log.fd().is_some() || self.complaints.fd().is_some()) && Instant::now() < until {
+            self.log.read();
+            self.complaints.read();
+            if self.log.panic().is_some() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Tells the supervisor, and what to exit with.
+    fn finish(&mut self, supervisor: &OwnedFd, end: End) -> i32 {
+        match end {
+            End::Exited(exited) => {
+                self.pump.finish(LAST);
+                report(supervisor.as_fd(), &Report::Ended { oom: exited.oom, error: None });
+                exited.code
+            }
+            End::Failed(failed) => {
+                let code = failed.exit_code;
+                report(supervisor.as_fd(), &Report::Failed(failed));
+                code
+            }
+            End::Broken(message) if self.stage == Stage::Running => {
+                self.pump.finish(LAST);
+                report(supervisor.as_fd(), &Report::Ended { oom: false, error: Some(message) });
+                BROKEN
+            }
+            End::Broken(message) => {
+                let failed = Failed { message, hint: None, exit_code: BROKEN };
+                report(supervisor.as_fd(), &Report::Failed(failed));
+                BROKEN
+            }
+        }
+    }
+}
+
+fn is_readable(fd: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut watched = [PollFd::new(fd, PollFlags::IN)];
+    matches!(poll(&mut watched, Some(&now)), Ok(1..))
+}
+
+/// Nanoseconds since the epoch.
+fn now() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,107 @@
+//! The machine on QEMU, where the kernel's virtual machines cannot be used: the same guest, the same devices,
+//! by software. QEMU runs as nobody's user with its own system call filter, and opens nothing but its ROMs.
+
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use cata_guest::order::Order;
+use cata_guest::protocol::{DECK, Interface, PORT};
+
+use crate::Refusal;
+use crate::child::{self, Child, number};
+
+const PROGRAM: &str = "/usr/bin/qemu-system-x86_64";
+/// Beside what the order says: the log on the serial port, and what software emulation needs.
+const CMDLINE: &str = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t nokaslr mitigations=off tsc=reliable \
+    no_timer_check cryptomgr.notests audit=0 8250.nr_uarts=1 random.trust_cpu=on cgroup_no_v1=all";
+
+/// The ends that the machine gets.
+pub(crate) struct Ends<'a> {
+    pub(crate) channel: &'a OwnedFd,
+    pub(crate) log: &'a OwnedFd,
+    pub(crate) deck: &'a OwnedFd,
+    pub(crate) taps: &'a [OwnedFd],
+    /// Its complaints.
+    pub(crate) stderr: &'a OwnedFd,
+}
+
+/// Starts it.
+pub(crate) fn start(order: &Order, interfaces: &[Interface], ends: &Ends<'_>) -> Result<Child, Refusal> {
+    let program = Path::new(PROGRAM);
+    if !program.exists() {
+        let hint = "install Debian's package qemu-system-x86, or use a host with /dev/kvm";
+        return Err(Refusal::with_hint(
+            format_args!("{PROGRAM} is not installed, and KVM is not used"),
+            hint,
+        ));
+    }
+    let file = |path: &Path| File::open(path).map_err(Refusal::at(format_args!("open {}", path.display())));
+    let (kernel, initramfs) = (file(&order.kernel)?, file(&order.initramfs)?);
+    let mut descriptors: Vec<BorrowedFd<'_>> =
+        vec![kernel.as_fd(), initramfs.as_fd(), ends.channel.as_fd(), ends.log.as_fd(), ends.deck.as_fd()];
+    descriptors.extend(ends.taps.iter().map(|tap| tap.as_fd()));
+    let mut arguments = machine(order, number(&kernel), number(&initramfs));
+    arguments.extend(devices(ends));
+    for (at, (tap, interface)) in ends.taps.iter().zip(interfaces).enumerate() {
+        arguments.extend(card(at, number(tap), interface));
+    }
+    child::start(&child::Order {
+        program,
+        arguments: &arguments,
+        descriptors: &descriptors,
+        stderr: ends.stderr.as_fd(),
+        uid: Some(order.uid),
+    })
+    .map_err(Refusal::at(format_args!("start {PROGRAM}")))
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(str::to_owned).collect()
+}
+
+fn machine(order: &Order, kernel: i32, initramfs: i32) -> Vec<String> {
+    let bytes = order.memory;
+    let mut arguments = words(
+        "-nodefaults -no-user-config -display none -monitor none -no-reboot -nic none -accel tcg,thread=multi \
+         -cpu max,-la57 -M q35,usb=off,smbus=off,sata=off,vmport=off,memory-backend=memory \
+         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    );
+    let name = |fd: i32| format!("/proc/self/fd/{fd}");
+    let more = [
+        ("-m", format!("{}M", bytes >> 20)),
+        ("-object", format!("memory-backend-memfd,id=memory,size={bytes},share=on")),
+        ("-smp", order.cpus.to_string()),
+        ("-kernel", name(kernel)),
+        ("-initrd", name(initramfs)),
+        ("-append", format!("{CMDLINE} {}", order.cmdline)),
+    ];
+    arguments.extend(more.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
+    arguments
+}
+
+fn devices(ends: &Ends<'_>) -> Vec<String> {
+    let (log, channel, deck) = (number(ends.log), number(ends.channel), number(ends.deck));
+    let pairs = [
+        ("-chardev", format!("socket,id=log,fd={log}")),
+        ("-serial", "chardev:log".to_owned()),
+        ("-device", "virtio-serial-pci,id=ports".to_owned()),
+        ("-chardev", format!("socket,id=channel,fd={channel}")),
+        ("-device", format!("virtserialport,bus=ports.0,nr=1,chardev=channel,name={PORT}")),
+        ("-chardev", format!("socket,id=deck,fd={deck}")),
+        ("-device", format!("vhost-user-fs-pci,chardev=deck,tag={DECK},queue-size=1024")),
+        ("-device", "virtio-rng-pci".to_owned()),
+        ("-device", "virtio-balloon-pci,deflate-on-oom=on,free-page-reporting=on".to_owned()),
+    ];
+    pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+}
+
+fn card(at: usize, tap: i32, interface: &Interface) -> Vec<String> {
+    let [a, b, c, d, e, f] = interface.mac;
+    let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+    let pairs = [
+        ("-netdev", format!("tap,id=net{at},fd={tap}")),
+        ("-device", format!("virtio-net-pci,netdev=net{at},mac={mac},romfile=")),
+    ];
+    pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+}
