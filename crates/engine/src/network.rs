@@ -8,10 +8,11 @@ use cata_network::request::{
     ConnectRequest, Connected, CreateNetwork, EndpointRequest, PortRequest, Teardown, Transport,
 };
 use cata_network::{Network, Networks};
-use cata_sandbox::launch::{Go, Undo};
+use cata_sandbox::launch::{Go, Isolation, Undo};
 use cata_spec::{ContainerId, Name};
 
 use crate::container::live::{NETWORK_FILE, NetworkFacts};
+use crate::container::machine::{self, Parts};
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 use crate::ledger::{self, Durability};
@@ -135,10 +136,15 @@ impl Engine {
             ports,
             sysctls: Vec::new(),
             dns_upstream: request.dns.clone(),
+            taps: request.isolation == Isolation::Vm,
             state_dir: state_dir.to_owned(),
         };
         let connected = self.networks()?.connect(&connect).map_err(network_error)?;
-        hand_over(connected)
+        let machine = match request.isolation {
+            Isolation::Vm => Some(self.machine_parts(request)?.1),
+            Isolation::Process => None,
+        };
+        hand_over(connected, machine)
     }
 
     /// `/etc/resolv.conf` of a container.
@@ -210,16 +216,25 @@ fn exposed_ports(text: &str) -> Result<Vec<(u16, Transport)>> {
     Ok((first..=last).map(|port| (port, transport)).collect())
 }
 
-fn hand_over(connected: Connected) -> Result<(NetworkFacts, Go, Vec<OwnedFd>)> {
+fn hand_over(connected: Connected, machine: Option<Parts>) -> Result<(NetworkFacts, Go, Vec<OwnedFd>)> {
     let dns_plan = connected
         .dns_plan
         .as_ref()
         .map(serde_json::to_value)
         .transpose()
         .map_err(|e| Error::Invalid(e.to_string()))?;
+    let links = machine.as_ref().map(|parts| {
+        let names = !connected.dns_sockets.is_empty();
+        machine::links(&connected.taps, names, parts.archives.len())
+    });
+    let links = links.map(serde_json::to_value).transpose().map_err(|e| Error::Invalid(e.to_string()))?;
+    let parts = machine.into_iter().flat_map(|parts| std::iter::once(parts.kernel).chain(parts.archives));
+    let machine: Vec<OwnedFd> = parts.chain(connected.taps.into_iter().map(|(tap, _)| tap)).collect();
     let go = Go {
         network_namespace: true,
         dns_sockets: connected.dns_sockets.len(),
+        machine: machine.len(),
+        links,
         dns_plan,
         undo: connected
             .teardown
@@ -234,6 +249,7 @@ fn hand_over(connected: Connected) -> Result<(NetworkFacts, Go, Vec<OwnedFd>)> {
     };
     let mut fds = vec![connected.namespace];
     fds.extend(connected.dns_sockets);
+    fds.extend(machine);
     fds.extend(connected.reservations);
     Ok((NetworkFacts { endpoints: connected.endpoints, ports: connected.ports }, go, fds))
 }

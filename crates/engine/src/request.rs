@@ -60,6 +60,12 @@ pub struct CreateRequest {
     pub privileged: bool,
     /// `--isolation`.
     pub isolation: Isolation,
+    /// `--vmm`: what runs a virtual machine.
+    #[serde(default)]
+    pub monitor: MonitorRequest,
+    /// `--kernel`: a virtual machine's kernel by name; `None`: the default one.
+    #[serde(default)]
+    pub kernel: Option<String>,
     /// `--cap-add`, as typed (`NET_ADMIN`, `CAP_NET_ADMIN`, `ALL`).
     pub cap_add: Vec<String>,
     /// `--cap-drop`.
@@ -118,6 +124,19 @@ pub struct CreateRequest {
     pub log: Option<LogPlan>,
     /// `--annotation`.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// `--vmm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MonitorRequest {
+    /// KVM where it works, else QEMU.
+    #[default]
+    Auto,
+    /// The kernel's virtual machines.
+    Kvm,
+    /// Software emulation.
+    Qemu,
 }
 
 /// `--pull`.
@@ -348,6 +367,8 @@ impl CreateRequest {
             read_only: false,
             privileged: false,
             isolation: Isolation::Process,
+            monitor: MonitorRequest::Auto,
+            kernel: None,
             cap_add: Vec::new(),
             cap_drop: Vec::new(),
             security: Security::default(),

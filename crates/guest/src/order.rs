@@ -28,10 +28,6 @@ pub struct Order {
     pub cpus: u32,
     /// Bytes of memory.
     pub memory: u64,
-    /// An ELF kernel.
-    pub kernel: PathBuf,
-    /// Its first file system.
-    pub initramfs: PathBuf,
     /// Added to the kernel's command line.
     pub cmdline: String,
     /// An empty directory to put the container's tree together in; seen by nobody else.
@@ -80,9 +76,12 @@ pub struct Share {
     pub read_only: bool,
 }
 
-/// What is only known when the network is made; travels beside the tap devices, in their order.
+/// What is only known when the network is made. Descriptors travel beside it: the kernel, `archives` archives of
+/// its first file system, a tap device an interface.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Links {
+    /// How many archives.
+    pub archives: usize,
     /// The guest's interfaces.
     pub interfaces: Vec<Interface>,
     /// Whether a name service answers at 127.0.0.11:53.

@@ -41,7 +41,7 @@ pub enum Report {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Word {
-    /// Begin. The tap devices travel beside it.
+    /// Begin. What the machine is made of travels beside it: see [`crate::order::Links`].
     Begin {
         /// [`crate::order::Links`], as the engine wrote it.
         links: Option<serde_json::Value>,

@@ -88,6 +88,8 @@ pub struct ConnectRequest {
     pub sysctls: Vec<(String, String)>,
     /// Upstream name servers for the embedded DNS; empty: the host's.
     pub dns_upstream: Vec<IpAddr>,
+    /// For a virtual machine: instead of interfaces in the namespace there are tap devices on the bridges.
+    pub taps: bool,
     /// The new namespace's owner directory: `<state>/<id>/`, for whatever must be found again.
     pub state_dir: PathBuf,
 }
@@ -105,6 +107,8 @@ pub struct Connected {
     pub reservations: Vec<OwnedFd>,
     /// UDP and TCP listeners inside the namespace to which 127.0.0.11:53 leads, when on a user network.
     pub dns_sockets: Vec<OwnedFd>,
+    /// For a virtual machine: its network devices, and what it is to know of each.
+    pub taps: Vec<(OwnedFd, crate::connect::namespace::Interface)>,
     /// The name service's plan, to be served with `dns_sockets` by whoever owns the container.
     pub dns_plan: Option<crate::dns::DnsPlan>,
     /// How to take everything away again without any knowledge of networks.

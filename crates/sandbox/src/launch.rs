@@ -62,7 +62,8 @@ pub enum Isolation {
 }
 
 /// Sent by the engine once the network exists. Its descriptors travel beside it: the network namespace
-/// first if `network_namespace`, then `dns_sockets` sockets, then `taps` tap devices, then port reservations to be
+/// first if `network_namespace`, then `dns_sockets` sockets, then `machine` descriptors
+/// of a virtual machine, then port reservations to be
 /// held, in that order.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Go {
@@ -72,9 +73,9 @@ pub struct Go {
     pub dns_sockets: usize,
     /// Opaque to the sandbox: the name service's own plan.
     pub dns_plan: Option<serde_json::Value>,
-    /// How many of the following descriptors are a machine's network devices.
+    /// How many of the following descriptors a virtual machine is made of.
     #[serde(default)]
-    pub taps: usize,
+    pub machine: usize,
     /// Opaque to the sandbox: what the machine is told of them.
     #[serde(default)]
     pub links: Option<serde_json::Value>,

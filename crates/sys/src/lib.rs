@@ -18,4 +18,5 @@ pub mod pidfd;
 pub mod program;
 pub mod seccomp;
 pub mod signalfd;
+pub mod tap;
 pub mod title;

@@ -91,6 +91,8 @@ pub(crate) fn request(
         read_only: storage.read_only,
         privileged: isolation.privileged,
         isolation: isolation.isolation.unwrap_or(Isolation::Process),
+        monitor: isolation.vmm.unwrap_or_default(),
+        kernel: isolation.kernel,
         cap_add: isolation.cap_add,
         cap_drop: isolation.cap_drop,
         security: parse::security::parse(&isolation.security_opt, around.read)?,

@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use cata_engine::request::{
-    DeviceRequest, Isolation, MountRequest, NamespaceMode, OnUnhealthy, PortRequest, RestartPolicy, Ulimit,
+    DeviceRequest, Isolation, MonitorRequest, MountRequest, NamespaceMode, OnUnhealthy, PortRequest,
+    RestartPolicy, Ulimit,
 };
 use clap::Args;
 
@@ -169,6 +170,12 @@ pub(crate) struct IsolationOptions {
     /// Choose what walls the container off (process, vm)
     #[arg(long, value_name = "string", value_parser = parse::namespace::isolation)]
     pub(crate) isolation: Option<Isolation>,
+    /// Choose what runs a virtual machine (auto, kvm, qemu)
+    #[arg(long, value_name = "string", value_parser = parse::namespace::monitor)]
+    pub(crate) vmm: Option<MonitorRequest>,
+    /// Choose a virtual machine's kernel (see `cata kernel ls`)
+    #[arg(long, value_name = "name")]
+    pub(crate) kernel: Option<String>,
     /// Set a kernel parameter of the container's namespaces
     #[arg(long, value_name = "map")]
     pub(crate) sysctl: Vec<String>,

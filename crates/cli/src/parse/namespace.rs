@@ -1,6 +1,6 @@
 //! `--pid`, `--ipc`, `--uts`, `--cgroupns`, `--userns` and `--isolation`.
 
-use cata_engine::request::{Isolation, NamespaceMode};
+use cata_engine::request::{Isolation, MonitorRequest, NamespaceMode};
 
 use super::{ParseError, Parsed};
 
@@ -44,11 +44,21 @@ pub(crate) fn user(text: &str) -> Parsed<()> {
     }
 }
 
+/// `--vmm auto|kvm|qemu`.
+pub(crate) fn monitor(text: &str) -> Parsed<MonitorRequest> {
+    match text {
+        "auto" => Ok(MonitorRequest::Auto),
+        "kvm" => Ok(MonitorRequest::Kvm),
+        "qemu" => Ok(MonitorRequest::Qemu),
+        _ => Err(ParseError::new(format!("invalid vmm '{text}': must be auto, kvm or qemu"))),
+    }
+}
+
 /// `--isolation process|vm`.
 pub(crate) fn isolation(text: &str) -> Parsed<Isolation> {
     match text {
         "" | "default" | "process" => Ok(Isolation::Process),
-        "vm" => Err(ParseError::new("isolation 'vm' is not supported yet: use 'process'")),
+        "vm" => Ok(Isolation::Vm),
         _ => Err(ParseError::new(format!("invalid isolation '{text}': must be process or vm"))),
     }
 }
@@ -66,7 +76,7 @@ fn host_or_container(text: &str) -> Option<NamespaceMode> {
 
 #[cfg(test)]
 mod tests {
-    use cata_engine::request::NamespaceMode;
+    use cata_engine::request::{Isolation, NamespaceMode};
 
     use super::{ipc, isolation, pid};
 
@@ -80,7 +90,9 @@ mod tests {
     }
 
     #[test]
-    fn vm_is_refused_by_name() {
-        assert!(isolation("vm").unwrap_err().to_string().contains("not supported yet"));
+    fn isolation_is_one_of_two() {
+        assert_eq!(isolation("vm"), Ok(Isolation::Vm));
+        assert_eq!(isolation("default"), Ok(Isolation::Process));
+        assert!(isolation("hyperv").is_err());
     }
 }

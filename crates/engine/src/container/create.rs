@@ -64,10 +64,7 @@ impl Engine {
             return Err(Error::NameInUse { name: name.to_string(), owner: owner.to_string() });
         }
         if request.isolation == cata_sandbox::launch::Isolation::Vm {
-            return Err(Error::Unsupported {
-                what: "--isolation vm is not there yet".to_owned(),
-                hint: "leave it out to run a container on this kernel".to_owned(),
-            });
+            crate::plan::vm::check(request)?;
         }
         if request.auto_remove && request.restart != cata_sandbox::launch::RestartPolicy::No {
             return Err(Error::Invalid(

@@ -9,6 +9,7 @@ pub mod life;
 pub mod live;
 mod lock;
 pub mod logs;
+pub mod machine;
 pub(crate) mod names;
 mod recover;
 mod remove;

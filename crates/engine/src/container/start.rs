@@ -14,7 +14,7 @@ use cata_runtime::plan::{MountKind as PlannedMount, Options, Plan, Root, WindowS
 use cata_runtime::seccomp::{self, Arch};
 use cata_runtime::user::UserSpec;
 use cata_sandbox::client::Attached;
-use cata_sandbox::launch::{Go, Launch, LogPlan, StdinPlan, Undo};
+use cata_sandbox::launch::{Go, Isolation, Launch, LogPlan, StdinPlan, Undo};
 use cata_sandbox::protocol::{Streams, Until};
 use cata_sandbox::status::StatusKind;
 
@@ -186,10 +186,18 @@ impl Engine {
         let config = &record.config;
         let dir = self.paths.container(&record.id);
         let (undo, undo_late) = self.undo(record);
+        let (plan, vm) = match request.isolation {
+            Isolation::Process => (self.plan_process(record)?, None),
+            Isolation::Vm => {
+                let (plan, order) = self.plan_machine(record, state_dir)?;
+                (plan, Some(order))
+            }
+        };
         Ok(Launch {
             id: record.id.clone(),
             isolation: request.isolation,
-            plan: self.plan_process(record)?,
+            plan,
+            vm,
             state_dir: state_dir.to_owned(),
             container_dir: dir,
             log: request
@@ -253,10 +261,11 @@ impl Engine {
     }
 
     /// The OCI document of a container as it would start now.
-    fn spec(&self, record: &Record) -> Result<cata_spec::runtime::Spec> {
+    pub(crate) fn spec(&self, record: &Record) -> Result<cata_spec::runtime::Spec> {
         let request = &record.request;
         let mut found = Vec::new();
-        if request.privileged {
+        // A machine has devices of its own.
+        if request.privileged && request.isolation == Isolation::Process {
             found = host_devices()?;
         }
         for device in &request.devices {

@@ -13,3 +13,4 @@ pub mod namespaces;
 pub mod resources;
 pub mod signal;
 pub mod spec;
+pub mod vm;

@@ -82,6 +82,7 @@ fn lonely(request: &ConnectRequest) -> Result<Connected, Error> {
         ports: Vec::new(),
         reservations: Vec::new(),
         dns_sockets: Vec::new(),
+        taps: Vec::new(),
         dns_plan: None,
         teardown: Vec::new(),
     })
@@ -104,7 +105,7 @@ fn effects(
         let endpoint = plan_with_leases(&directory, &network, request, joined.len(), undo)?;
         joined.push(Joined { directory, network, bridge, endpoint });
     }
-    let blueprint = plan::blueprint(&joined.iter().map(Joined::member).collect::<Vec<_>>())?;
+    let mut blueprint = plan::blueprint(&joined.iter().map(Joined::member).collect::<Vec<_>>())?;
 
     let exposed = plan::exposed(request, joined.iter().map(|one| &one.network))?;
     let target = exposed.map(|at| target(&joined[at]));
@@ -126,6 +127,11 @@ fn effects(
     // From here on, who removes a network sees the endpoints.
     drop(locks);
     let serves_names = blueprint.names;
+    let taps = if request.taps {
+        namespace::taps(&host.route, std::mem::take(&mut blueprint.interfaces))?
+    } else {
+        Vec::new()
+    };
     let making = maker.decide(blueprint);
     let published = target.as_ref().map_or(Ok(()), |target| publish(host, &ports, target, undo));
     let made = namespace::finish(making)?;
@@ -154,6 +160,7 @@ fn effects(
         ports,
         reservations,
         dns_sockets: made.dns_sockets,
+        taps,
         teardown,
     })
 }

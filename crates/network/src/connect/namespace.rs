@@ -177,6 +177,32 @@ fn attach(host: &Channel, namespace: &OwnedFd, blueprint: &Blueprint) -> Result<
     host.apply(&batch).map_err(Error::netlink("configure the bridge's ports"))
 }
 
+/// In place of pairs of interfaces: tap devices on the bridges. They are gone with their descriptors.
+pub(super) fn taps(host: &Channel, interfaces: Vec<Interface>) -> Result<Vec<(OwnedFd, Interface)>, Error> {
+    let mut made = Vec::with_capacity(interfaces.len());
+    let mut batch = Batch::new();
+    for interface in interfaces {
+        let name = networks::random_interface();
+        let tap = cata_sys::tap::make(&name).map_err(|errno| match errno {
+            rustix::io::Errno::NOENT | rustix::io::Errno::NODEV | rustix::io::Errno::NXIO => {
+                Error::Unsupported(
+                    "networks of virtual machines without the kernel's driver `tun`".to_owned(),
+                )
+            }
+            errno => failed("make a tap device")(errno),
+        })?;
+        let port = index(host, &name).ok_or_else(|| missing(&name))?;
+        route::set_master(&mut batch, port, interface.bridge, interface.mtu);
+        route::set_forwarding(&mut batch, port, interface.mac);
+        if bridged_packets_are_filtered() {
+            route::set_hairpin(&mut batch, port);
+        }
+        made.push((tap, interface));
+    }
+    host.apply(&batch).map_err(Error::netlink("put the machine's tap devices on their bridges"))?;
+    Ok(made)
+}
+
 /// `br_netfilter`, loaded by other container engines and firewalls.
 fn bridged_packets_are_filtered() -> bool {
     fs::exists("/proc/sys/net/bridge").unwrap_or(false)

@@ -150,11 +150,11 @@ impl Driver {
         if sockets.len() != go.dns_sockets {
             return Err(invalid("fewer name service sockets than announced"));
         }
-        let taps: Vec<OwnedFd> = fds.by_ref().take(go.taps).collect();
-        if taps.len() != go.taps {
-            return Err(invalid("fewer network devices than announced"));
+        let machine: Vec<OwnedFd> = fds.by_ref().take(go.machine).collect();
+        if machine.len() != go.machine {
+            return Err(invalid("fewer descriptors of a machine than announced"));
         }
-        self.links = super::vm::Links { taps, links: go.links };
+        self.links = super::vm::Links { descriptors: machine, links: go.links };
         self.held = fds.collect();
         if let Some(plan) = go.dns_plan {
             self.start_service(plan, sockets)?;

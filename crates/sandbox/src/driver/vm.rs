@@ -27,10 +27,10 @@ use crate::state::{Exit, Phase, Pid, Rejected, Stage, Then, Timer, What};
 /// As for a process of the host's: a handler may be about to be installed.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What every machine of this container gets of the network.
+/// What every machine of this container is made of.
 #[derive(Default)]
 pub(super) struct Links {
-    pub(super) taps: Vec<OwnedFd>,
+    pub(super) descriptors: Vec<OwnedFd>,
     pub(super) links: Option<serde_json::Value>,
 }
 
@@ -109,8 +109,8 @@ impl Driver {
         })?;
         self.process = Some(Process { pid: Pid(spawned.pid.as_raw_nonzero().get()), pidfd: spawned.pidfd });
         let links = self.links.links.clone();
-        let taps: Vec<BorrowedFd<'_>> = self.links.taps.iter().map(|tap| tap.as_fd()).collect();
-        send(&ours, &Word::Begin { links }, &taps)?;
+        let fds: Vec<BorrowedFd<'_>> = self.links.descriptors.iter().map(|fd| fd.as_fd()).collect();
+        send(&ours, &Word::Begin { links }, &fds)?;
         nonblocking(&ours);
         self.reactor.add(&ours, Source::Machine, Interest::Read).map_err(failed)?;
         if let Some(terminal) = spawned.terminal {

@@ -30,8 +30,8 @@ use crate::pump::{Pump, make_raw};
 use crate::relay::{Clients, Wire};
 use crate::{Refusal, alone, qemu, read_errand, report, stage};
 
-/// Most interfaces of a machine.
-const MOST_TAPS: usize = 32;
+/// Most descriptors of a machine.
+const MOST_DESCRIPTORS: usize = 64;
 /// How long a guest may take to its first word: software emulation on a loaded host is slow.
 const BOOT: Duration = Duration::from_secs(300);
 /// How often the guest is told the time.
@@ -116,14 +116,18 @@ fn begin(plan: &OwnedFd, supervisor: std::os::fd::BorrowedFd<'_>) -> Result<Mach
     // From the first moment: one that comes early is passed on when there is a process.
     let signals = SignalFd::new(&forwarded()).map_err(Refusal::at("receive signals"))?;
     let errand = read_errand(plan)?;
-    let word =
-        message::receive(supervisor, LONGEST, MOST_TAPS).map_err(Refusal::at("hear the supervisor"))?;
-    let (bytes, taps) = word.ok_or_else(|| Refusal::new("the supervisor has gone"))?;
+    let word = message::receive(supervisor, LONGEST, MOST_DESCRIPTORS)
+        .map_err(Refusal::at("hear the supervisor"))?;
+    let (bytes, fds) = word.ok_or_else(|| Refusal::new("the supervisor has gone"))?;
     let Word::Begin { links } = serde_json::from_slice(&bytes).map_err(Refusal::new)? else {
         return Err(Refusal::new("the supervisor speaks out of turn"));
     };
     let links =
         links.map(serde_json::from_value::<Links>).transpose().map_err(Refusal::new)?.unwrap_or_default();
+    let mut fds = fds.into_iter();
+    let kernel = fds.next().ok_or_else(|| Refusal::new("no kernel came along"))?;
+    let archives: Vec<OwnedFd> = fds.by_ref().take(links.archives).collect();
+    let taps: Vec<OwnedFd> = fds.collect();
     let (complaints, stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(Refusal::at("make a pipe"))?;
     nonblocking(&complaints)?;
     let served = stage::serve(&errand.vm, &stderr)?;
@@ -133,6 +137,8 @@ fn begin(plan: &OwnedFd, supervisor: std::os::fd::BorrowedFd<'_>) -> Result<Mach
     let monitor = match errand.vm.monitor {
         Monitor::Qemu => {
             let ends = qemu::Ends {
+                kernel: &kernel,
+                archives: &archives,
                 channel: &theirs,
                 log: &their_log,
                 deck: &served.socket,

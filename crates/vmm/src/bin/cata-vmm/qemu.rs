@@ -2,6 +2,7 @@
 //! by software. QEMU runs as nobody's user with its own system call filter, and opens nothing but its ROMs.
 
 use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -18,6 +19,8 @@ const CMDLINE: &str = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t nokaslr 
 
 /// The ends that the machine gets.
 pub(crate) struct Ends<'a> {
+    pub(crate) kernel: &'a OwnedFd,
+    pub(crate) archives: &'a [OwnedFd],
     pub(crate) channel: &'a OwnedFd,
     pub(crate) log: &'a OwnedFd,
     pub(crate) deck: &'a OwnedFd,
@@ -36,12 +39,16 @@ pub(crate) fn start(order: &Order, interfaces: &[Interface], ends: &Ends<'_>) ->
             hint,
         ));
     }
-    let file = |path: &Path| File::open(path).map_err(Refusal::at(format_args!("open {}", path.display())));
-    let (kernel, initramfs) = (file(&order.kernel)?, file(&order.initramfs)?);
-    let mut descriptors: Vec<BorrowedFd<'_>> =
-        vec![kernel.as_fd(), initramfs.as_fd(), ends.channel.as_fd(), ends.log.as_fd(), ends.deck.as_fd()];
+    let initramfs = join(ends.archives).map_err(Refusal::at("put the initial file system together"))?;
+    let mut descriptors: Vec<BorrowedFd<'_>> = vec![
+        ends.kernel.as_fd(),
+        initramfs.as_fd(),
+        ends.channel.as_fd(),
+        ends.log.as_fd(),
+        ends.deck.as_fd(),
+    ];
     descriptors.extend(ends.taps.iter().map(|tap| tap.as_fd()));
-    let mut arguments = machine(order, number(&kernel), number(&initramfs));
+    let mut arguments = machine(order, number(ends.kernel), number(&initramfs));
     arguments.extend(devices(ends));
     for (at, (tap, interface)) in ends.taps.iter().zip(interfaces).enumerate() {
         arguments.extend(card(at, number(tap), interface));
@@ -56,6 +63,22 @@ pub(crate) fn start(order: &Order, interfaces: &[Interface], ends: &Ends<'_>) ->
     .map_err(Refusal::at(format_args!("start {PROGRAM}")))
 }
 
+/// One file of several archives: the kernel unpacks one behind the other, QEMU takes only one.
+fn join(archives: &[OwnedFd]) -> std::io::Result<OwnedFd> {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let mut whole = File::from(rustix::fs::memfd_create("initramfs", flags)?);
+    for archive in archives {
+        let mut archive = File::from(archive.try_clone()?);
+        archive.seek(SeekFrom::Start(0))?;
+        let mut bytes = Vec::new();
+        archive.read_to_end(&mut bytes)?;
+        // Each begins at a multiple of four.
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        whole.write_all(&bytes)?;
+    }
+    Ok(whole.into())
+}
+
 fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
@@ -63,7 +86,7 @@ fn words(text: &str) -> Vec<String> {
 fn machine(order: &Order, kernel: i32, initramfs: i32) -> Vec<String> {
     let bytes = order.memory;
     let mut arguments = words(
-        "-nodefaults -no-user-config -display none -monitor none -no-reboot -nic none -accel tcg,thread=multi \
+        "-nodefaults -no-user-config -display none -monitor none -no-reboot -nic none -accel tcg,thread=multi,tb-size=128 \
          -cpu max,-la57 -M q35,usb=off,smbus=off,sata=off,vmport=off,memory-backend=memory \
          -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     );

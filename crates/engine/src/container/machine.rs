@@ -1,0 +1,260 @@
+//! A container in a virtual machine, at the moment of its start: which monitor, which kernel, which shares.
+
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use cata_guest::order::{Links, Monitor, Order};
+use cata_guest::protocol::Interface;
+use cata_runtime::cgroup::Layout;
+use cata_runtime::plan::{Host as Cgroups, Options, Plan, Root};
+use cata_runtime::user::UserSpec;
+use cata_sandbox::launch::Isolation;
+use serde::{Deserialize, Serialize};
+
+use crate::container::live::Owner;
+use crate::container::start::cgroup_path;
+use crate::engine::Engine;
+use crate::error::{Error, Foreign, Kind, Result};
+use crate::host::Facts;
+use crate::ledger::{self, Durability};
+use crate::plan::{devices, resources, vm};
+use crate::record::{MountKind, Record};
+use crate::request::{CreateRequest, MonitorRequest};
+
+/// Written by the engine into `<state>/<id>/` at a start.
+const MACHINE_FILE: &str = "machine.json";
+/// What running a machine takes on the host besides its memory.
+const OVERHEAD_KVM: u64 = 160 << 20;
+const OVERHEAD_QEMU: u64 = 448 << 20;
+
+/// The machine of a running container, for `inspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineFacts {
+    /// `kvm` or `qemu`.
+    pub monitor: String,
+    /// Why that one.
+    pub reason: String,
+    /// The kernel's name.
+    pub kernel: String,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Bytes.
+    pub memory: u64,
+}
+
+/// What runs machines here, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// This.
+    pub monitor: Monitor,
+    /// For these reasons.
+    pub reason: String,
+}
+
+/// Opened files of a machine.
+pub(crate) struct Parts {
+    pub(crate) kernel: OwnedFd,
+    pub(crate) archives: Vec<OwnedFd>,
+}
+
+impl Engine {
+    /// What would run a machine here.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when what is asked for does not work.
+    pub fn choose_monitor(&self, wanted: MonitorRequest) -> Result<Choice> {
+        let qemu = |reason: String| Choice { monitor: Monitor::Qemu, reason };
+        if wanted == MonitorRequest::Qemu {
+            return Ok(qemu("asked for".to_owned()));
+        }
+        match (self.probe_kvm()?, wanted) {
+            (Ok(()), MonitorRequest::Kvm) => {
+                Ok(Choice { monitor: Monitor::Kvm, reason: "asked for".to_owned() })
+            }
+            (Ok(()), _) => Ok(Choice { monitor: Monitor::Kvm, reason: "KVM runs a guest here".to_owned() }),
+            (Err(why), MonitorRequest::Kvm) => Err(Error::Unsupported {
+                what: format!("--vmm kvm: {why}"),
+                hint: "use --vmm qemu (slower), or a host with a working /dev/kvm".to_owned(),
+            }),
+            (Err(why), _) => Ok(qemu(format!("KVM is not usable: {why}"))),
+        }
+    }
+
+    /// Whether a machine really runs on KVM: some only seem to.
+    fn probe_kvm(&self) -> Result<std::result::Result<(), String>> {
+        let program = self.beside("cata-vmm")?;
+        let output = std::process::Command::new(&program).arg("probe").output();
+        let output = output.map_err(Error::file("run", &program))?;
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Ok(if output.status.success() { Ok(()) } else { Err(said) })
+    }
+
+    /// The kernel of a container's machine, opened.
+    pub(crate) fn machine_parts(&self, request: &CreateRequest) -> Result<(String, Parts)> {
+        let name = request.kernel.as_deref();
+        let dir = self.paths.root.join("kernels").join(name.unwrap_or("default"));
+        let open = |file: &str| File::open(dir.join(file)).map(OwnedFd::from);
+        let missing = |_| Error::Unsupported {
+            what: match name {
+                Some(name) => format!("no kernel {name}"),
+                None => "there is no kernel for virtual machines yet".to_owned(),
+            },
+            hint: "install one with `cata kernel install`".to_owned(),
+        };
+        let kernel = open("vmlinux").map_err(missing)?;
+        let archives = vec![open("initramfs").map_err(missing)?];
+        Ok((name.unwrap_or("default").to_owned(), Parts { kernel, archives }))
+    }
+
+    /// The guest's plan, with the host's cgroup, and the machine.
+    pub(crate) fn plan_machine(&self, record: &Record, state_dir: &Path) -> Result<(Plan, Order)> {
+        let request = &record.request;
+        self.check_shared(record)?;
+        let choice = self.choose_monitor(request.monitor)?;
+        let memory = vm::memory(&request.resources, Facts::read().memory);
+        let cpus = vm::cpus(&request.resources, &self.host);
+        let (kernel, _) = self.machine_parts(request)?;
+        let facts = MachineFacts {
+            monitor: choice.monitor.as_str().to_owned(),
+            reason: choice.reason,
+            kernel,
+            cpus,
+            memory,
+        };
+        ledger::write(&state_dir.join(MACHINE_FILE), &facts, Durability::Volatile)?;
+
+        let mut plan = self.plan_guest(record)?;
+        let shares = vm::move_inside(&mut plan);
+        let inside = plan.cgroup.take().unwrap_or_default();
+        let overhead = if choice.monitor == Monitor::Kvm { OVERHEAD_KVM } else { OVERHEAD_QEMU };
+        plan.cgroup = Some(host_cgroup(record, memory, overhead)?);
+        let dir = self.dir(&record.id);
+        let order = Order {
+            program: self.beside("cata-vmm")?,
+            monitor: choice.monitor,
+            cpus,
+            memory,
+            cmdline: String::new(),
+            stage: state_dir.join("deck"),
+            root: Root::Overlay {
+                lower: record.image.layers.clone(),
+                upper: Some(dir.upper()),
+                work: Some(dir.work()),
+                options: Vec::new(),
+            },
+            shares,
+            cgroup: inside,
+            all_devices: request.privileged,
+            uid: vm::uid(record),
+        };
+        Ok((plan, order))
+    }
+
+    /// The container's plan as if the guest were the host.
+    fn plan_guest(&self, record: &Record) -> Result<Plan> {
+        let inside = Record {
+            request: CreateRequest {
+                resources: vm::inside(&record.request.resources),
+                cgroup_parent: None,
+                ..record.request.clone()
+            },
+            ..record.clone()
+        };
+        let spec = self.spec(&inside)?;
+        let options = Options {
+            root: Some(vm::root()),
+            user: Some(UserSpec::Named {
+                user: record.config.user.clone(),
+                groups: record.request.groups.clone(),
+            }),
+            init: record.request.init,
+            cgroup: None,
+        };
+        let host = Cgroups { cgroups: Some(vm::layout()) };
+        cata_runtime::plan::plan(&spec, &host, &options)
+            .map_err(|e| Error::Runtime(Foreign::new(Kind::InvalidArgument, None, &e)))
+    }
+
+    /// Two kernels that write to one tree without knowing of each other destroy it: locks do not reach from
+    /// one machine into another.
+    fn check_shared(&self, record: &Record) -> Result<()> {
+        let writes = |record: &Record| -> Vec<PathBuf> {
+            let written = record.mounts.iter().filter(|m| !m.read_only && m.kind != MountKind::Tmpfs);
+            written.map(|mount| mount.source.clone()).filter(|source| source.is_dir()).collect()
+        };
+        let volumes = |record: &Record| -> Vec<PathBuf> {
+            let volumes = record.mounts.iter().filter(|m| matches!(m.kind, MountKind::Volume { .. }));
+            volumes.map(|mount| mount.source.clone()).collect()
+        };
+        let own: Vec<PathBuf> = writes(record).into_iter().filter(|s| volumes(record).contains(s)).collect();
+        if own.is_empty() {
+            return Ok(());
+        }
+        for other in self.records()? {
+            if other.id == record.id || other.request.isolation != Isolation::Vm {
+                continue;
+            }
+            let Some(both) = writes(&other).into_iter().find(|source| own.contains(source)) else { continue };
+            if self.status(&other.id)?.1 == Owner::Alive {
+                let volume = record.mounts.iter().find_map(|mount| match &mount.kind {
+                    MountKind::Volume { name, .. } if mount.source == both => Some(name.to_string()),
+                    _ => None,
+                });
+                return Err(Error::State {
+                    what: format!(
+                        "volume {} is used by the virtual machine of container {}: locks do not reach from \
+                         one machine into another",
+                        volume.unwrap_or_else(|| both.display().to_string()),
+                        other.name
+                    ),
+                    hint: Some(format!("stop {} first, or mount the volume read-only (:ro)", other.name)),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The machine of a running container.
+    pub(crate) fn machine_facts(&self, record: &Record) -> Option<MachineFacts> {
+        (record.request.isolation == Isolation::Vm)
+            .then(|| ledger::read(&self.paths.live(&record.id).join(MACHINE_FILE)).ok().flatten())
+            .flatten()
+    }
+}
+
+/// The cgroup that the machine as a whole is in.
+fn host_cgroup(record: &Record, memory: u64, overhead: u64) -> Result<cata_runtime::cgroup::CgroupPlan> {
+    let wrap = |e: cata_runtime::cgroup::CgroupError| {
+        Error::Runtime(Foreign::new(Kind::Internal, e.hint().map(str::to_owned), &e))
+    };
+    let wanted = vm::outside(&record.request.resources, memory, overhead);
+    // Devices of the host are of no use to who is nobody's user in a guest: the machine itself needs some.
+    let oci = resources::oci(&wanted, devices::rules(true, &[])?)?;
+    let layout = Layout::detect().map_err(wrap)?;
+    cata_runtime::cgroup::plan(Some(&oci), &cgroup_path(record).to_string_lossy(), &layout).map_err(wrap)
+}
+
+/// What the machine is told of its network.
+pub(crate) fn links(
+    taps: &[(OwnedFd, cata_network::connect::namespace::Interface)],
+    names: bool,
+    archives: usize,
+) -> Links {
+    let interface = |interface: &cata_network::connect::namespace::Interface| Interface {
+        name: interface.name.clone(),
+        mac: interface.mac,
+        mtu: interface.mtu,
+        addresses: interface.addresses.clone(),
+        gateways: interface.gateways.clone(),
+    };
+    let interfaces: Vec<Interface> = taps.iter().map(|(_, i)| interface(i)).collect();
+    let ipv6 = interfaces.iter().any(|i| i.addresses.iter().any(|address| address.addr().is_ipv6()));
+    Links { archives, interfaces, names, ipv6 }
+}
+
+/// The mount point of the machine's tree; there is nothing in it that the host could see.
+pub(crate) fn clear_stage(state_dir: &Path) {
+    // Not there for a container that is no machine.
+    let _ = fs::remove_dir(state_dir.join("deck"));
+}
