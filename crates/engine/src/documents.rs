@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::host::Facts;
 use crate::image::image_error;
+use crate::request::MonitorRequest;
 
 impl Engine {
     /// An image as Docker's `inspect` document.
@@ -52,7 +53,7 @@ impl Engine {
             "CgroupDriver": "cgroupfs",
             "CgroupVersion": layout.as_ref().map_or("", |l| if l.is_v2() { "2" } else { "1" }),
             "DefaultRuntime": "cata",
-            "Isolation": { "process": "yes", "vm": "not yet" },
+            "Isolation": { "process": "yes", "vm": self.machines_here() },
             "KernelVersion": facts.kernel,
             "OperatingSystem": facts.operating_system,
             "OSVersion": facts.os_version,
@@ -65,6 +66,14 @@ impl Engine {
             "StateDir": self.paths.state,
             "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
         }))
+    }
+
+    /// What would run a virtual machine here, and why.
+    fn machines_here(&self) -> String {
+        match self.choose_monitor(MonitorRequest::Auto) {
+            Ok(choice) => format!("{} ({})", choice.monitor.as_str(), choice.reason),
+            Err(error) => format!("no ({error})"),
+        }
     }
 
     fn network_document(&self, network: &Network) -> Result<Value> {

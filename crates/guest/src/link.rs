@@ -81,7 +81,7 @@ impl Link {
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<Frame>, BootError> {
-        Ok(self.decoder.next()?)
+        Ok(self.decoder.take()?)
     }
 }
 

@@ -323,7 +323,7 @@ fn set_clock(host: u64) {
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let own = seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0));
     if own.abs_diff(host) > DRIFT {
-        let time = rustix::time::Timespec {
+        let time = Timespec {
             tv_sec: i64::try_from(host / 1_000_000_000).unwrap_or(0),
             tv_nsec: i64::try_from(host % 1_000_000_000).unwrap_or(0),
         };

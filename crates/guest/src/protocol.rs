@@ -253,7 +253,7 @@ impl Frame {
         to.extend_from_slice(&self.payload);
     }
 
-    fn bad(&self, why: impl ToString) -> ProtocolError {
+    fn bad(&self, why: impl std::fmt::Display) -> ProtocolError {
         ProtocolError::Payload(self.kind, why.to_string())
     }
 
@@ -332,7 +332,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`ProtocolError`]; from then on nothing can be made of what follows.
-    pub fn next(&mut self) -> Result<Option<Frame>, ProtocolError> {
+    pub fn take(&mut self) -> Result<Option<Frame>, ProtocolError> {
         let rest = &self.bytes[self.taken..];
         let Some((header, rest)) = rest.split_first_chunk::<HEADER>() else { return Ok(None) };
         let [l0, l1, l2, l3, kind, s0, s1, s2, s3] = *header;

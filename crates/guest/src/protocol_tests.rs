@@ -24,7 +24,7 @@ proptest! {
         let mut got = Vec::new();
         for piece in bytes.chunks(size) {
             decoder.feed(piece);
-            while let Some(frame) = decoder.next().unwrap() {
+            while let Some(frame) = decoder.take().unwrap() {
                 got.push(frame);
             }
         }
@@ -39,7 +39,7 @@ proptest! {
         for piece in pieces {
             decoder.feed(&piece);
             loop {
-                match decoder.next() {
+                match decoder.take() {
                     Ok(Some(frame)) => {
                         prop_assert!(frame.payload.len() <= frame.kind.longest());
                         let _ = frame.stream();
@@ -89,5 +89,5 @@ fn frame_beyond_its_kind_is_refused_before_its_bytes_are_kept() {
     bytes.extend([Kind::Eof as u8, 1, 0, 0, 0]);
     let mut decoder = Decoder::default();
     decoder.feed(&bytes);
-    assert!(matches!(decoder.next(), Err(ProtocolError::Length(Kind::Eof, _))));
+    assert!(matches!(decoder.take(), Err(ProtocolError::Length(Kind::Eof, _))));
 }

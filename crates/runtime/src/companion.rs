@@ -138,7 +138,7 @@ pub fn hide_mounts() -> io::Result<()> {
 /// # Errors
 /// In words.
 pub fn root_tree(root: &crate::plan::Root) -> Result<OwnedFd, String> {
-    init::root_tree(root).map_err(|failure| SpawnError::from(failure)).map_err(|error| {
+    init::root_tree(root).map_err(SpawnError::from).map_err(|error| {
         use std::error::Error as _;
         error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
     })

@@ -290,6 +290,18 @@ impl Client {
         self.done(Request::Pause)
     }
 
+    /// A stream to the guest of a container in a virtual machine, on which frames are spoken.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn connect_to_guest(&mut self) -> Result<OwnedFd, ClientError> {
+        let number = self.send(Request::Connect, &[])?;
+        match self.answer(number, Some(AT_ONCE))? {
+            (Reply::Connected, fds) => fds.into_iter().next().ok_or(ClientError::Protocol),
+            _ => Err(ClientError::Protocol),
+        }
+    }
+
     /// Thaws.
     ///
     /// # Errors

@@ -23,7 +23,22 @@ impl Engine {
     /// [`crate::Error::NoContainer`].
     pub fn inspect(&self, container: &str) -> Result<Value> {
         let view = self.view(self.find(container)?)?;
-        Ok(document(&view, &self.paths))
+        Ok(self.with_machine(&view, document(&view, &self.paths)))
+    }
+
+    /// Not Docker's: what runs a container's virtual machine, and why that.
+    fn with_machine(&self, view: &View, mut document: Value) -> Value {
+        if let (Some(machine), Value::Object(fields)) = (self.machine_facts(&view.record), &mut document) {
+            let facts = json!({
+                "Monitor": machine.monitor,
+                "Reason": machine.reason,
+                "Kernel": machine.kernel,
+                "Cpus": machine.cpus,
+                "Memory": machine.memory,
+            });
+            fields.insert("Machine".to_owned(), facts);
+        }
+        document
     }
 
     /// The same with `SizeRw` and `SizeRootFs`, which take a walk over the container's files.
@@ -33,7 +48,7 @@ impl Engine {
     pub fn inspect_with_size(&self, container: &str) -> Result<Value> {
         let view = self.view(self.find(container)?)?;
         let sizes = self.sizes(&view.record)?;
-        let mut document = document(&view, &self.paths);
+        let mut document = self.with_machine(&view, document(&view, &self.paths));
         if let Value::Object(fields) = &mut document {
             fields.insert("SizeRw".to_owned(), json!(sizes.written));
             fields.insert("SizeRootFs".to_owned(), json!(sizes.total));

@@ -1,17 +1,21 @@
 //! A container in a virtual machine, at the moment of its start: which monitor, which kernel, which shares.
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cata_guest::order::{Links, Monitor, Order};
-use cata_guest::protocol::Interface;
+use cata_guest::protocol::{Ask, Decoder, FIRST, Frame, Interface, Kind as FrameKind, Told};
 use cata_runtime::cgroup::Layout;
 use cata_runtime::plan::{Host as Cgroups, Options, Plan, Root};
 use cata_runtime::user::UserSpec;
 use cata_sandbox::launch::Isolation;
 use serde::{Deserialize, Serialize};
 
+use crate::container::life::client_error;
 use crate::container::live::Owner;
 use crate::container::start::cgroup_path;
 use crate::engine::Engine;
@@ -27,6 +31,9 @@ const MACHINE_FILE: &str = "machine.json";
 /// What running a machine takes on the host besides its memory.
 const OVERHEAD_KVM: u64 = 160 << 20;
 const OVERHEAD_QEMU: u64 = 448 << 20;
+
+/// How long a guest may take to answer: it may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The machine of a running container, for `inspect`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,11 +222,40 @@ impl Engine {
         Ok(())
     }
 
-    /// The machine of a running container.
+    /// The machine that a container has, or had last.
     pub(crate) fn machine_facts(&self, record: &Record) -> Option<MachineFacts> {
-        (record.request.isolation == Isolation::Vm)
-            .then(|| ledger::read(&self.paths.live(&record.id).join(MACHINE_FILE)).ok().flatten())
-            .flatten()
+        if record.request.isolation != Isolation::Vm {
+            return None;
+        }
+        ledger::read(&self.paths.live(&record.id).join(MACHINE_FILE)).ok().flatten()
+    }
+
+    /// Asks a running container's guest.
+    pub(crate) fn ask_guest(&self, record: &Record, ask: Ask) -> Result<Told> {
+        let (_, mut client) = self.client(record.id.as_str())?;
+        let stream = client.connect_to_guest().map_err(|error| client_error("ask the guest", &error))?;
+        let mut stream = UnixStream::from(stream);
+        let wrong = |why: &dyn std::error::Error| Error::Sandbox(Foreign::new(Kind::Internal, None, why));
+        stream.set_read_timeout(Some(PATIENCE)).map_err(|error| wrong(&error))?;
+        let mut bytes = Vec::new();
+        Frame::document(FrameKind::Ask, FIRST, &ask).map_err(|error| wrong(&error))?.write(&mut bytes);
+        stream.write_all(&bytes).map_err(|error| wrong(&error))?;
+        let mut decoder = Decoder::default();
+        let mut piece = [0_u8; 16 * 1024];
+        loop {
+            if let Some(frame) = decoder.take().map_err(|error| wrong(&error))? {
+                return frame.parse().map_err(|error| wrong(&error));
+            }
+            match stream.read(&mut piece) {
+                Ok(0) => {
+                    let what = format!("container {} is not running", record.name);
+                    return Err(Error::State { what, hint: None });
+                }
+                Ok(length) => decoder.feed(&piece[..length]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(Error::Timeout("the container's guest".to_owned())),
+            }
+        }
     }
 }
 
@@ -251,10 +287,4 @@ pub(crate) fn links(
     let interfaces: Vec<Interface> = taps.iter().map(|(_, i)| interface(i)).collect();
     let ipv6 = interfaces.iter().any(|i| i.addresses.iter().any(|address| address.addr().is_ipv6()));
     Links { archives, interfaces, names, ipv6 }
-}
-
-/// The mount point of the machine's tree; there is nothing in it that the host could see.
-pub(crate) fn clear_stage(state_dir: &Path) {
-    // Not there for a container that is no machine.
-    let _ = fs::remove_dir(state_dir.join("deck"));
 }

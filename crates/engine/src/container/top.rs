@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use cata_guest::protocol::{Ask, RawProcess, Told};
 use cata_runtime::cgroup::{self, Cgroup, CgroupError, Layout};
+use cata_sandbox::launch::Isolation;
 use cata_sandbox::status::StatusKind;
 
 use crate::container::live::Owner;
@@ -66,8 +68,30 @@ impl Engine {
                 hint: Some(format!("start it with `cata start {}`", record.name)),
             });
         }
+        if record.request.isolation == Isolation::Vm {
+            return self.guests_processes(&record);
+        }
         let clock = Clock::read();
         let mut list: Vec<Process> = pids(&record)?.into_iter().filter_map(|pid| read(pid, clock)).collect();
+        list.sort_by_key(|process| process.pid);
+        Ok(list)
+    }
+}
+
+impl Engine {
+    /// As the guest tells it, which may tell anything.
+    fn guests_processes(&self, record: &Record) -> Result<Vec<Process>> {
+        let told = self.ask_guest(record, Ask::Processes)?;
+        let Told::Processes { list, boot, memory, ticks } = told else {
+            return Err(Error::State {
+                what: "the guest does not tell its processes".to_owned(),
+                hint: None,
+            });
+        };
+        let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
+        let clock = Clock { boot, now, ticks: ticks.max(1), memory: memory.max(1) };
+        let parse = |raw: RawProcess| parse(raw.pid, &raw.stat, &raw.status, raw.cmdline.as_bytes(), clock);
+        let mut list: Vec<Process> = list.into_iter().filter_map(parse).collect();
         list.sort_by_key(|process| process.pid);
         Ok(list)
     }
@@ -114,10 +138,10 @@ fn parse(pid: i32, stat: &str, status: &str, command: &[u8], clock: Clock) -> Op
     let number = |index: usize| fields.get(index - 3).and_then(|f| f.parse::<i64>().ok());
     let unsigned = |index: usize| number(index).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
     let uid = status.lines().find_map(|l| l.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()?;
-    let cpu_ticks = unsigned(14) + unsigned(15);
-    let started = clock.boot + unsigned(22) / clock.ticks;
+    let cpu_ticks = unsigned(14).saturating_add(unsigned(15));
+    let started = clock.boot.saturating_add(unsigned(22) / clock.ticks);
     let age = clock.now.saturating_sub(started).max(1);
-    let resident = unsigned(24) * u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    let resident = unsigned(24).saturating_mul(u64::try_from(rustix::param::page_size()).unwrap_or(4096));
     let text = String::from_utf8_lossy(command);
     let words: Vec<&str> = text.split('\0').filter(|w| !w.is_empty()).collect();
     #[expect(clippy::cast_precision_loss, reason = "percentages for people")]

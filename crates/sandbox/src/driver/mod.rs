@@ -260,7 +260,7 @@ impl Driver {
         self.status.memory_peak = self.cage.memory_peak();
         self.status.memory_limit = self.cage.memory_limit();
         let exit = Exit { code, oom: self.cage.oom_killed(), error: None };
-        let what = machine.map_or(What::ProcessExited(exit.clone()), |machine| self.end_of(machine, exit));
+        let what = machine.map_or(What::ProcessExited(exit.clone()), |machine| self.end_of(machine, &exit));
         self.queue.push_back(what);
     }
 

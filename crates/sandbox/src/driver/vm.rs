@@ -222,7 +222,7 @@ impl Driver {
     }
 
     /// What its end means.
-    pub(super) fn end_of(&mut self, machine: Machine, exit: Exit) -> What {
+    pub(super) fn end_of(&mut self, machine: Machine, exit: &Exit) -> What {
         if !matches!(self.state.phase, Phase::Starting { .. }) {
             let killed = exit.code == 137 && machine.ended.is_none() && machine.failed.is_none();
             let (oom, error) = machine.ended.unwrap_or_default();
@@ -230,7 +230,7 @@ impl Driver {
             let error = error.or_else(|| {
                 (killed && !expected).then(|| "the virtual machine's process was killed".to_owned())
             });
-            return What::ProcessExited(Exit { oom: exit.oom || oom, error, ..exit });
+            return What::ProcessExited(Exit { code: exit.code, oom: exit.oom || oom, error });
         }
         // What it had started goes with it.
         self.kill_all();

@@ -42,7 +42,7 @@ const LAST: Duration = Duration::from_secs(10);
 const BROKEN: i32 = 125;
 
 /// See the module.
-pub(crate) fn run(plan: &OwnedFd, supervisor: OwnedFd) -> ExitCode {
+pub(crate) fn run(plan: &OwnedFd, supervisor: &OwnedFd) -> ExitCode {
     let mut machine = match begin(plan, supervisor.as_fd()) {
         Ok(machine) => machine,
         Err(Refusal(failed)) => {
@@ -51,8 +51,8 @@ pub(crate) fn run(plan: &OwnedFd, supervisor: OwnedFd) -> ExitCode {
             return ExitCode::from(u8::try_from(code).unwrap_or(125));
         }
     };
-    let end = machine.play(&supervisor);
-    let code = machine.finish(&supervisor, end);
+    let end = machine.play(supervisor);
+    let code = machine.finish(supervisor, end);
     ExitCode::from(u8::try_from(code).unwrap_or(255))
 }
 

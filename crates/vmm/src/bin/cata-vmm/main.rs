@@ -33,11 +33,11 @@ use cata_sys::message;
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("machine") => match cata_sys::detach::received::<2>() {
-            Ok([plan, socket]) => machine::run(&plan, socket),
+            Ok([plan, socket]) => machine::run(&plan, &socket),
             Err(_) => not_by_hand(),
         },
         Some("session") => match cata_sys::detach::received::<3>() {
-            Ok([plan, socket, machine]) => session::run(&plan, socket, machine),
+            Ok([plan, socket, machine]) => session::run(&plan, &socket, machine),
             Err(_) => not_by_hand(),
         },
         Some("probe") => probe(),

@@ -15,16 +15,11 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 /// What a pipe takes whole when poll says that it takes anything.
 const WRITE: usize = 4096;
 
+#[derive(Default)]
 struct Output {
     waiting: VecDeque<u8>,
     granted: Allowance,
     broken: bool,
-}
-
-impl Default for Output {
-    fn default() -> Self {
-        Self { waiting: VecDeque::new(), granted: Allowance::default(), broken: false }
-    }
 }
 
 /// See the module.
@@ -99,13 +94,13 @@ impl Pump {
     pub(crate) fn exchange(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
         self.read(&mut frames);
-        for at in 0..self.outputs.len() {
+        for (at, stream) in STREAMS.into_iter().enumerate() {
             let written = self.write(at);
             if written > 0 {
                 let grant = u32::try_from(written).unwrap_or(WINDOW);
                 // Never more than was spent.
                 let _ = self.outputs[at].granted.earn(grant);
-                frames.push(Frame::credit(self.session, STREAMS[at], grant));
+                frames.push(Frame::credit(self.session, stream, grant));
             }
         }
         frames

@@ -73,7 +73,7 @@ impl Wire {
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<Frame>, ProtocolError> {
-        self.decoder.next()
+        self.decoder.take()
     }
 }
 

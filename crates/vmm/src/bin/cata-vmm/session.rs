@@ -21,13 +21,13 @@ use crate::{Refusal, alone, read_errand, report};
 /// How long the last output may take to be taken.
 const LAST: std::time::Duration = std::time::Duration::from_secs(10);
 
-pub(crate) fn run(plan: &OwnedFd, supervisor: OwnedFd, machine: OwnedFd) -> ExitCode {
-    match begin(plan, &supervisor) {
-        Ok((start, terminal)) => match speak(&start, terminal, &supervisor, machine) {
+pub(crate) fn run(plan: &OwnedFd, supervisor: &OwnedFd, machine: OwnedFd) -> ExitCode {
+    match begin(plan, supervisor) {
+        Ok((start, terminal)) => match speak(&start, terminal, supervisor, machine) {
             Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(255)),
-            Err(failed) => refuse(&supervisor, failed),
+            Err(failed) => refuse(supervisor, failed),
         },
-        Err(Refusal(failed)) => refuse(&supervisor, failed),
+        Err(Refusal(failed)) => refuse(supervisor, failed),
     }
 }
 
@@ -119,7 +119,7 @@ fn speak(start: &Frame, terminal: bool, supervisor: &OwnedFd, machine: OwnedFd) 
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(error) => return Err(gone(error)),
         }
-        while let Some(frame) = decoder.next().map_err(nonsense)? {
+        while let Some(frame) = decoder.take().map_err(nonsense)? {
             match frame.kind {
                 Kind::Started => {
                     let started: Started = frame.parse().map_err(nonsense)?;
