@@ -52,8 +52,11 @@ pub(crate) fn companions(profile: &str) -> Result<()> {
 
 /// Those of the companions that are programs.
 fn companion_names() -> impl Iterator<Item = &'static str> {
-    let is_program = |room: &str| cache::repository().join("crates").join(room).join("src/main.rs").exists();
-    COMPANIONS.into_iter().filter(move |(_, room)| is_program(room)).map(|(name, _)| name)
+    let is_program = |name: &str, room: &str| {
+        let source = cache::repository().join("crates").join(room).join("src");
+        source.join("main.rs").exists() || source.join("bin").join(name).join("main.rs").exists()
+    };
+    COMPANIONS.into_iter().filter(move |(name, room)| is_program(name, room)).map(|(name, _)| name)
 }
 
 /// Copies `cata` and its companions from `folder` to a folder of their own, where later links of the ordinary

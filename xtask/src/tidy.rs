@@ -56,10 +56,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("runtime", &["spec", "sys"]),
     ("image", &["spec", "sys"]),
     ("network", &["spec", "sys"]),
-    ("vmm", &["spec", "sys", "guest"]),
-    ("sandbox", &["spec", "sys", "runtime", "vmm"]),
+    ("guest", &["spec", "sys", "runtime", "network"]),
+    ("vmm", &["spec", "sys", "runtime", "guest"]),
+    ("sandbox", &["spec", "sys", "runtime", "guest"]),
     ("supervisor", &["spec", "sys", "runtime", "sandbox", "network"]),
-    ("engine", &["spec", "sys", "runtime", "kernel", "image", "network", "sandbox"]),
+    ("engine", &["spec", "sys", "runtime", "kernel", "image", "network", "guest", "sandbox"]),
     ("cli", &["spec", "engine"]),
 ];
 

@@ -78,11 +78,6 @@ impl Engine {
             prefix.into_iter().flat_map(|prefix| places.map(|place| prefix.join(place).join(name)));
         installed.into_iter().find(|path| path.exists()).ok_or_else(|| Error::NoCompanion(name.to_owned()))
     }
-
-    /// Another program of ours: they are all in one directory.
-    pub(crate) fn beside(&self, name: &str) -> Result<PathBuf> {
-        Ok(self.supervisor()?.with_file_name(name))
-    }
 }
 
 /// Layers and volumes hold other users' setuid programs: nobody but root may walk in.

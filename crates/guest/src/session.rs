@@ -292,6 +292,6 @@ pub(crate) fn failure(error: &SpawnError) -> Failed {
         message.push_str(&cause.to_string());
         source = cause.source();
     }
-    message.truncate(message.floor_char_boundary(4096));
+    let message: String = message.chars().take(4096).collect();
     Failed { message, hint: error.hint().map(str::to_owned), exit_code: error.exit_code() }
 }

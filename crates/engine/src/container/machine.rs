@@ -1,6 +1,5 @@
 //! A container in a virtual machine, at the moment of its start: which monitor, which kernel, which shares.
 
-use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -9,6 +8,7 @@ use std::time::Duration;
 
 use cata_guest::order::{Links, Monitor, Order};
 use cata_guest::protocol::{Ask, Decoder, FIRST, Frame, Interface, Kind as FrameKind, Told};
+use cata_kernel::image::Arch;
 use cata_runtime::cgroup::Layout;
 use cata_runtime::plan::{Host as Cgroups, Options, Plan, Root};
 use cata_runtime::user::UserSpec;
@@ -90,7 +90,7 @@ impl Engine {
 
     /// Whether a machine really runs on KVM: some only seem to.
     fn probe_kvm(&self) -> Result<std::result::Result<(), String>> {
-        let program = self.beside("cata-vmm")?;
+        let program = self.companion("cata-vmm")?;
         let output = std::process::Command::new(&program).arg("probe").output();
         let output = output.map_err(Error::file("run", &program))?;
         let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -99,19 +99,9 @@ impl Engine {
 
     /// The kernel of a container's machine, opened.
     pub(crate) fn machine_parts(&self, request: &CreateRequest) -> Result<(String, Parts)> {
-        let name = request.kernel.as_deref();
-        let dir = self.paths.root.join("kernels").join(name.unwrap_or("default"));
-        let open = |file: &str| File::open(dir.join(file)).map(OwnedFd::from);
-        let missing = |_| Error::Unsupported {
-            what: match name {
-                Some(name) => format!("no kernel {name}"),
-                None => "there is no kernel for virtual machines yet".to_owned(),
-            },
-            hint: "install one with `cata kernel install`".to_owned(),
-        };
-        let kernel = open("vmlinux").map_err(missing)?;
-        let archives = vec![open("initramfs").map_err(missing)?];
-        Ok((name.unwrap_or("default").to_owned(), Parts { kernel, archives }))
+        let open = self.kernel_open(request.kernel.as_deref(), Arch::NATIVE)?;
+        let archives = open.initramfs.into_iter().map(OwnedFd::from).collect();
+        Ok((open.record.name, Parts { kernel: open.kernel.into(), archives }))
     }
 
     /// The guest's plan, with the host's cgroup, and the machine.
@@ -138,7 +128,7 @@ impl Engine {
         plan.cgroup = Some(host_cgroup(record, memory, overhead)?);
         let dir = self.dir(&record.id);
         let order = Order {
-            program: self.beside("cata-vmm")?,
+            program: self.companion("cata-vmm")?,
             monitor: choice.monitor,
             cpus,
             memory,

@@ -251,6 +251,7 @@ pub(crate) fn request(name: &str, on: &[&str], ports: &[PortRequest]) -> Connect
         ports: ports.to_vec(),
         sysctls: Vec::new(),
         dns_upstream: Vec::new(),
+        taps: false,
         state_dir: PathBuf::from("/nonexistent"),
     }
 }

@@ -44,6 +44,7 @@ impl World {
             plan: Plan { cgroup, ..plan(&root, script) },
             id,
             isolation: Isolation::Process,
+            vm: None,
             state_dir,
             container_dir,
             log: LogPlan::JsonFile { max_size: 10 << 20, max_file: 3 },
