@@ -9,6 +9,7 @@ use cata_tests::harness;
 mod archives;
 mod attach;
 mod bad_input;
+mod copy;
 mod exec;
 mod faults;
 mod isolation;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         archives::tests(),
         attach::tests(),
         bad_input::tests(),
+        copy::tests(),
         exec::tests(),
         faults::tests(),
         isolation::tests(),

@@ -96,7 +96,6 @@ const COMMANDS: &[&str] = &[
     "config",
     "connect",
     "context",
-    "cp",
     "df",
     "dial-stdio",
     "diff",

@@ -54,6 +54,14 @@ pub enum Error {
         /// Who has it.
         owner: String,
     },
+    /// Nothing at a path of a container.
+    #[error("could not find the file {path} in container {container}")]
+    NoPath {
+        /// The path.
+        path: String,
+        /// The container.
+        container: String,
+    },
     /// No volume by that name.
     #[error("No such volume: {0}")]
     NoVolume(String),
@@ -222,9 +230,11 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NoContainer(_) | Self::NoObject(_) | Self::NoVolume(_) | Self::NoKernel(_) => {
-                Kind::NotFound
-            }
+            Self::NoContainer(_)
+            | Self::NoObject(_)
+            | Self::NoPath { .. }
+            | Self::NoVolume(_)
+            | Self::NoKernel(_) => Kind::NotFound,
             Self::NoDefaultKernel(_) => Kind::InvalidState,
             Self::NoCompanion(_) => Kind::Unsupported,
             Self::Ambiguous(..) | Self::Invalid(_) | Self::NoMountSource(_) => Kind::InvalidArgument,

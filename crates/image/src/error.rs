@@ -330,7 +330,7 @@ pub enum LayerError {
         actual: Digest,
     },
     /// What a layer is made of cannot be read.
-    #[error("cannot read `{entry}` for the layer")]
+    #[error("cannot read `{entry}`")]
     Source {
         /// Its name.
         entry: String,
@@ -339,13 +339,13 @@ pub enum LayerError {
         source: io::Error,
     },
     /// A layer cannot be written.
-    #[error("cannot write the layer")]
+    #[error("cannot write the archive")]
     Write(#[source] io::Error),
     /// ENOSPC or EDQUOT.
     #[error("no space left on device while unpacking `{0}`")]
     NoSpace(String),
     /// The system refused to make the entry.
-    #[error("cannot make layer entry `{entry}`")]
+    #[error("cannot make `{entry}`")]
     Entry {
         /// Its name.
         entry: String,

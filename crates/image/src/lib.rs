@@ -23,6 +23,7 @@ pub mod registry;
 pub mod request;
 pub mod save;
 pub mod store;
+pub mod tree;
 
 pub use capture::Captured;
 pub use commit::commit;

@@ -25,6 +25,7 @@ pub(crate) const TREE: &[Node] = &[
     container::EXEC,
     container::ATTACH,
     container::TOP,
+    container::CP,
     Node::verb::<inspect::Inspect>(
         "inspect",
         "NAME|ID [NAME|ID...]",

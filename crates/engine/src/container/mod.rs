@@ -1,9 +1,11 @@
 //! Containers: one file a verb, one for names, one for locks, one for what they are doing.
 
 mod boot;
+pub mod copy;
 mod create;
 pub mod exec;
 mod find;
+mod inside;
 pub mod inspect;
 pub mod life;
 pub mod live;

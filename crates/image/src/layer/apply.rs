@@ -30,7 +30,7 @@ pub(crate) struct Applied {
 /// Applies the stream to `dir`, which is empty, and reads it to its end.
 pub(crate) fn apply(input: impl BufRead, dir: &Path) -> Result<Applied, LayerError> {
     let place = Place::open(dir).map_err(|errno| LayerError::entry(b"./", errno))?;
-    let mut work = Apply { reader: Reader::new(input), place, directory_times: BTreeMap::new() };
+    let mut work = Apply { reader: Reader::new(input), place, directory_times: BTreeMap::new(), plain: None };
     let mut applied = Applied::default();
     while let Some(entry) = work.reader.next_entry()? {
         applied.entries += 1;
@@ -40,6 +40,42 @@ pub(crate) fn apply(input: impl BufRead, dir: &Path) -> Result<Applied, LayerErr
     work.set_directory_times();
     work.reader.drain()?;
     Ok(applied)
+}
+
+/// How a plain tree is unpacked over what is there already.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Plain {
+    /// In which directory of the place, in normal form.
+    pub(crate) base: Vec<u8>,
+    /// Who owns everything; `None`: whom the stream says. An owner that is not the stream's gets neither
+    /// setuid programs nor device nodes.
+    pub(crate) owner: Option<(u32, u32)>,
+    /// Device nodes left out.
+    pub(crate) left_out: u64,
+}
+
+/// Unpacks a plain tree into `place`: names mean nothing but themselves, directories are merged, and nothing
+/// turns into a directory or out of one. Reads the stream to its end.
+pub(crate) fn apply_tree(
+    input: impl BufRead,
+    place: Place,
+    plain: Plain,
+) -> Result<(Applied, Plain), LayerError> {
+    let reader = Reader::new(input);
+    let mut work = Apply { reader, place, directory_times: BTreeMap::new(), plain: Some(plain) };
+    let mut applied = Applied::default();
+    while let Some(mut entry) = work.reader.next_entry()? {
+        applied.entries += 1;
+        applied.size += if entry.kind == Kind::File { entry.size() } else { 0 };
+        if let Some((uid, gid)) = work.plain.as_ref().and_then(|plain| plain.owner) {
+            (entry.uid, entry.gid, entry.mode) = (uid, gid, entry.mode & 0o1777);
+            entry.xattrs.retain(|(name, _)| name != b"security.capability");
+        }
+        work.entry(&entry)?;
+    }
+    work.set_directory_times();
+    work.reader.drain()?;
+    Ok((applied, work.plain.unwrap_or_default()))
 }
 
 /// Reads every entry as [`apply`](fn@apply) would and makes nothing: the parsers' entry point for fuzzing.
@@ -79,6 +115,15 @@ pub(crate) fn normal(path: &[u8], entry: &[u8]) -> Result<Vec<u8>, LayerError> {
     if path.len() >= PATH_MAX { Err(LayerError::malformed(entry, "name too long")) } else { Ok(path) }
 }
 
+/// A normal path beneath another one.
+fn beneath(base: &[u8], path: &[u8]) -> Vec<u8> {
+    match (base, path) {
+        (b"", path) => path.to_vec(),
+        (base, b"") => base.to_vec(),
+        (base, path) => [base, b"/", path].concat(),
+    }
+}
+
 /// Directory and last part of a normal path.
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
@@ -92,19 +137,33 @@ struct Apply<R> {
     place: Place,
     /// Set last, for making something in a directory changes its time.
     directory_times: BTreeMap<Vec<u8>, (i64, u32)>,
+    /// A tree and not a layer.
+    plain: Option<Plain>,
 }
 
 impl<R: BufRead> Apply<R> {
     fn entry(&mut self, entry: &Entry) -> Result<(), LayerError> {
-        let path = normal(&entry.path, &entry.path)?;
+        let mut path = normal(&entry.path, &entry.path)?;
+        if let Some(plain) = &mut self.plain {
+            let device = matches!(entry.kind, Kind::CharacterDevice | Kind::BlockDevice);
+            if device && plain.owner.is_some() {
+                plain.left_out += 1;
+                return Ok(());
+            }
+            if path.is_empty() {
+                // Where it all goes: it is there, and stays as it is.
+                return Ok(());
+            }
+            path = beneath(&plain.base, &path);
+        }
         if path.is_empty() {
             return self.root(entry);
         }
         let (directory, name) = split(&path);
-        if split(directory).1.starts_with(b".wh..wh.") {
+        if self.plain.is_none() && split(directory).1.starts_with(b".wh..wh.") {
             return Ok(());
         }
-        let meaning = whiteout::read(name)?;
+        let meaning = if self.plain.is_some() { Meaning::Plain } else { whiteout::read(name)? };
         if meaning == Meaning::Ignored {
             return Ok(());
         }
@@ -169,6 +228,7 @@ impl<R: BufRead> Apply<R> {
             Ok(()) => {}
             Err(Errno::EXIST) => match place::existing(parent, name).map_err(failed)? {
                 Existing::Directory => fresh = false,
+                _ if self.plain.is_some() => return Err(LayerError::entry(&entry.path, Errno::NOTDIR)),
                 // What stood here hid what lower layers have of that name; so must what takes its place.
                 Existing::Whiteout | Existing::Other => {
                     self.place.remove(parent, name).map_err(failed)?;
@@ -248,7 +308,10 @@ impl<R: BufRead> Apply<R> {
         name: &[u8],
         path: &[u8],
     ) -> Result<(), LayerError> {
-        let target = normal(&entry.link, &entry.path)?;
+        let mut target = normal(&entry.link, &entry.path)?;
+        if let Some(plain) = &self.plain {
+            target = beneath(&plain.base, &target);
+        }
         let missing =
             || LayerError::malformed(&entry.path, "hard link to something that is not in the layer");
         if target.is_empty() || target == path {
@@ -298,6 +361,11 @@ impl<R: BufRead> Apply<R> {
         mut make: impl FnMut() -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         match make() {
+            Err(Errno::EXIST)
+                if self.plain.is_some() && place::existing(parent, name)? == Existing::Directory =>
+            {
+                Err(Errno::ISDIR)
+            }
             Err(Errno::EXIST) => {
                 self.place.remove(parent, name)?;
                 make()

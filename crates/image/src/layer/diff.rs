@@ -90,6 +90,45 @@ pub fn write_layer(upper: &Path, to: &mut dyn Write) -> Result<Written, LayerErr
     Ok(written)
 }
 
+/// Writes what is at `name` beneath `parent` (not followed) as a plain tar in which it is called `called`, with
+/// everything in it, as it is: nothing means a removal.
+///
+/// # Errors
+/// As [`write_layer`].
+pub(crate) fn write_tree(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    called: &[u8],
+    to: &mut dyn Write,
+) -> Result<Written, LayerError> {
+    let mut writer =
+        Writer { to, links: HashMap::new(), buffer: vec![0; CHUNK], written: Written::default() };
+    let failed = |errno: Errno| LayerError::source(called, errno);
+    let stat = rustix::fs::statat(parent, os(name), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+    let item = |kind, xattrs| Item { path: called, name, parent, stat, kind, xattrs };
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = rustix::fs::openat(parent, os(name), flags, Mode::empty()).map_err(failed)?;
+        let kept = xattrs(fd.as_fd(), called)?.kept;
+        writer.item(item(Kind::Directory { opaque: false }, Some(kept)))?;
+        walk_from(fd, called.to_vec(), Sense::Tree, &mut |item| writer.item(item))?;
+    } else {
+        writer.item(item(Kind::Other, None))?;
+    }
+    let Writer { to, written, .. } = writer;
+    to.write_all(&[0; 2 * BLOCK]).and_then(|()| to.flush()).map_err(LayerError::Write)?;
+    Ok(written)
+}
+
+/// What names and devices say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sense {
+    /// An upper directory's: some mean that something is gone.
+    Layer,
+    /// Nothing but what they are.
+    Tree,
+}
+
 /// One thing found.
 struct Item<'i> {
     path: &'i [u8],
@@ -120,8 +159,19 @@ fn walk(upper: &Path, visit: &mut dyn FnMut(Item<'_>) -> Result<(), LayerError>)
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let failed = |errno: Errno| LayerError::source(b"/", errno);
     let fd = rustix::fs::open(upper, flags, Mode::empty()).map_err(failed)?;
-    let names = names(&fd).map_err(failed)?;
-    let mut levels = vec![Level { fd, path: Vec::new(), names }];
+    walk_from(fd, Vec::new(), Sense::Layer, visit)
+}
+
+/// As [`walk`], from an open directory that is called `path`.
+fn walk_from(
+    fd: OwnedFd,
+    path: Vec<u8>,
+    sense: Sense,
+    visit: &mut dyn FnMut(Item<'_>) -> Result<(), LayerError>,
+) -> Result<(), LayerError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let names = names_of(&fd, &path)?;
+    let mut levels = vec![Level { fd, path, names }];
     while let Some(level) = levels.last_mut() {
         let Some(name) = level.names.pop() else {
             levels.pop();
@@ -143,7 +193,9 @@ fn walk(upper: &Path, visit: &mut dyn FnMut(Item<'_>) -> Result<(), LayerError>)
         };
         let parent = level.fd.as_fd();
         let (kind, xattrs, opened) = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::CharacterDevice if stat.st_rdev == 0 => (Kind::Whiteout, None, None),
+            FileType::CharacterDevice if stat.st_rdev == 0 && sense == Sense::Layer => {
+                (Kind::Whiteout, None, None)
+            }
             FileType::Directory => {
                 let flags = flags | OFlags::NOFOLLOW;
                 let fd = rustix::fs::openat(parent, os(&name), flags, Mode::empty()).map_err(failed)?;
@@ -154,7 +206,7 @@ fn walk(upper: &Path, visit: &mut dyn FnMut(Item<'_>) -> Result<(), LayerError>)
             FileType::Socket => continue,
             _ => (Kind::Other, None, None),
         };
-        if name.starts_with(b".wh.") {
+        if name.starts_with(b".wh.") && sense == Sense::Layer {
             return Err(LayerError::malformed(
                 &path,
                 "a name that begins with `.wh.` means a removal in layers",

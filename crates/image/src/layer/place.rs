@@ -22,6 +22,7 @@ const PARENTS_OPEN: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Place {
     root: OwnedFd,
+    resolve: ResolveFlags,
     /// Least recently used first.
     parents: Vec<(Vec<u8>, Rc<OwnedFd>)>,
 }
@@ -41,7 +42,12 @@ pub(crate) fn os(name: &[u8]) -> &OsStr {
 impl Place {
     pub(crate) fn open(dir: &Path) -> Result<Self, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { root: rustix::fs::open(dir, flags, Mode::empty())?, parents: Vec::new() })
+        Ok(Self::over(rustix::fs::open(dir, flags, Mode::empty())?, ResolveFlags::BENEATH))
+    }
+
+    /// An open directory; absolute links either leave it (`BENEATH`) or start from it (`IN_ROOT`).
+    pub(crate) fn over(root: OwnedFd, resolve: ResolveFlags) -> Self {
+        Self { root, resolve: resolve | ResolveFlags::NO_MAGICLINKS, parents: Vec::new() }
     }
 
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
@@ -76,8 +82,7 @@ impl Place {
     fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { os(b".") } else { os(path) };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)
+        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), self.resolve)
     }
 
     /// Makes what is missing of `path`, one part after the other. A whiteout on the way becomes an opaque

@@ -1,6 +1,7 @@
 //! `container` and the commands at the top that are the same.
 
 mod attach;
+mod cp;
 mod create;
 mod exec;
 mod kill;
@@ -42,6 +43,11 @@ pub(crate) const ATTACH: Node =
     Node::verb::<attach::Attach>("attach", "CONTAINER", "Connect the terminal to a running container");
 pub(crate) const TOP: Node =
     Node::verb::<top::Top>("top", "CONTAINER [ps OPTIONS]", "List the processes of a container");
+pub(crate) const CP: Node = Node::verb::<cp::Cp>(
+    "cp",
+    "CONTAINER:SRC_PATH DEST_PATH|- | SRC_PATH|- CONTAINER:DEST_PATH",
+    "Copy files between a container and the host",
+);
 pub(crate) const WAIT: Node = Node::verb::<wait::Wait>(
     "wait",
     "CONTAINER [CONTAINER...]",
@@ -72,6 +78,7 @@ pub(crate) const NODES: &[Node] = &[
     EXEC,
     ATTACH,
     TOP,
+    CP,
     Node::verb::<super::inspect::InspectContainer>(
         "inspect",
         "CONTAINER [CONTAINER...]",

@@ -1,0 +1,69 @@
+//! Trees of files as tar streams, and back: what `cp` and `export` move. No layers: every name means itself.
+//!
+//! Both ends are open directories; nothing outside them is ever named, whatever the tree or the stream says.
+
+use std::io::{BufReader, Read, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::fs::ResolveFlags;
+
+use crate::error::{Error, LayerError};
+use crate::layer::apply::{Plain, apply_tree};
+use crate::layer::compression::Decoder;
+use crate::layer::diff;
+use crate::layer::place::Place;
+
+/// How a stream is unpacked.
+#[derive(Debug)]
+pub struct Unpack {
+    /// The place: nothing is made outside it.
+    pub place: OwnedFd,
+    /// Absolute links in the place start from it, as they do for those who live in it; without this they are
+    /// refused.
+    pub is_root: bool,
+    /// Where in the place, as a path.
+    pub base: Vec<u8>,
+    /// Who owns everything; `None`: whom the stream says. With an owner given, setuid bits, file capabilities
+    /// and device nodes do not come along.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// What was unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unpacked {
+    /// Bytes of regular files.
+    pub size: u64,
+    /// Device nodes that were left out.
+    pub left_out: u64,
+}
+
+/// Writes what is at `name` beneath `parent` as a tar in which it is called `called`; returns the bytes of
+/// regular files.
+///
+/// # Errors
+/// What cannot be read or written.
+pub fn write(parent: BorrowedFd<'_>, name: &[u8], called: &[u8], to: &mut dyn Write) -> Result<u64, Error> {
+    Ok(diff::write_tree(parent, name, called, to)?.size)
+}
+
+/// Unpacks a tar, compressed or not, and reads it to its end.
+///
+/// # Errors
+/// A damaged stream; an entry that would be outside; a directory where something else is, or the other way
+/// round.
+pub fn unpack(input: &mut dyn Read, how: Unpack) -> Result<Unpacked, Error> {
+    let resolve = if how.is_root { ResolveFlags::IN_ROOT } else { ResolveFlags::BENEATH };
+    let place = Place::over(how.place, resolve);
+    let plain = Plain { base: trimmed(&how.base), owner: how.owner, left_out: 0 };
+    let decoder = Decoder::new(BufReader::with_capacity(1 << 16, input)).map_err(LayerError::Compression)?;
+    let (applied, plain) = apply_tree(BufReader::with_capacity(1 << 16, decoder), place, plain)?;
+    Ok(Unpacked { size: applied.size, left_out: plain.left_out })
+}
+
+/// Relative to the place; what `..` means in it is the kernel's to say.
+fn trimmed(mut path: &[u8]) -> Vec<u8> {
+    while let [b'/', rest @ ..] | [rest @ .., b'/'] = path {
+        path = rest;
+    }
+    path.to_vec()
+}
