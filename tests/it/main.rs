@@ -18,6 +18,9 @@ mod life;
 mod limits;
 mod logs;
 mod network;
+mod oci;
+mod oci_confinement;
+mod oci_engines;
 mod postgres;
 mod registry;
 mod screen;
@@ -47,6 +50,9 @@ fn main() -> ExitCode {
         limits::tests(),
         logs::tests(),
         network::tests(),
+        oci::tests(),
+        oci_confinement::tests(),
+        oci_engines::tests(),
         postgres::tests(),
         registry::tests(),
         screen::tests(),

@@ -30,13 +30,26 @@ pub fn scaled(patience: Duration) -> Duration {
 /// When there is none, with the command that builds it.
 #[must_use]
 pub fn cata_binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("CATA_BIN") {
+    binary("CATA_BIN", "cata")
+}
+
+/// The `cata-runtime` under test: `$CATA_RUNTIME`, else as [`cata_binary`].
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn runtime_binary() -> PathBuf {
+    binary("CATA_RUNTIME", "cata-runtime")
+}
+
+fn binary(variable: &str, name: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
         return PathBuf::from(path);
     }
     let exe = std::env::current_exe().expect("a running program has a path");
     // target/<profile>/deps/it-… or target/<profile>/xtask
-    let found = exe.ancestors().skip(1).take(2).map(|dir| dir.join("cata")).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("no `cata` above {}: run `cargo xtask build`", exe.display()))
+    let found = exe.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("no `{name}` above {}: run `cargo xtask build`", exe.display()))
 }
 
 /// A program about to run.

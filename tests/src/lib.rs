@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`world`] | a process tree with network, mounts, pids and cgroups of its own, which ends as one |
 //! | [`cgroup`] | the world's part of the machine's cgroup trees |
+//! | [`bundle`] | OCI bundles and the runtime they are given to |
 //! | [`archive`] | images made by hand, as tools would never make them |
 //! | [`cache`] | where images and templates are kept between runs |
 //! | [`kernel`] | the kernels that tests boot, and kernels made by hand |
@@ -15,6 +16,7 @@
 //! | [`harness`] | the list of tests, what they need, how each enters its world |
 
 pub mod archive;
+pub mod bundle;
 pub mod cache;
 pub mod cgroup;
 pub mod command;

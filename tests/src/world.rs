@@ -220,7 +220,12 @@ fn furnish(name: &str, dir: &Path) -> Result<()> {
     // A place that this program itself stands on must stay visible.
     let mut ours =
         vec![std::env::current_exe()?, std::env::current_dir()?, dir.to_owned(), crate::cache::dir()?];
-    ours.extend(["CATA_BIN", "CATA_SUPERVISOR"].into_iter().filter_map(std::env::var_os).map(PathBuf::from));
+    ours.extend(
+        ["CATA_BIN", "CATA_SUPERVISOR", "CATA_RUNTIME"]
+            .into_iter()
+            .filter_map(std::env::var_os)
+            .map(PathBuf::from),
+    );
     for (target, options) in [("/run", c"mode=755"), ("/tmp", c"mode=1777"), ("/dev/shm", c"mode=1777")] {
         if Path::new(target).is_dir() && !ours.iter().any(|path| path.starts_with(target)) {
             rustix::mount::mount("tmpfs", target, "tmpfs", MountFlags::NOSUID, options)

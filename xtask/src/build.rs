@@ -27,9 +27,13 @@ pub(crate) struct Programs {
     pub(crate) supervisor: PathBuf,
 }
 
-/// What stands beside `cata`: package and program have the same name.
-const COMPANIONS: [(&str, &str); 3] =
-    [("cata-supervisor", "supervisor"), ("cata-guest", "guest"), ("cata-vmm", "vmm")];
+/// What stands beside `cata`: program, room, and the package where it has another name.
+const COMPANIONS: [(&str, &str, &str); 4] = [
+    ("cata-supervisor", "supervisor", "cata-supervisor"),
+    ("cata-guest", "guest", "cata-guest"),
+    ("cata-vmm", "vmm", "cata-vmm"),
+    ("cata-runtime", "oci", "cata-oci"),
+];
 
 /// Builds all programs.
 pub(crate) fn run(options: &Options) -> Result<Programs> {
@@ -42,8 +46,8 @@ pub(crate) fn run(options: &Options) -> Result<Programs> {
 
 /// Builds the static companions.
 pub(crate) fn companions(profile: &str) -> Result<()> {
-    for name in companion_names() {
-        let mut args = vec!["rustc", "--quiet", "--profile", profile, "--package", name, "--bin", name];
+    for (name, package) in companion_programs() {
+        let mut args = vec!["rustc", "--quiet", "--profile", profile, "--package", package, "--bin", name];
         args.extend(["--", "-C", "target-feature=+crt-static"]);
         cargo(&args)?;
     }
@@ -51,12 +55,13 @@ pub(crate) fn companions(profile: &str) -> Result<()> {
 }
 
 /// Those of the companions that are programs.
-fn companion_names() -> impl Iterator<Item = &'static str> {
+fn companion_programs() -> impl Iterator<Item = (&'static str, &'static str)> {
     let is_program = |name: &str, room: &str| {
         let source = cache::repository().join("crates").join(room).join("src");
         source.join("main.rs").exists() || source.join("bin").join(name).join("main.rs").exists()
     };
-    COMPANIONS.into_iter().filter(move |(name, room)| is_program(name, room)).map(|(name, _)| name)
+    let programs = COMPANIONS.into_iter().filter(move |(name, room, _)| is_program(name, room));
+    programs.map(|(name, _, package)| (name, package))
 }
 
 /// Copies `cata` and its companions from `folder` to a folder of their own, where later links of the ordinary
@@ -64,7 +69,7 @@ fn companion_names() -> impl Iterator<Item = &'static str> {
 pub(crate) fn set_aside(folder: &Path) -> Result<Programs> {
     let aside = folder.join("static");
     fs::create_dir_all(&aside).with_context(|| format!("create {}", aside.display()))?;
-    for name in std::iter::once("cata").chain(companion_names()) {
+    for name in std::iter::once("cata").chain(companion_programs().map(|(name, _)| name)) {
         // A program that runs cannot be written to, but replaced.
         let (new, place) = (aside.join(format!("{name}.new")), aside.join(name));
         fs::copy(folder.join(name), &new).with_context(|| format!("copy {name}"))?;

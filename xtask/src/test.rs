@@ -66,6 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]).args(&options.filter);
     command.current_dir(cache::repository()).stdout(Stdio::piped());
     command.env("CATA_BIN", &programs.cata).env("CATA_SUPERVISOR", &programs.supervisor);
+    command.env("CATA_RUNTIME", programs.cata.with_file_name("cata-runtime"));
     println!("$ cargo test --workspace --no-fail-fast {}", options.filter.join(" "));
     let mut child = command.spawn().context("run cargo test")?;
     let mut count = Count::default();

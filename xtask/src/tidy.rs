@@ -59,6 +59,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("guest", &["spec", "sys", "runtime", "network"]),
     ("vmm", &["spec", "sys", "runtime", "guest"]),
     ("sandbox", &["spec", "sys", "runtime", "guest"]),
+    ("oci", &["spec", "sys", "runtime"]),
     ("supervisor", &["spec", "sys", "runtime", "sandbox", "network"]),
     ("engine", &["spec", "sys", "runtime", "kernel", "image", "network", "guest", "sandbox"]),
     ("cli", &["spec", "engine"]),

@@ -47,13 +47,17 @@ pub fn companion(wanted: &Companion<'_>, handles: &Handles<'_>) -> Result<Spawne
     let birth = Birth {
         namespaces: Namespaces(u64::from(rustix::thread::UnshareFlags::NEWNS.bits())),
         pid_namespace: None,
+        enter: Vec::new(),
+        time: None,
         uid_mappings: &[],
         gid_mappings: &[],
         oom_score_adj: None,
         cgroup: handles.cgroup,
     };
-    let mut spawned = birth.give(|channel, _| match become_it(wanted, handles, slave.as_ref(), channel) {
-        Err(failure) => failure,
+    let mut spawned = birth.give(&mut crate::manner::Alone, |channel, _| {
+        match become_it(wanted, handles, slave.as_ref(), channel) {
+            Err(failure) => failure,
+        }
     })?;
     spawned.terminal = master;
     Ok(spawned)

@@ -40,6 +40,10 @@ pub enum Stage {
     Seccomp,
     StandardStreams,
     Reaper,
+    Schedule,
+    Label,
+    Hook,
+    Gate,
     Execute,
 }
 
@@ -73,6 +77,10 @@ impl Stage {
             Self::Seccomp => "load seccomp filter",
             Self::StandardStreams => "set up standard streams",
             Self::Reaper => "start init",
+            Self::Schedule => "set scheduling of the process:",
+            Self::Label => "set security label",
+            Self::Hook => "run hook",
+            Self::Gate => "wait to be started",
             Self::Execute => "execute",
         }
     }
@@ -123,6 +131,12 @@ pub enum SpawnError {
     /// It died without a word: killed while being set up, by the OOM killer for example.
     #[error("the new process was killed while being set up (status {0})")]
     Died(i32),
+    /// A hook failed: which, and how.
+    #[error("{0}")]
+    Hook(String),
+    /// This kernel does not have it, and the specification forbids to go on without.
+    #[error("{0}")]
+    NotHere(String),
     /// A combination that this runtime does not do.
     #[error("{0} is not supported")]
     Unsupported(&'static str),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{SpawnError, Stage};
 use crate::init;
+use crate::manner::{Alone, Attendant, Manner};
 use crate::parent::{Birth, Handles, Spawned, at, open_path};
 use crate::plan::{Capabilities, NamespaceKind, Plan, Process, WindowSize};
 use crate::user::UserSpec;
@@ -75,6 +76,20 @@ pub fn exec(
     container: BorrowedFd<'_>,
     handles: &Handles<'_>,
 ) -> Result<Spawned, SpawnError> {
+    exec_with(plan, container, handles, Manner::default(), &mut Alone)
+}
+
+/// [`exec`], in another manner and with company.
+///
+/// # Errors
+/// As [`exec`].
+pub fn exec_with(
+    plan: &ExecPlan,
+    container: BorrowedFd<'_>,
+    handles: &Handles<'_>,
+    manner: Manner<'_>,
+    attendant: &mut dyn Attendant,
+) -> Result<Spawned, SpawnError> {
     let pid = pid_of(container)?;
     let mut namespaces = 0;
     for kind in NamespaceKind::ALL {
@@ -95,13 +110,15 @@ pub fn exec(
     let birth = Birth {
         namespaces: Namespaces::default(),
         pid_namespace: pid_namespace.as_ref().map(AsFd::as_fd),
+        time: None,
+        enter: Vec::new(),
         uid_mappings: &[],
         gid_mappings: &[],
         oom_score_adj: plan.process.oom_score_adj,
         cgroup: handles.cgroup,
     };
-    birth.give(|channel, _| {
-        match init::further(&plan.process, container, namespaces, handles.stdio, channel) {
+    birth.give(attendant, |channel, _| {
+        match init::further(&plan.process, container, namespaces, handles.stdio, manner, channel) {
             Err(failure) => failure,
         }
     })

@@ -6,7 +6,13 @@
 //!   id maps, oom score
 //!   one byte: go ──────────────────────────► mounts, root, identity, lockdown
 //!      ◄──────────────── Withheld(text) ───    (any number)
+//!      ◄───────────── Hooks(moment) ───────    (with hooks; answered with the container's state)
+//!   state ───────────────────────────────►
 //!      ◄──────── Terminal + descriptor ────    (with a terminal)
+//!      ◄───────────────────── Waiting ─────    (with a gate; answered once the caller has written it down,
+//!   recorded ────────────────────────────►     from then on it lives without the caller,
+//!      ◄────────────────────── Free ───────     and whoever connects to the gate is the next one)
+//!      ◄───────── Listener(number) ────────    (with a filter that notifies)
 //!      ◄─────────────────────── Ready ─────    execve
 //!   end of file: the program runs
 //!      ◄───────────── Failed(failure) ─────    at any moment: then it exits
@@ -33,8 +39,20 @@ use crate::user::UserError;
 pub(crate) enum Message {
     Withheld(String),
     Terminal,
+    Hooks(Moment),
+    Waiting,
+    Free,
+    /// The number that the filter's descriptor is going to have in the new process.
+    Listener(i32),
     Ready,
     Failed(Failure),
+}
+
+/// What the caller has to do, or to tell, before the new process goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Moment {
+    CreateRuntime,
+    StartContainer,
 }
 
 /// [`SpawnError`] as it travels.
@@ -54,6 +72,8 @@ pub(crate) enum Failure {
     Format(String),
     User(UserError),
     NotDirectory(PathBuf),
+    Hook(String),
+    Unsupported(String),
     /// The caller is gone; nobody will read this.
     Orphaned,
 }
@@ -98,6 +118,8 @@ impl From<Failure> for SpawnError {
             Failure::Format(path) => Self::Format(path),
             Failure::User(error) => Self::User(error),
             Failure::NotDirectory(path) => Self::NotDirectory(path),
+            Failure::Hook(what) => Self::Hook(what),
+            Failure::Unsupported(what) => Self::NotHere(what),
             Failure::Orphaned => Self::Died(0),
         }
     }
@@ -122,6 +144,27 @@ impl Channel {
     /// A copy clear of the numbers below.
     pub(crate) fn above(&self, number: i32) -> Result<Self, Errno> {
         rustix::io::fcntl_dupfd_cloexec(&self.0, number).map(Self)
+    }
+
+    /// The caller's end of a connection to a gate.
+    pub(crate) fn of(connection: OwnedFd) -> Self {
+        Self(connection)
+    }
+
+    /// Goes on with another caller, under the number it has.
+    pub(crate) fn replace(&mut self, connection: &OwnedFd) -> Result<(), Errno> {
+        rustix::io::dup3(connection, &mut self.0, rustix::io::DupFlags::CLOEXEC)
+    }
+
+    /// Goes on, with a file to read.
+    pub(crate) fn answer(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
+        cata_sys::message::send(self.0.as_fd(), b"g", &[file])
+    }
+
+    /// `None`: the caller is gone.
+    pub(crate) fn wait_for_answer(&self) -> Result<Option<OwnedFd>, Errno> {
+        let received = cata_sys::message::receive(self.0.as_fd(), 1, 1)?;
+        Ok(received.and_then(|(_, mut files)| files.pop()))
     }
 
     pub(crate) fn go(&self) -> Result<(), Errno> {

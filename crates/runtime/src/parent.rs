@@ -10,15 +10,18 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cata_sys::clone::{Namespaces, Side, SoleThread};
+use cata_sys::flag::Flag;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
-use rustix::thread::LinkNameSpaceType;
+use rustix::process::{DumpableBehavior, Pid, PidfdGetfdFlags, Signal, WaitOptions};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::cgroup::Cgroup;
 use crate::error::{SpawnError, Stage};
-use crate::handshake::{Channel, Failure, Message};
-use crate::plan::{IdMapping, NamespaceKind};
+use crate::handshake::{Channel, Failure, Message, Moment};
+use crate::hook;
+use crate::manner::Attendant;
+use crate::plan::{IdMapping, NamespaceKind, TimeOffset};
 
 /// A process that has not started its program after so long is killed.
 const SETUP_SECONDS_MAX: i64 = 120;
@@ -74,6 +77,10 @@ pub(crate) struct Birth<'a> {
     pub(crate) namespaces: Namespaces,
     /// A pid namespace of somebody else to be born in.
     pub(crate) pid_namespace: Option<BorrowedFd<'a>>,
+    /// Namespaces of somebody else to be born in, since a new user namespace has no right to them.
+    pub(crate) enter: Vec<(NamespaceKind, BorrowedFd<'a>)>,
+    /// A new time namespace, and how far its clocks are off.
+    pub(crate) time: Option<&'a [TimeOffset]>,
     pub(crate) uid_mappings: &'a [IdMapping],
     pub(crate) gid_mappings: &'a [IdMapping],
     pub(crate) oom_score_adj: Option<i32>,
@@ -84,7 +91,8 @@ impl Birth<'_> {
     /// Clones; `child` goes on in the new process and returns only when it failed.
     pub(crate) fn give(
         &self,
-        child: impl FnOnce(&Channel, SoleThread) -> Failure,
+        attendant: &mut dyn Attendant,
+        child: impl FnOnce(&mut Channel, SoleThread) -> Failure,
     ) -> Result<Spawned, SpawnError> {
         let proof = SoleThread::check().map_err(at(Stage::Clone, "single-threaded caller"))?;
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -93,9 +101,9 @@ impl Birth<'_> {
         match self.clone(proof)? {
             Side::Child(proof) => {
                 drop(ours);
-                let Ok(channel) = theirs.above_standard_streams() else { cata_sys::clone::exit(1) };
+                let Ok(mut channel) = theirs.above_standard_streams() else { cata_sys::clone::exit(1) };
                 let failure = match self.cgroup.map_or(Ok(()), Cgroup::enter_rest) {
-                    Ok(()) => child(&channel, proof),
+                    Ok(()) => child(&mut channel, proof),
                     Err(error) => Failure::cgroup(&error),
                 };
                 // If the caller cannot be told, the exit alone must do.
@@ -105,7 +113,8 @@ impl Birth<'_> {
             Side::Parent(pid, pidfd) => {
                 drop(theirs);
                 let mut spawned = Spawned { pid, pidfd, terminal: None, withheld: Vec::new() };
-                let started = self.provide(&mut spawned).and_then(|()| follow(&ours, &mut spawned));
+                let started = self.provide(&mut spawned, attendant);
+                let started = started.and_then(|()| follow(&ours, &mut spawned, attendant));
                 match started {
                     Ok(()) => Ok(spawned),
                     Err(error) => Err(bury(&spawned, error)),
@@ -117,6 +126,43 @@ impl Birth<'_> {
     /// Clones inside the wanted pid namespace: only children can be put into one, so this process asks for
     /// it for its children and takes that back at once.
     fn clone(&self, proof: SoleThread) -> Result<Side, SpawnError> {
+        let Some(offsets) = self.time else { return self.clone_entered(proof) };
+        // A time namespace is for children too, and its clocks can be set only while nobody is in it.
+        let own = open_path("/proc/self/ns/time").map_err(at(Stage::MakeNamespace, "time"))?;
+        cata_sys::namespace::unshare(UnshareFlags::NEWTIME).map_err(at(Stage::MakeNamespace, "time"))?;
+        let line = |o: &TimeOffset| format!("{} {} {}\n", o.clock, o.seconds, o.nanoseconds);
+        let text: String = offsets.iter().map(line).collect();
+        let path = "/proc/self/timens_offsets";
+        let set = if text.is_empty() { Ok(()) } else { write_file(path, &text) };
+        let result = set.map_err(at(Stage::MakeNamespace, path)).and_then(|()| self.clone_entered(proof));
+        if !matches!(result, Ok(Side::Child(_))) {
+            rustix::thread::move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Time))
+                .map_err(at(Stage::JoinNamespace, "/proc/self/ns/time"))?;
+        }
+        result
+    }
+
+    fn clone_entered(&self, proof: SoleThread) -> Result<Side, SpawnError> {
+        let mut own = Vec::with_capacity(self.enter.len());
+        for (kind, namespace) in &self.enter {
+            let path = format!("/proc/self/ns/{}", kind.file_name());
+            own.push((*kind, open_path(&path).map_err(at(Stage::JoinNamespace, &path))?));
+            let link = Some(crate::init::link_type(*kind));
+            rustix::thread::move_into_link_name_space(*namespace, link)
+                .map_err(at(Stage::JoinNamespace, kind.file_name()))?;
+        }
+        let result = self.clone_in_pids(proof);
+        if !matches!(result, Ok(Side::Child(_))) {
+            for (kind, namespace) in &own {
+                let link = Some(crate::init::link_type(*kind));
+                rustix::thread::move_into_link_name_space(namespace.as_fd(), link)
+                    .map_err(at(Stage::JoinNamespace, kind.file_name()))?;
+            }
+        }
+        result
+    }
+
+    fn clone_in_pids(&self, proof: SoleThread) -> Result<Side, SpawnError> {
         let born_in = self.cgroup.and_then(Cgroup::unified_fd);
         let Some(namespace) = self.pid_namespace else {
             return cata_sys::clone::clone(proof, self.namespaces, born_in).map_err(at(Stage::Clone, ""));
@@ -136,16 +182,11 @@ impl Birth<'_> {
         }
     }
 
-    fn provide(&self, spawned: &mut Spawned) -> Result<(), SpawnError> {
+    fn provide(&self, spawned: &mut Spawned, attendant: &mut dyn Attendant) -> Result<(), SpawnError> {
         let pid = spawned.pid.as_raw_nonzero();
-        for (file, mappings) in [("uid_map", self.uid_mappings), ("gid_map", self.gid_mappings)] {
-            if mappings.is_empty() {
-                continue;
-            }
-            let path = format!("/proc/{pid}/{file}");
-            let line = |m: &IdMapping| format!("{} {} {}\n", m.container, m.host, m.size);
-            let text: String = mappings.iter().map(line).collect();
-            write_file(&path, &text).map_err(at(Stage::IdMapping, &path))?;
+        let mapped = !self.uid_mappings.is_empty() || !self.gid_mappings.is_empty();
+        if mapped && !attendant.map_ids(spawned.pid).map_err(SpawnError::NotHere)? {
+            write_maps(pid.get(), self.uid_mappings, self.gid_mappings)?;
         }
         if let Some(score) = self.oom_score_adj {
             let path = format!("/proc/{pid}/oom_score_adj");
@@ -161,13 +202,56 @@ impl Birth<'_> {
     }
 }
 
-/// Lets the new process go and listens until its program runs.
-fn follow(channel: &Channel, spawned: &mut Spawned) -> Result<(), SpawnError> {
-    match channel.go() {
-        // It has died already: what it said before is still to be read.
-        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
-        Err(errno) => return Err(at(Stage::Handshake, "")(errno)),
+/// Writes both maps of a new user namespace.
+pub(crate) fn write_maps(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), SpawnError> {
+    for (file, mappings) in [("uid_map", uids), ("gid_map", gids)] {
+        if mappings.is_empty() {
+            continue;
+        }
+        let path = format!("/proc/{pid}/{file}");
+        let text = map_text(mappings);
+        let written = match write_file(&path, &text) {
+            // Without rights of its own a process maps its group only where nobody can drop groups.
+            Err(Errno::PERM) if file == "gid_map" => {
+                let denied = write_file(&format!("/proc/{pid}/setgroups"), "deny");
+                denied.and_then(|()| write_file(&path, &text))
+            }
+            result => result,
+        };
+        written.map_err(at(Stage::IdMapping, &path))?;
     }
+    Ok(())
+}
+
+/// As `/proc/<pid>/uid_map` takes them.
+pub(crate) fn map_text(mappings: &[IdMapping]) -> String {
+    mappings.iter().map(|m| format!("{} {} {}\n", m.container, m.host, m.size)).collect()
+}
+
+/// Lets a process go that waits at its gate, by a connection to it, and returns once its program runs.
+///
+/// # Errors
+/// What the process said, or that it is gone.
+pub fn start(
+    gate: OwnedFd,
+    process: BorrowedFd<'_>,
+    pid: Pid,
+    attendant: &mut dyn Attendant,
+) -> Result<Vec<String>, SpawnError> {
+    let pidfd = process.try_clone_to_owned().map_err(|source| SpawnError::System {
+        stage: Stage::Gate,
+        subject: pid.to_string(),
+        detail: None,
+        source,
+    })?;
+    let mut spawned = Spawned { pid, pidfd, terminal: None, withheld: Vec::new() };
+    follow(&Channel::of(gate), &mut spawned, attendant)?;
+    Ok(spawned.withheld)
+}
+
+/// Lets the new process go and listens until its program runs, or until it waits at its gate.
+fn follow(channel: &Channel, spawned: &mut Spawned, attendant: &mut dyn Attendant) -> Result<(), SpawnError> {
+    gone(channel.go())?;
     let mut ready = false;
     loop {
         let mut watched = [PollFd::new(channel, PollFlags::IN)];
@@ -180,10 +264,64 @@ fn follow(channel: &Channel, spawned: &mut Spawned) -> Result<(), SpawnError> {
             Ok(Some((Message::Withheld(what), _))) => spawned.withheld.push(what),
             Ok(Some((Message::Terminal, fd))) => spawned.terminal = fd,
             Ok(Some((Message::Ready, _))) => ready = true,
+            Ok(Some((Message::Hooks(moment), _))) => {
+                let state = match moment {
+                    Moment::CreateRuntime => attendant.create_runtime(spawned.pid),
+                    Moment::StartContainer => attendant.start_container(spawned.pid),
+                };
+                let state = hook::sealed(&state.map_err(SpawnError::Hook)?).map_err(at(Stage::Hook, ""))?;
+                gone(channel.answer(state.as_fd()))?;
+            }
+            Ok(Some((Message::Waiting, _))) => {
+                attendant.waiting(spawned).map_err(SpawnError::NotHere)?;
+                gone(channel.go())?;
+            }
+            Ok(Some((Message::Free, _))) => return Ok(()),
+            Ok(Some((Message::Listener(number), Some(flag)))) => {
+                let Some(listener) = fetch(channel, spawned, number)? else { continue };
+                attendant.listener(spawned.pid, listener).map_err(SpawnError::NotHere)?;
+                let flag = Flag::open(flag.as_fd()).map_err(at(Stage::Seccomp, "listener"))?;
+                flag.raise();
+            }
+            Ok(Some((Message::Listener(_), None))) => {
+                return Err(at(Stage::Seccomp, "listener")(Errno::BADMSG));
+            }
             Ok(Some((Message::Failed(failure), _))) => return Err(failure.into()),
             Ok(None) | Err(Errno::CONNRESET) if ready => return Ok(()),
             Ok(None) | Err(Errno::CONNRESET) => return Err(SpawnError::Died(0)),
             Err(errno) => return Err(at(Stage::Handshake, "")(errno)),
+        }
+    }
+}
+
+/// It may have died already: what it said before is still to be read.
+fn gone(sent: Result<(), Errno>) -> Result<(), SpawnError> {
+    match sent {
+        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+        Err(errno) => Err(at(Stage::Handshake, "")(errno)),
+    }
+}
+
+/// Takes the listener of a filter out of the process, which may not be able to send it: its filter is loaded.
+/// `None`: the process says that it failed.
+fn fetch(channel: &Channel, spawned: &Spawned, number: i32) -> Result<Option<OwnedFd>, SpawnError> {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(SETUP_SECONDS_MAX.unsigned_abs());
+    loop {
+        match rustix::process::pidfd_getfd(&spawned.pidfd, number, PidfdGetfdFlags::empty()) {
+            Ok(listener) => return Ok(Some(listener)),
+            Err(Errno::BADF) => {}
+            Err(errno) => return Err(at(Stage::Seccomp, "listener")(errno)),
+        }
+        // The filter is not loaded yet: nothing tells when it is, but a message that it could not be.
+        let mut watched = [PollFd::new(channel, PollFlags::IN)];
+        let pause = Timespec { tv_sec: 0, tv_nsec: 500_000 };
+        let polled = rustix::io::retry_on_intr(|| poll(&mut watched, Some(&pause)));
+        if polled.map_err(at(Stage::Handshake, ""))? > 0 {
+            // It cannot be on its way yet: it says why it could not be loaded.
+            return Ok(None);
+        }
+        if std::time::Instant::now() > end {
+            return Err(at(Stage::Seccomp, "listener")(Errno::TIMEDOUT));
         }
     }
 }

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use cata_sys::clone::Namespaces;
 
 use crate::error::{SpawnError, Stage};
+use crate::idmap;
 use crate::init;
+use crate::manner::{Alone, Attendant, Manner};
 use crate::parent::{Birth, Handles, Spawned, at};
 use crate::plan::{NamespaceKind, NamespaceSource, Plan};
 
@@ -14,6 +16,19 @@ use crate::plan::{NamespaceKind, NamespaceSource, Plan};
 /// # Errors
 /// [`SpawnError`], whose [`SpawnError::exit_code`] is Docker's.
 pub fn spawn(plan: &Plan, handles: &Handles<'_>) -> Result<Spawned, SpawnError> {
+    spawn_with(plan, handles, Manner::default(), &mut Alone)
+}
+
+/// [`spawn`], in another manner and with company: with a gate it returns once the process waits there.
+///
+/// # Errors
+/// [`SpawnError`]; then nothing of the process is left.
+pub fn spawn_with(
+    plan: &Plan,
+    handles: &Handles<'_>,
+    manner: Manner<'_>,
+    attendant: &mut dyn Attendant,
+) -> Result<Spawned, SpawnError> {
     let opened = open_joined(plan, handles)?;
     let joined: Vec<(NamespaceKind, BorrowedFd<'_>)> = handles
         .join
@@ -22,16 +37,25 @@ pub fn spawn(plan: &Plan, handles: &Handles<'_>) -> Result<Spawned, SpawnError> 
         .chain(opened.iter().map(|(kind, fd)| (*kind, fd.as_fd())))
         .collect();
     let is_joined = |kind| joined.iter().any(|(joined, _)| *joined == kind);
-    if plan.makes(NamespaceKind::User) && !joined.is_empty() {
-        return Err(SpawnError::Unsupported("a new user namespace together with somebody else's namespaces"));
-    }
     let flags = plan
         .namespaces
         .iter()
         .filter(|n| n.source == NamespaceSource::New && !is_joined(n.kind))
         .map(|n| clone_flag(n.kind))
         .fold(0, |flags, flag| flags | flag);
+    // What only the caller may do, and the new process inherits.
+    let trees = idmap::trees(plan)?;
+    let time = (plan.makes(NamespaceKind::Time) && !is_joined(NamespaceKind::Time))
+        .then_some(plan.time_offsets.as_slice());
     let birth = Birth {
+        time,
+        enter: joined
+            .iter()
+            .filter(|(kind, _)| {
+                *kind != NamespaceKind::Pid && init::born_in(*kind, plan.makes(NamespaceKind::User))
+            })
+            .copied()
+            .collect(),
         namespaces: Namespaces(flags),
         pid_namespace: joined.iter().find(|(kind, _)| *kind == NamespaceKind::Pid).map(|(_, fd)| *fd),
         uid_mappings: &plan.uid_mappings,
@@ -39,7 +63,8 @@ pub fn spawn(plan: &Plan, handles: &Handles<'_>) -> Result<Spawned, SpawnError> 
         oom_score_adj: plan.process.oom_score_adj,
         cgroup: handles.cgroup,
     };
-    birth.give(|channel, proof| match init::first(plan, &joined, handles.stdio, channel, proof) {
+    let inherited = init::Inherited { joined: &joined, trees, stdio: handles.stdio, manner };
+    birth.give(attendant, |channel, proof| match init::first(plan, inherited, channel, proof) {
         Err(failure) => failure,
     })
 }

@@ -90,3 +90,11 @@ pub fn exit(code: i32) -> ! {
     // SAFETY: it does not return and touches no memory.
     unsafe { libc::_exit(code) }
 }
+
+/// Sleeps until a signal ends this process.
+pub fn sleep_forever() -> ! {
+    loop {
+        // SAFETY: it touches no memory.
+        unsafe { libc::pause() };
+    }
+}

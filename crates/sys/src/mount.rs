@@ -140,7 +140,20 @@ pub fn set_attributes(
     clear: u64,
     propagation: u64,
 ) -> Result<(), Errno> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+    change(tree, depth, &libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 })
+}
+
+/// Maps the ids of a detached mount by those of a user namespace, once and for all.
+///
+/// # Errors
+/// `EINVAL` for a file system that cannot be mapped.
+pub fn set_idmap(tree: BorrowedFd<'_>, depth: Depth, namespace: BorrowedFd<'_>) -> Result<(), Errno> {
+    let userns_fd = u64::from(namespace.as_raw_fd().unsigned_abs());
+    let attr_set = libc::MOUNT_ATTR_IDMAP;
+    change(tree, depth, &libc::mount_attr { attr_set, attr_clr: 0, propagation: 0, userns_fd })
+}
+
+fn change(tree: BorrowedFd<'_>, depth: Depth, attributes: &libc::mount_attr) -> Result<(), Errno> {
     let flags = libc::AT_EMPTY_PATH
         | match depth {
             Depth::This => 0,
@@ -153,7 +166,7 @@ pub fn set_attributes(
             tree.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     };

@@ -18,6 +18,21 @@ pub fn execute(path: &CString, argv: &[CString], env: &[CString]) -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
+/// The same with an open file, which may be open as a path only and close on exec. Scripts need it by name.
+#[must_use]
+pub fn execute_fd(program: BorrowedFd<'_>, argv: &[CString], env: &[CString]) -> Errno {
+    let list = |strings: &[CString]| -> Vec<*const c_char> {
+        strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+    };
+    let (argv, env) = (list(argv), list(env));
+    let fd = program.as_raw_fd();
+    // SAFETY: both lists end with a null pointer and their strings outlive the call, as does the empty name.
+    unsafe {
+        libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), argv.as_ptr(), env.as_ptr(), libc::AT_EMPTY_PATH)
+    };
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
 /// Marks every descriptor from `first` on to be closed by [`execute`].
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Loading a seccomp filter into the calling thread.
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// One classic BPF instruction, laid out as the kernel's `struct sock_filter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,27 @@ pub fn load(program: &[Instruction], flags: u32) -> io::Result<()> {
         0 => Ok(()),
         // With TSYNC a positive result is the thread that could not follow.
         1.. => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The same, and returns a descriptor that gets the calls for which the program answers `USER_NOTIF`. It
+/// closes on exec.
+///
+/// # Errors
+/// Those of [`load`]; EBUSY when an outer filter has a listener already.
+pub fn load_notifying(program: &[Instruction], flags: u32) -> io::Result<OwnedFd> {
+    let len = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let description =
+        libc::sock_fprog { len, filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut() };
+    let flags = flags & !FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
+    // SAFETY: as in `load`.
+    let result = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const description)
+    };
+    match RawFd::try_from(result) {
+        // SAFETY: the kernel made this descriptor for this call.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(io::Error::last_os_error()),
     }
 }

@@ -250,7 +250,7 @@ impl Engine {
                 groups: record.request.groups.clone(),
             }),
             init: record.request.init,
-            cgroup: None,
+            ..Options::default()
         };
         let mut plan = cata_runtime::plan::plan(&spec, &cata_runtime::plan::Host::detect(), &options)
             .map_err(|e| Error::Runtime(Foreign::new(Kind::InvalidArgument, None, &e)))?;

@@ -2,36 +2,54 @@
 //! rights, filter, program.
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use cata_sys::capability;
+use cata_sys::flag::Flag;
 use cata_sys::path::{Make, Root};
 use rustix::fs::{FileType, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 
+use super::label::Labels;
 use super::reaper::Reaper;
 use super::{Prepared, identity, program, terminal, withhold};
 use crate::error::Stage;
-use crate::handshake::{Channel, Failure, Message};
+use crate::handshake::{Channel, Failure, Message, Moment};
+use crate::hook::{self, Hook};
+use crate::manner::Manner;
 use crate::plan::{Capabilities, Process};
 use crate::user::Identity;
 
+/// How long the caller may take to hand the listener of a filter on.
+const LISTENER_WAIT: Duration = Duration::from_secs(60);
+
+/// What the last steps need.
+pub(super) struct End<'a> {
+    pub(super) process: &'a Process,
+    pub(super) prepared: Prepared,
+    pub(super) stdio: [BorrowedFd<'a>; 3],
+    pub(super) manner: Manner<'a>,
+    pub(super) labels: Labels,
+}
+
 /// Never returns when all goes well.
 pub(super) fn finish(
-    process: &Process,
-    prepared: &Prepared,
-    stdio: [BorrowedFd<'_>; 3],
-    channel: &Channel,
+    end: End<'_>,
+    hooks: &[Hook],
+    channel: &mut Channel,
     reaper: Option<Reaper>,
 ) -> Result<Infallible, Failure> {
+    let End { process, prepared, stdio, manner, labels } = end;
     let identity = &prepared.identity;
     leave_keyring()?;
+    schedule(process)?;
     for limit in &process.rlimits {
         set_limit(limit, channel)?;
     }
-    streams(prepared, stdio)?;
+    streams(&prepared, stdio)?;
     rustix::process::fchdir(&prepared.cwd)
         .map_err(Failure::at(Stage::WorkingDirectory, process.cwd.display()))?;
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
@@ -46,6 +64,14 @@ pub(super) fn finish(
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).map_err(Failure::at(Stage::Identity, "no_new_privs"))?;
     }
+    labels.set()?;
+    if let Some(gate) = manner.gate {
+        wait_at(gate, channel)?;
+    }
+    if !hooks.is_empty() {
+        let state = super::ask(channel, Moment::StartContainer)?;
+        hook::all("startContainer", hooks, &state).map_err(Failure::Hook)?;
+    }
     if reaper.is_some() {
         // Before the filter, which may not let the reaper block signals; the payload undoes it.
         cata_sys::disposition::block_all().map_err(Failure::at(Stage::Reaper, ""))?;
@@ -55,9 +81,9 @@ pub(super) fn finish(
     // Without no_new_privs a filter needs CAP_SYS_ADMIN: it is kept for this one call.
     if process.no_new_privileges {
         drop_rights(sets)?;
-        load_filter(process)?;
+        load_filter(process, channel)?;
     } else {
-        load_filter(process)?;
+        load_filter(process, channel)?;
         drop_rights(sets)?;
     }
     if let Some(reaper) = reaper {
@@ -65,7 +91,11 @@ pub(super) fn finish(
         super::die_with_caller(channel)?;
         cata_sys::disposition::reset().map_err(Failure::at(Stage::Execute, "signals"))?;
     }
-    cata_sys::program::close_on_execute_from(3).map_err(Failure::at(Stage::Execute, "close_range"))?;
+    if manner.outlive && manner.gate.is_none() {
+        live_on()?;
+    }
+    let first = 3u32.saturating_add(manner.preserve);
+    cata_sys::program::close_on_execute_from(first).map_err(Failure::at(Stage::Execute, "close_range"))?;
     channel.send(&Message::Ready, None).map_err(Failure::at(Stage::Handshake, ""))?;
     Err(program::execute(&path, process, &environment))
 }
@@ -77,6 +107,68 @@ fn leave_keyring() -> Result<(), Failure> {
         Ok(()) | Err(Errno::NOSYS | Errno::PERM) => Ok(()),
         Err(errno) => Err(Failure::at(Stage::Identity, "session keyring")(errno)),
     }
+}
+
+/// As the plan says, while there is a right to it.
+fn schedule(process: &Process) -> Result<(), Failure> {
+    if let Some(wanted) = &process.scheduler {
+        let attributes = cata_sys::schedule::Attributes {
+            policy: wanted.policy,
+            flags: wanted.flags,
+            nice: wanted.nice,
+            priority: wanted.priority,
+            runtime: wanted.runtime,
+            deadline: wanted.deadline,
+            period: wanted.period,
+        };
+        cata_sys::schedule::set_scheduler(&attributes).map_err(Failure::at(Stage::Schedule, "scheduler"))?;
+    }
+    if let Some(wanted) = process.io_priority {
+        cata_sys::schedule::set_io_priority(wanted.class, wanted.level)
+            .map_err(Failure::at(Stage::Schedule, "I/O priority"))?;
+    }
+    match &process.affinity {
+        Some((_, last)) if !last.is_empty() => stay_on(last),
+        _ => Ok(()),
+    }
+}
+
+/// Runs on these CPUs only.
+pub(super) fn stay_on(cpus: &[usize]) -> Result<(), Failure> {
+    let mut set = rustix::thread::CpuSet::new();
+    for cpu in cpus.iter().filter(|cpu| **cpu < rustix::thread::CpuSet::MAX_CPU) {
+        set.set(*cpu);
+    }
+    rustix::thread::sched_setaffinity(None, &set).map_err(Failure::at(Stage::Schedule, "CPU affinity"))
+}
+
+/// Says that all is prepared, and waits for whoever starts it: the caller from then on.
+fn wait_at(gate: BorrowedFd<'_>, channel: &mut Channel) -> Result<(), Failure> {
+    let failed = || Failure::at(Stage::Gate, "");
+    channel.send(&Message::Waiting, None).map_err(failed())?;
+    if !channel.wait_for_go().map_err(failed())? {
+        return Err(Failure::Orphaned);
+    }
+    live_on()?;
+    // The caller may end now. Should it have ended this moment, nobody is there to be told.
+    let _ = channel.send(&Message::Free, None);
+    loop {
+        let connection =
+            rustix::io::retry_on_intr(|| rustix::net::accept_with(gate, rustix::net::SocketFlags::CLOEXEC));
+        channel.replace(&connection.map_err(failed())?).map_err(failed())?;
+        match channel.wait_for_go() {
+            Ok(true) => return Ok(()),
+            // Whoever it was is gone: somebody else may come.
+            Ok(false) | Err(Errno::CONNRESET) => {}
+            Err(errno) => return Err(failed()(errno)),
+        }
+    }
+}
+
+/// Does not die with the caller any more.
+fn live_on() -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(None)
+        .map_err(Failure::at(Stage::Handshake, "PR_SET_PDEATHSIG"))
 }
 
 /// As Docker does it: root owns what was missing.
@@ -213,9 +305,27 @@ fn drop_rights(sets: Option<Capabilities>) -> Result<(), Failure> {
         .map_err(Failure::at(Stage::Capabilities, ""))
 }
 
-fn load_filter(process: &Process) -> Result<(), Failure> {
+fn load_filter(process: &Process, channel: &Channel) -> Result<(), Failure> {
     let Some(filter) = &process.seccomp else { return Ok(()) };
-    filter.load().map_err(|error| {
+    let loaded = if filter.notifies() {
+        // Once it is loaded nothing can be sent any more without the listener's leave: the caller takes the
+        // descriptor by the number it is going to have, and raises a flag.
+        let failed = || Failure::at(Stage::Seccomp, "listener");
+        let (flag, file) = Flag::new().map_err(failed())?;
+        let next = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 0).map_err(failed())?;
+        let number = next.as_raw_fd();
+        channel.send(&Message::Listener(number), Some(file.as_fd())).map_err(failed())?;
+        drop(next);
+        let loaded = filter.load_notifying();
+        if loaded.is_ok() && !flag.wait(LISTENER_WAIT) {
+            cata_sys::clone::exit(1);
+        }
+        // It closes when the program starts.
+        loaded.map(std::mem::forget)
+    } else {
+        filter.load()
+    };
+    loaded.map_err(|error| {
         let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
         Failure::at(Stage::Seccomp, "")(errno)
     })

@@ -4,9 +4,11 @@
 //! `lockdown`, and believes nothing that the container's root file system says: paths in it are resolved
 //! beneath `Root` only, and `/proc` and `/dev/null` are the host's, opened before the root changes.
 
+mod copy;
 mod device;
 mod host;
 mod identity;
+mod label;
 mod lockdown;
 mod mask;
 mod mount;
@@ -16,7 +18,7 @@ mod root;
 mod terminal;
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use cata_sys::clone::SoleThread;
@@ -27,21 +29,32 @@ use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 
 use crate::error::Stage;
-use crate::handshake::{Channel, Failure, Message};
+use crate::handshake::{Channel, Failure, Message, Moment};
+use crate::hook;
+use crate::idmap::Trees;
+use crate::manner::Manner;
 use crate::plan::{NamespaceKind, Plan, Process};
+
+/// What the new process has of its caller.
+pub(crate) struct Inherited<'a> {
+    pub(crate) joined: &'a [(NamespaceKind, BorrowedFd<'a>)],
+    pub(crate) trees: Trees,
+    pub(crate) stdio: [BorrowedFd<'a>; 3],
+    pub(crate) manner: Manner<'a>,
+}
 
 /// The rest of a container's first process.
 pub(crate) fn first(
     plan: &Plan,
-    joined: &[(NamespaceKind, BorrowedFd<'_>)],
-    stdio: [BorrowedFd<'_>; 3],
-    channel: &Channel,
+    inherited: Inherited<'_>,
+    channel: &mut Channel,
     proof: SoleThread,
 ) -> Result<Infallible, Failure> {
+    let Inherited { joined, trees, stdio, manner } = inherited;
     wake(channel)?;
+    let makes_user = plan.makes(NamespaceKind::User);
     for kind in NamespaceKind::ALL {
-        // The pid namespace is the one this process was born in.
-        let Some((_, fd)) = joined.iter().find(|(k, _)| *k == kind && kind != NamespaceKind::Pid) else {
+        let Some((_, fd)) = joined.iter().find(|(k, _)| *k == kind && !born_in(kind, makes_user)) else {
             continue;
         };
         let link = Some(link_type(kind));
@@ -60,6 +73,7 @@ pub(crate) fn first(
     let title =
         if plan.init { Some(Title::find().map_err(Failure::at(Stage::Reaper, "title"))?) } else { None };
     let host = host::Host::open()?;
+    let labels = label::open(&plan.process)?;
     host.write_sysctls(&plan.sysctls)?;
     if plan.makes(NamespaceKind::Uts) && !is_joined(NamespaceKind::Uts) {
         set_names(plan)?;
@@ -67,10 +81,25 @@ pub(crate) fn first(
     let prepared = if is_joined(NamespaceKind::Mount) {
         prepare_joined(&plan.process, channel)?
     } else {
-        prepare_root(plan, &host, channel)?
+        prepare_root(plan, &host, trees, channel)?
     };
+    if let Some(persona) = plan.personality {
+        cata_sys::schedule::set_personality(persona).map_err(Failure::at(Stage::Schedule, "personality"))?;
+    }
+    if let Some(policy) = &plan.memory_policy {
+        cata_sys::schedule::set_memory_policy(policy.mode, &policy.nodes)
+            .map_err(Failure::at(Stage::Schedule, "memory policy"))?;
+    }
     let reaper = title.map(|title| reaper::Reaper { proof, title });
-    lockdown::finish(&plan.process, &prepared, stdio, channel, reaper)
+    let end = lockdown::End { process: &plan.process, prepared, stdio, manner, labels };
+    lockdown::finish(end, &plan.hooks.start_container, channel, reaper)
+}
+
+/// Of which of somebody else's namespaces the caller made it a member: a pid namespace only children get
+/// into, and from inside a new user namespace nobody gets into any other.
+pub(crate) fn born_in(kind: NamespaceKind, makes_user: bool) -> bool {
+    use NamespaceKind::{Cgroup, Ipc, Network, Pid, Uts};
+    kind == Pid || (makes_user && matches!(kind, Cgroup | Ipc | Network | Uts))
 }
 
 /// The rest of one more process in a running container.
@@ -79,24 +108,30 @@ pub(crate) fn further(
     container: BorrowedFd<'_>,
     namespaces: ThreadNameSpaceType,
     stdio: [BorrowedFd<'_>; 3],
-    channel: &Channel,
+    manner: Manner<'_>,
+    channel: &mut Channel,
 ) -> Result<Infallible, Failure> {
     wake(channel)?;
+    if let Some((initial, _)) = process.affinity.as_ref().filter(|(initial, _)| !initial.is_empty()) {
+        lockdown::stay_on(initial)?;
+    }
+    let labels = label::open(process)?;
     rustix::thread::move_into_thread_name_spaces(container, namespaces)
         .map_err(Failure::at(Stage::JoinNamespace, "of the container"))?;
     if namespaces.contains(ThreadNameSpaceType::USER) {
         identity::become_root()?;
     }
     let prepared = prepare_joined(process, channel)?;
-    lockdown::finish(process, &prepared, stdio, channel, None)
+    let end = lockdown::End { process, prepared, stdio, manner, labels };
+    lockdown::finish(end, &[], channel, None)
 }
 
 /// What a process needs from its root before it is locked down.
 pub(super) struct Prepared {
     pub(super) identity: crate::user::Identity,
-    pub(super) cwd: std::os::fd::OwnedFd,
+    pub(super) cwd: OwnedFd,
     /// The slave side.
-    pub(super) terminal: Option<std::os::fd::OwnedFd>,
+    pub(super) terminal: Option<OwnedFd>,
 }
 
 /// Asks to die with the caller, waits until it has done its part, and leaves its session.
@@ -129,19 +164,28 @@ fn prepare_joined(process: &Process, channel: &Channel) -> Result<Prepared, Fail
 }
 
 /// A root, detached.
-pub(crate) fn root_tree(root: &crate::plan::Root) -> Result<std::os::fd::OwnedFd, Failure> {
+pub(crate) fn root_tree(root: &crate::plan::Root) -> Result<OwnedFd, Failure> {
     root::tree(root)
 }
 
 /// Everything that is mounted, and the change into it.
-fn prepare_root(plan: &Plan, host: &host::Host, channel: &Channel) -> Result<Prepared, Failure> {
+fn prepare_root(
+    plan: &Plan,
+    host: &host::Host,
+    trees: Trees,
+    channel: &Channel,
+) -> Result<Prepared, Failure> {
     // Copies of the host's trees first: they keep the propagation that the next step takes from ours.
-    let sources = mount::sources(&plan.mounts)?;
+    let sources = mount::sources(&plan.mounts, trees.mounts)?;
     cata_sys::mount::set_propagation(Path::new("/"), cata_sys::mount::attribute::PRIVATE, Depth::Recursive)
         .map_err(Failure::at(Stage::Root, "/"))?;
-    let root = root::attach(&plan.root)?;
+    let root = root::attach(&plan.root, trees.root)?;
     mount::all(&root, plan, sources, channel)?;
     device::all(&root, plan)?;
+    if plan.hooks.before_root() {
+        let state = ask(channel, Moment::CreateRuntime)?;
+        hook::all("createContainer", &plan.hooks.create_container, &state).map_err(Failure::Hook)?;
+    }
     let process = &plan.process;
     let identity = identity::resolve(&root, &process.user)?;
     let terminal = terminal::open(&root, process, identity.uid, channel)?;
@@ -165,7 +209,7 @@ fn set_names(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-fn link_type(kind: NamespaceKind) -> LinkNameSpaceType {
+pub(crate) fn link_type(kind: NamespaceKind) -> LinkNameSpaceType {
     match kind {
         NamespaceKind::User => LinkNameSpaceType::User,
         NamespaceKind::Mount => LinkNameSpaceType::Mount,
@@ -176,6 +220,13 @@ fn link_type(kind: NamespaceKind) -> LinkNameSpaceType {
         NamespaceKind::Cgroup => LinkNameSpaceType::ControlGroup,
         NamespaceKind::Time => LinkNameSpaceType::Time,
     }
+}
+
+/// Lets the caller do its part, and gets the container's state.
+pub(super) fn ask(channel: &Channel, moment: Moment) -> Result<OwnedFd, Failure> {
+    let failed = || Failure::at(Stage::Handshake, "hooks");
+    channel.send(&Message::Hooks(moment), None).map_err(failed())?;
+    channel.wait_for_answer().map_err(failed())?.ok_or(Failure::Orphaned)
 }
 
 /// Tells the caller what the host does not have.

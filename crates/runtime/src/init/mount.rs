@@ -14,11 +14,19 @@ use crate::handshake::{Channel, Failure};
 use crate::plan::{Mount, MountKind, Plan, Propagation};
 
 /// Detached copies of the host's trees, one for each mount that is a bind.
-pub(super) fn sources(mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>, Failure> {
+pub(super) fn sources(
+    mounts: &[Mount],
+    mut prepared: Vec<Option<OwnedFd>>,
+) -> Result<Vec<Option<OwnedFd>>, Failure> {
+    prepared.resize_with(mounts.len(), || None);
     mounts
         .iter()
-        .map(|mount| {
+        .zip(prepared)
+        .map(|(mount, prepared)| {
             let MountKind::Bind(bind) = &mount.kind else { return Ok(None) };
+            if prepared.is_some() {
+                return Ok(prepared);
+            }
             let depth = if bind.recursive { Depth::Recursive } else { Depth::This };
             let tree = match &bind.namespace {
                 Some(namespace) => clone_elsewhere(namespace, &bind.source, depth),
@@ -55,9 +63,13 @@ pub(super) fn all(
             (MountKind::Bind(_), Some(tree)) => bind(root, mount, tree.as_fd())?,
             (MountKind::Filesystem { fstype, source, options }, _) => {
                 let tree = filesystem(mount, fstype, source, options)?;
+                if mount.copy_up {
+                    super::copy::up(root, &mount.target, tree.as_fd())?;
+                }
                 attach(root, mount, tree.as_fd(), Make::Directory)?;
             }
             (MountKind::Cgroup, _) => cgroup(root, mount, plan, channel)?,
+            (MountKind::Remount, _) => remount(root, mount)?,
             (MountKind::Bind(_), None) => {
                 return Err(Failure::at(Stage::MountSource, mount.target.display())(Errno::INVAL));
             }
@@ -79,6 +91,24 @@ fn bind(root: &Root, mount: &Mount, tree: BorrowedFd<'_>) -> Result<(), Failure>
     let source = rustix::fs::fstat(tree).map_err(Failure::at(Stage::MountSource, &subject))?;
     let directory = FileType::from_raw_mode(source.st_mode) == FileType::Directory;
     attach(root, mount, tree, if directory { Make::Directory } else { Make::File })
+}
+
+/// Changes what is mounted at the target, or above it.
+fn remount(root: &Root, mount: &Mount) -> Result<(), Failure> {
+    let failed = || Failure::at(Stage::MountAttributes, mount.target.display());
+    let place = root.open(&mount.target, OFlags::PATH).map_err(failed())?;
+    if mount.set | mount.clear != 0 {
+        cata_sys::mount::set_attributes(place.as_fd(), Depth::This, mount.set, mount.clear, 0)
+            .map_err(failed())?;
+    }
+    recursive_attributes(mount, place.as_fd())?;
+    match mount.propagation {
+        Some(propagation) => {
+            cata_sys::mount::set_attributes(place.as_fd(), Depth::This, 0, 0, propagation.flag())
+                .map_err(failed())
+        }
+        None => Ok(()),
+    }
 }
 
 fn recursive_attributes(mount: &Mount, tree: BorrowedFd<'_>) -> Result<(), Failure> {

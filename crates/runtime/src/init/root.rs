@@ -25,15 +25,27 @@ pub(super) fn tree(root: &plan::Root) -> Result<OwnedFd, Failure> {
     }
 }
 
-/// Mounts the root over `/`, where nobody sees it until [`finish`] makes it the root.
-pub(super) fn attach(root: &plan::Root) -> Result<Root, Failure> {
-    let tree = tree(root)?;
+/// Mounts the root over `/` (or a directory over itself), where nobody sees it until [`finish`] makes it the root.
+pub(super) fn attach(root: &plan::Root, prepared: Option<OwnedFd>) -> Result<Root, Failure> {
+    let slash = Path::new("/");
+    // A directory is covered by its own mount, where hooks expect the container's root to be.
+    let place = if let plan::Root::Path(path) = root { path.as_path() } else { slash };
+    let reachable = prepared.is_none();
+    let tree = match prepared {
+        Some(tree) => tree,
+        None => tree(root)?,
+    };
     // The host's peers of a shared tree must not see what is mounted below it here.
     cata_sys::mount::set_attributes(tree.as_fd(), Depth::Recursive, 0, 0, attribute::PRIVATE)
         .map_err(Failure::at(Stage::Root, "propagation"))?;
-    let slash = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .map_err(Failure::at(Stage::Root, "/"))?;
-    cata_sys::mount::attach(tree.as_fd(), slash.as_fd()).map_err(Failure::at(Stage::Root, "/"))?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let target = match rustix::fs::open(place, flags, Mode::empty()) {
+        Err(Errno::ACCESS) if !reachable => rustix::fs::open(slash, flags, Mode::empty()),
+        result => result,
+    };
+    let target = target.map_err(Failure::at(Stage::Root, place.display()))?;
+    cata_sys::mount::attach(tree.as_fd(), target.as_fd())
+        .map_err(Failure::at(Stage::Root, place.display()))?;
     Ok(Root::new(tree))
 }
 

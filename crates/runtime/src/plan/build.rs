@@ -6,8 +6,9 @@ use cata_spec::runtime as oci;
 
 use super::mount::Propagation;
 use super::namespace::{self, Namespace, NamespaceKind};
-use super::{Plan, PlanError, Root, device, mount, process};
+use super::{IdMap, Plan, PlanError, Root, device, mount, process, schedule};
 use crate::cgroup::{self, CgroupPlan, Layout};
+use crate::hook::{Hook, Hooks};
 use crate::user::UserSpec;
 
 /// What the planner must know of the host.
@@ -36,6 +37,12 @@ pub struct Options {
     pub init: bool,
     /// In place of one made from the specification's `cgroupsPath` and resources.
     pub cgroup: Option<CgroupPlan>,
+    /// Mappings of single mounts, in the order of the specification's mounts; missing at the end: none.
+    pub mount_mappings: Vec<Option<IdMap>>,
+    /// A filter that was compiled before, in place of the specification's profile.
+    pub filter: Option<crate::seccomp::Program>,
+    /// The caller runs the hooks that are its part; otherwise a specification with hooks is refused.
+    pub hooks: bool,
 }
 
 /// Decides everything that can be decided before a process exists. Pure.
@@ -44,7 +51,7 @@ pub struct Options {
 /// [`PlanError`] for a document that is incomplete, contradicts itself, or asks for what is not offered.
 pub fn plan(spec: &oci::Spec, host: &Host, options: &Options) -> Result<Plan, PlanError> {
     let linux = spec.linux().as_ref().ok_or(PlanError::Missing("linux"))?;
-    refuse_unsupported(spec, linux)?;
+    refuse_unsupported(spec, linux, options)?;
     let namespaces = namespace::namespaces(linux.namespaces().as_deref().unwrap_or_default())?;
     let root = match (&options.root, spec.root()) {
         (Some(root), _) => root.clone(),
@@ -67,7 +74,7 @@ pub fn plan(spec: &oci::Spec, host: &Host, options: &Options) -> Result<Plan, Pl
         root,
         readonly_root: spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)),
         root_propagation,
-        mounts: spec.mounts().iter().flatten().map(mount::mount).collect::<Result<_, _>>()?,
+        mounts: mounts(spec, options)?,
         devices: device::devices(linux.devices().as_ref())?,
         links: device::links(),
         masked_paths: paths("masked", linux.masked_paths().as_ref())?,
@@ -75,7 +82,16 @@ pub fn plan(spec: &oci::Spec, host: &Host, options: &Options) -> Result<Plan, Pl
         sysctls: sysctls(linux.sysctl().as_ref(), &namespaces)?,
         cgroup: cgroup(linux, host, options)?,
         init: options.init,
-        process: process::process(process, linux.seccomp().as_ref(), options.user.clone())?,
+        hooks: hooks(spec)?,
+        time_offsets: schedule::time_offsets(linux)?,
+        personality: linux.personality().as_ref().map(schedule::personality).transpose()?,
+        memory_policy: linux.memory_policy().as_ref().map(schedule::memory_policy).transpose()?,
+        process: process::process_with(
+            process,
+            linux.seccomp().as_ref(),
+            options.filter.clone(),
+            options.user.clone(),
+        )?,
         namespaces,
     };
     consistent(&planned)?;
@@ -96,15 +112,12 @@ fn cgroup(linux: &oci::Linux, host: &Host, options: &Options) -> Result<Option<C
 }
 
 /// Refuses by name what would otherwise be ignored.
-fn refuse_unsupported(spec: &oci::Spec, linux: &oci::Linux) -> Result<(), PlanError> {
+fn refuse_unsupported(spec: &oci::Spec, linux: &oci::Linux, options: &Options) -> Result<(), PlanError> {
     let hooks = spec.hooks().as_ref().is_some_and(|hooks| *hooks != oci::Hooks::default());
     let refused = [
-        (hooks, "running hooks"),
+        (hooks && !options.hooks, "running hooks"),
         (linux.intel_rdt().is_some(), "Intel RDT"),
-        (linux.personality().is_some(), "a personality"),
-        (linux.memory_policy().is_some(), "a memory policy"),
         (linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()), "moving network devices"),
-        (linux.time_offsets().as_ref().is_some_and(|d| !d.is_empty()), "a time offset"),
         (linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()), "an SELinux mount label"),
     ];
     match refused.iter().find(|(asked, _)| *asked) {
@@ -113,7 +126,56 @@ fn refuse_unsupported(spec: &oci::Spec, linux: &oci::Linux) -> Result<(), PlanEr
     }
 }
 
+fn mounts(spec: &oci::Spec, options: &Options) -> Result<Vec<super::Mount>, PlanError> {
+    let list = spec.mounts().as_ref().map(Vec::as_slice).unwrap_or_default();
+    let mapping = |at: usize| options.mount_mappings.get(at).cloned().flatten();
+    list.iter().enumerate().map(|(at, one)| mount::mount(one, mapping(at))).collect()
+}
+
+fn hooks(spec: &oci::Spec) -> Result<Hooks, PlanError> {
+    let Some(hooks) = spec.hooks() else { return Ok(Hooks::default()) };
+    let some = |list: &Option<Vec<oci::Hook>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    #[allow(deprecated, reason = "engines still use it")]
+    let prestart = some(hooks.prestart());
+    Ok(Hooks {
+        runtime: prestart || some(hooks.create_runtime()),
+        create_container: hook_list(hooks.create_container())?,
+        start_container: hook_list(hooks.start_container())?,
+    })
+}
+
+/// Hooks as they are run.
+///
+/// # Errors
+/// [`PlanError::Hook`] for a path that is not absolute, or a timeout that is none.
+pub fn hook_list(list: &Option<Vec<oci::Hook>>) -> Result<Vec<Hook>, PlanError> {
+    let one = |hook: &oci::Hook| {
+        let wrong = |reason| PlanError::Hook { path: hook.path().clone(), reason };
+        if !hook.path().is_absolute() {
+            return Err(wrong("its path is not absolute"));
+        }
+        let timeout = hook.timeout().map(|seconds| match u32::try_from(seconds) {
+            Ok(seconds @ 1..) => Ok(seconds),
+            _ => Err(wrong("its timeout is not greater than zero")),
+        });
+        Ok(Hook {
+            path: hook.path().clone(),
+            args: hook.args().clone().unwrap_or_default(),
+            env: hook.env().clone().unwrap_or_default(),
+            timeout: timeout.transpose()?,
+        })
+    };
+    list.iter().flatten().map(one).collect()
+}
+
 fn consistent(plan: &Plan) -> Result<(), PlanError> {
+    if !plan.time_offsets.is_empty() && !plan.makes(NamespaceKind::Time) {
+        return Err(PlanError::Missing("linux.namespaces of type time, which linux.timeOffsets needs"));
+    }
+    let bad = plan.mounts.iter().find(|mount| mount.idmap.as_ref().is_some_and(|m| m.uids.is_empty()));
+    if bad.is_some() && plan.namespace(NamespaceKind::User).is_none() {
+        return Err(PlanError::Mapping("an idmapped mount has no mappings and there is no user namespace"));
+    }
     let own_uts = plan.namespace(NamespaceKind::Uts).is_some();
     if plan.hostname.is_some() && !own_uts {
         return Err(PlanError::NotOwnUts("host name"));

@@ -56,6 +56,23 @@ pub enum PlanError {
     /// A value with a character that cannot be passed to the kernel.
     #[error("{0} contains a NUL character")]
     Nul(&'static str),
+    /// Values that do not fit together.
+    #[error("scheduler: {0}")]
+    Scheduler(String),
+    /// A list of CPUs or nodes.
+    #[error("`{0}` is not a list like 0-3,7")]
+    List(String),
+    /// A clock that cannot be set.
+    #[error("time offset of `{0}`: only `monotonic` and `boottime` can be set")]
+    Clock(String),
+    /// A hook that cannot be run.
+    #[error("hook `{path}`: {reason}")]
+    Hook {
+        /// Its program.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A device of an unknown kind.
     #[error("device `{0}`: unknown kind")]
     Device(PathBuf),

@@ -9,6 +9,7 @@ mod error;
 mod mount;
 mod namespace;
 mod process;
+mod schedule;
 #[cfg(test)]
 mod tests;
 
@@ -16,14 +17,16 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use build::{Host, Options, plan};
+pub use build::{Host, Options, hook_list, plan};
 pub use device::{Device, DeviceKind};
 pub use error::PlanError;
-pub use mount::{Bind, Mount, MountKind, Propagation};
+pub use mount::{Bind, IdMap, Mount, MountKind, Propagation, mount_options};
 pub use namespace::{IdMapping, Namespace, NamespaceKind, NamespaceSource};
-pub use process::{Capabilities, Process, Rlimit, WindowSize};
+pub use process::{Capabilities, Listener, Process, Rlimit, WindowSize, process};
+pub use schedule::{IoPriority, MemoryPolicy, Scheduler, TimeOffset};
 
 use crate::cgroup::CgroupPlan;
+use crate::hook::Hooks;
 use crate::user::UserSpec;
 
 /// Everything needed to make a container's first process.
@@ -61,6 +64,18 @@ pub struct Plan {
     pub cgroup: Option<CgroupPlan>,
     /// PID 1 is the runtime's own reaper, and the payload its child.
     pub init: bool,
+    /// Programs that the new process runs on its way.
+    #[serde(default)]
+    pub hooks: Hooks,
+    /// Clocks of a new time namespace.
+    #[serde(default)]
+    pub time_offsets: Vec<TimeOffset>,
+    /// `PER_*`.
+    #[serde(default)]
+    pub personality: Option<u32>,
+    /// Where memory comes from.
+    #[serde(default)]
+    pub memory_policy: Option<MemoryPolicy>,
     /// The process itself.
     pub process: Process,
 }

@@ -7,6 +7,7 @@ use cata_sys::mount::attribute as attr;
 use serde::{Deserialize, Serialize};
 
 use super::error::PlanError;
+use super::namespace::IdMapping;
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,23 @@ pub struct Mount {
     pub clear_recursive: u64,
     /// How mount events travel; private unless said otherwise.
     pub propagation: Option<Propagation>,
+    /// Files belong to other ids here than at the source.
+    #[serde(default)]
+    pub idmap: Option<IdMap>,
+    /// A new file system starts with what it hides.
+    #[serde(default)]
+    pub copy_up: bool,
+}
+
+/// Whose files are whose; empty: as the container's user namespace maps.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct IdMap {
+    /// Ids at the source (`container`) and here (`host`).
+    pub uids: Vec<IdMapping>,
+    /// See `uids`.
+    pub gids: Vec<IdMapping>,
+    /// Everything mounted below too.
+    pub recursive: bool,
 }
 
 /// What a mount shows.
@@ -44,6 +62,8 @@ pub enum MountKind {
     },
     /// The container's own view of its cgroup.
     Cgroup,
+    /// Nothing new: attributes of what is mounted there.
+    Remount,
 }
 
 /// A file or directory of the host.
@@ -114,8 +134,22 @@ const ATTRIBUTES: [(&str, u64, u64); 17] = [
     ("symfollow", 0, attr::NOSYMFOLLOW),
 ];
 
+/// Words of mounts that this runtime understands itself; others go to the file system.
+#[must_use]
+pub fn mount_options() -> Vec<String> {
+    let mut words: Vec<String> = ATTRIBUTES.iter().map(|(word, ..)| (*word).to_owned()).collect();
+    words.extend(ATTRIBUTES.iter().map(|(word, ..)| format!("r{word}")));
+    for word in ["private", "slave", "shared", "unbindable"] {
+        words.push(word.to_owned());
+        words.push(format!("r{word}"));
+    }
+    words.extend(["bind", "rbind", "remount", "defaults", "idmap", "ridmap", "tmpcopyup"].map(str::to_owned));
+    words.sort();
+    words
+}
+
 /// Plans one mount.
-pub(super) fn mount(spec: &oci::Mount) -> Result<Mount, PlanError> {
+pub(super) fn mount(spec: &oci::Mount, mapping: Option<IdMap>) -> Result<Mount, PlanError> {
     let target = spec.destination().clone();
     let wrong = |reason: String| PlanError::Mount { target: target.clone(), reason };
     if !target.is_absolute() {
@@ -128,7 +162,9 @@ pub(super) fn mount(spec: &oci::Mount) -> Result<Mount, PlanError> {
     let fstype = spec.typ().as_deref().unwrap_or_default();
     let binds = |word: &String| word == "bind" || word == "rbind";
     let bind = fstype == "bind" || words.iter().any(binds);
-    let kind = if bind {
+    let kind = if words.iter().any(|word| word == "remount") {
+        MountKind::Remount
+    } else if bind {
         let source = spec.source().clone().ok_or_else(|| wrong("a bind mount needs a source".into()))?;
         if !source.is_absolute() {
             return Err(PlanError::NotAbsolute { what: "mount source", path: source });
@@ -152,6 +188,8 @@ pub(super) fn mount(spec: &oci::Mount) -> Result<Mount, PlanError> {
         set_recursive: 0,
         clear_recursive: 0,
         propagation: None,
+        idmap: mapping,
+        copy_up: false,
     };
     for word in words {
         apply(&mut planned, word).map_err(wrong)?;
@@ -162,9 +200,22 @@ pub(super) fn mount(spec: &oci::Mount) -> Result<Mount, PlanError> {
 fn apply(mount: &mut Mount, word: &str) -> Result<(), String> {
     let find = |word: &str| ATTRIBUTES.iter().find(|(name, ..)| *name == word);
     match word {
-        "" | "defaults" | "bind" | "rbind" => return Ok(()),
-        "remount" | "idmap" | "ridmap" | "tmpcopyup" => {
-            return Err(format!("option `{word}` is not supported"));
+        "" | "defaults" | "bind" | "rbind" | "remount" => return Ok(()),
+        // What every mount is anyway.
+        "async" | "nomand" | "noiversion" | "nolazytime" | "silent" | "loud" => return Ok(()),
+        "idmap" | "ridmap" => {
+            if !matches!(mount.kind, MountKind::Bind(_)) {
+                return Err(format!("option `{word}` applies to a bind mount only"));
+            }
+            mount.idmap.get_or_insert_default().recursive = word == "ridmap";
+            return Ok(());
+        }
+        "tmpcopyup" => {
+            if !matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "tmpfs") {
+                return Err("option `tmpcopyup` applies to a tmpfs only".to_owned());
+            }
+            mount.copy_up = true;
+            return Ok(());
         }
         _ => {}
     }
@@ -192,6 +243,7 @@ fn apply(mount: &mut Mount, word: &str) -> Result<(), String> {
             Ok(())
         }
         MountKind::Bind(_) => Err(format!("option `{word}` does not apply to a bind mount")),
+        MountKind::Remount => Err(format!("option `{word}` does not apply to a remount")),
         MountKind::Cgroup => Err(format!("option `{word}` does not apply to the cgroup mount")),
     }
 }

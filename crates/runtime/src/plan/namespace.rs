@@ -98,12 +98,10 @@ pub(super) fn namespaces(spec: &[LinuxNamespace]) -> Result<Vec<Namespace>, Plan
         }
         let source = match wanted.path() {
             None => NamespaceSource::New,
+            Some(path) if path.as_os_str().is_empty() => NamespaceSource::New,
             Some(path) if path.is_absolute() => NamespaceSource::Path(path.clone()),
             Some(path) => return Err(PlanError::NotAbsolute { what: "namespace", path: path.clone() }),
         };
-        if kind == NamespaceKind::Time {
-            return Err(PlanError::Unsupported("time namespaces"));
-        }
         planned.push(Namespace { kind, source });
     }
     if !planned.iter().any(|n| n.kind == NamespaceKind::Mount) {

@@ -36,6 +36,33 @@ pub struct Process {
     pub seccomp: Option<Program>,
     /// Written to `/proc/<pid>/oom_score_adj`.
     pub oom_score_adj: Option<i32>,
+    /// Who is told of calls that the filter hands on.
+    #[serde(default)]
+    pub seccomp_listener: Option<Listener>,
+    /// How it is scheduled.
+    #[serde(default)]
+    pub scheduler: Option<super::Scheduler>,
+    /// How its I/O is.
+    #[serde(default)]
+    pub io_priority: Option<super::IoPriority>,
+    /// CPUs it may run on from its birth, and once it is in its cgroup. Of further processes only.
+    #[serde(default)]
+    pub affinity: Option<(Vec<usize>, Vec<usize>)>,
+    /// AppArmor profile to enter.
+    #[serde(default)]
+    pub apparmor: Option<String>,
+    /// SELinux label to get.
+    #[serde(default)]
+    pub selinux: Option<String>,
+}
+
+/// Who is told of calls that a filter hands on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// A unix socket of the host.
+    pub path: PathBuf,
+    /// Handed on to it.
+    pub metadata: Option<String>,
 }
 
 /// Rows and columns.
@@ -76,13 +103,37 @@ impl Capabilities {
     };
 }
 
-/// Plans the process part of a specification.
-pub(super) fn process(
+/// Plans a process part alone, of one more process for example. `program` in place of the compiled profile.
+///
+/// # Errors
+/// [`PlanError`].
+pub fn process(
     spec: &oci::Process,
     filter: Option<&oci::LinuxSeccomp>,
+    program: Option<Program>,
+) -> Result<Process, PlanError> {
+    let mut planned = process_with(spec, filter, program, None)?;
+    planned.affinity = spec.exec_cpu_affinity().as_ref().map(affinity).transpose()?;
+    Ok(planned)
+}
+
+fn affinity(spec: &oci::ExecCPUAffinity) -> Result<(Vec<usize>, Vec<usize>), PlanError> {
+    let list = |text: &Option<String>| super::schedule::list(text.as_deref().unwrap_or_default());
+    Ok((list(spec.initial())?, list(spec.cpu_affinity_final())?))
+}
+
+fn listener(filter: Option<&oci::LinuxSeccomp>) -> Option<Listener> {
+    let path = filter?.listener_path().clone().filter(|path| !path.as_os_str().is_empty())?;
+    Some(Listener { path, metadata: filter?.listener_metadata().clone() })
+}
+
+/// Plans the process part of a specification.
+pub(super) fn process_with(
+    spec: &oci::Process,
+    filter: Option<&oci::LinuxSeccomp>,
+    program: Option<Program>,
     user: Option<UserSpec>,
 ) -> Result<Process, PlanError> {
-    refuse_unsupported(spec)?;
     let argv = spec.args().clone().unwrap_or_default();
     if argv.is_empty() {
         return Err(PlanError::Missing("process.args"));
@@ -104,6 +155,16 @@ pub(super) fn process(
         groups: spec.user().additional_gids().clone().unwrap_or_default(),
     };
     let side = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
+    let seccomp = match (program, filter) {
+        (Some(program), _) => Some(program),
+        (None, Some(profile)) => Some(seccomp::compile(profile).map_err(PlanError::Seccomp)?.program),
+        (None, None) => None,
+    };
+    let seccomp_listener = listener(filter);
+    if seccomp.as_ref().is_some_and(Program::notifies) && seccomp_listener.is_none() {
+        return Err(PlanError::Missing("linux.seccomp.listenerPath, which SCMP_ACT_NOTIFY needs"));
+    }
+    let named = |name: &Option<String>| name.clone().filter(|n| !n.is_empty() && n != "unconfined");
     Ok(Process {
         argv,
         env,
@@ -118,27 +179,15 @@ pub(super) fn process(
         rlimits: spec.rlimits().as_ref().map(|list| list.iter().map(rlimit).collect()).unwrap_or_default(),
         capabilities: spec.capabilities().as_ref().map(capabilities),
         no_new_privileges: spec.no_new_privileges().unwrap_or(false),
-        seccomp: filter
-            .map(|profile| seccomp::compile(profile).map(|compiled| compiled.program))
-            .transpose()
-            .map_err(PlanError::Seccomp)?,
+        seccomp,
         oom_score_adj: spec.oom_score_adj(),
+        seccomp_listener,
+        scheduler: spec.scheduler().as_ref().map(super::schedule::scheduler).transpose()?,
+        io_priority: spec.io_priority().as_ref().map(super::schedule::io_priority).transpose()?,
+        affinity: None,
+        apparmor: named(spec.apparmor_profile()),
+        selinux: named(spec.selinux_label()),
     })
-}
-
-fn refuse_unsupported(spec: &oci::Process) -> Result<(), PlanError> {
-    let named = |name: &Option<String>| name.as_deref().is_some_and(|n| !n.is_empty() && n != "unconfined");
-    let refused = [
-        (named(spec.apparmor_profile()), "an AppArmor profile"),
-        (named(spec.selinux_label()), "an SELinux label"),
-        (spec.scheduler().is_some(), "a scheduling policy"),
-        (spec.io_priority().is_some(), "an I/O priority"),
-        (spec.exec_cpu_affinity().is_some(), "an affinity for exec"),
-    ];
-    match refused.iter().find(|(asked, _)| *asked) {
-        Some((_, what)) => Err(PlanError::Unsupported(what)),
-        None => Ok(()),
-    }
 }
 
 fn rlimit(limit: &oci::PosixRlimit) -> Rlimit {

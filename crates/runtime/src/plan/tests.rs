@@ -31,7 +31,7 @@ fn refusal(change: impl FnOnce(&mut Value)) -> String {
 }
 
 fn mount(value: Value) -> Result<Mount, PlanError> {
-    mount::mount(&serde_json::from_value(value).unwrap())
+    mount::mount(&serde_json::from_value(value).unwrap(), None)
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn plan_survives_text() {
 
 #[test]
 fn plan_refuses_by_name_what_it_does_not_do() {
-    let cases: [(&str, Value, &str); 12] = [
+    let cases = [
         ("/linux/namespaces", json!([{"type": "pid"}]), "a container needs a mount namespace of its own"),
         (
             "/linux/namespaces",
@@ -56,9 +56,20 @@ fn plan_refuses_by_name_what_it_does_not_do() {
             "namespace `mnt` is asked for twice",
         ),
         (
-            "/linux/namespaces",
-            json!([{"type": "mount"}, {"type": "time"}]),
-            "time namespaces is not supported",
+            "/linux/timeOffsets",
+            json!({"boottime": {"secs": 5}}),
+            "the specification has no `linux.namespaces of type time, which linux.timeOffsets needs`",
+        ),
+        (
+            "/linux/timeOffsets",
+            json!({"realtime": {"secs": 5}}),
+            "time offset of `realtime`: only `monotonic` and `boottime` can be set",
+        ),
+        ("/linux/intelRdt", json!({"closID": "a"}), "Intel RDT is not supported"),
+        (
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}),
+            "the specification has no `linux.seccomp.listenerPath, which SCMP_ACT_NOTIFY needs`",
         ),
         (
             "/linux/sysctl",
@@ -74,7 +85,11 @@ fn plan_refuses_by_name_what_it_does_not_do() {
         ("/process/args", json!([]), "the specification has no `process.args`"),
         ("/process/args", json!(["a\0b"]), "an argument contains a NUL character"),
         ("/process/cwd", json!("relative"), "working directory path `relative` is not absolute"),
-        ("/process/apparmorProfile", json!("docker-default"), "an AppArmor profile is not supported"),
+        (
+            "/process/scheduler",
+            json!({"policy": "SCHED_OTHER", "priority": 3}),
+            "scheduler: a priority needs SCHED_FIFO or SCHED_RR",
+        ),
         ("/hooks", json!({"prestart": [{"path": "/hook"}]}), "running hooks is not supported"),
         ("/linux/cgroupsPath", json!("/x"), "the specification has no `cgroup file system on this host`"),
     ];
@@ -158,8 +173,8 @@ fn mount_refuses_what_it_would_ignore() {
             "mount `/a`: option `size=1` does not apply to a bind mount",
         ),
         (
-            json!({"destination": "/a", "type": "tmpfs", "options": ["tmpcopyup"]}),
-            "mount `/a`: option `tmpcopyup` is not supported",
+            json!({"destination": "/a", "type": "tmpfs", "options": ["idmap"]}),
+            "mount `/a`: option `idmap` applies to a bind mount only",
         ),
     ];
     for (value, expected) in cases {

@@ -179,7 +179,7 @@ fn answer(action: Action, errno: Option<u32>, rule: &str) -> Result<u32, Seccomp
         Action::ScmpActTrace => RET_TRACE | checked(0xffff)?,
         Action::ScmpActLog => RET_LOG,
         Action::ScmpActAllow => RET_ALLOW,
-        Action::ScmpActNotify => return Err(SeccompError::Notify(rule.to_owned())),
+        Action::ScmpActNotify => super::program::RET_NOTIFY,
     })
 }
 

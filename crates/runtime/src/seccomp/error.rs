@@ -33,9 +33,6 @@ pub enum SeccompError {
         /// The number.
         errno: u32,
     },
-    /// SCMP_ACT_NOTIFY.
-    #[error("seccomp action SCMP_ACT_NOTIFY (rule for `{0}`) is not supported yet")]
-    Notify(String),
     /// The filter would not fit into the kernel's 4096 instructions.
     #[error("seccomp profile is too large: {0} instructions, the kernel takes 4096")]
     TooLarge(usize),
@@ -49,7 +46,6 @@ impl SeccompError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Notify(_) => Some("use SCMP_ACT_ERRNO or SCMP_ACT_TRACE in the profile"),
             Self::Json(_) => Some("compare it with Docker's default profile (default.json of moby/profiles)"),
             Self::Machine(_) => Some("run with --security-opt seccomp=unconfined"),
             _ => None,

@@ -6,6 +6,9 @@ use std::io;
 use cata_sys::seccomp::{self, Instruction};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+/// `SECCOMP_RET_USER_NOTIF`.
+pub(super) const RET_NOTIFY: u32 = 0x7fc0_0000;
+
 /// A seccomp filter ready to load: classic BPF and the flags to load it with.
 ///
 /// As text (serde) it is one hexadecimal string: 8 digits of flags, then 16 an instruction.
@@ -24,6 +27,33 @@ impl Program {
     /// See [`seccomp::load`].
     pub fn load(&self) -> io::Result<()> {
         seccomp::load(&self.code, self.flags)
+    }
+
+    /// Whether some calls are handed on to a listener.
+    #[must_use]
+    pub fn notifies(&self) -> bool {
+        const RETURN: u16 = 0x06;
+        self.code.iter().any(|i| i.code == RETURN && i.operand == RET_NOTIFY)
+    }
+
+    /// Confines the calling thread and returns who is told of the calls that are handed on.
+    ///
+    /// # Errors
+    /// See [`seccomp::load_notifying`].
+    pub fn load_notifying(&self) -> io::Result<std::os::fd::OwnedFd> {
+        seccomp::load_notifying(&self.code, self.flags)
+    }
+
+    /// The program as text: what serde writes.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        self.to_hex()
+    }
+
+    /// From [`Program::to_text`].
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::from_hex(text)
     }
 
     fn to_hex(&self) -> String {

@@ -1,0 +1,375 @@
+//! `create` and `run`: a container from a bundle.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cata_runtime::cgroup::{self, Cgroup, CgroupPlan};
+use cata_runtime::plan::{NamespaceKind, Plan};
+use cata_runtime::{Attendant, Handles, Manner, Spawned, spawn_with};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::Pid;
+use serde_json::json;
+
+use super::{Command, HELP};
+use crate::World;
+use crate::args::{Flag, Given, switch, value};
+use crate::bundle::Bundle;
+use crate::error::{Error, Result};
+use crate::store::{self, Container, Record, Status};
+use crate::wait::Front;
+use crate::{clock, console, hooks};
+
+/// How long a cgroup may take to empty itself once all in it were killed.
+pub(super) const EMPTY: Duration = Duration::from_secs(10);
+
+const BUNDLE: Flag = value("bundle", "b", "DIR", "where config.json is (the working directory)");
+const CONSOLE: Flag =
+    value("console-socket", "", "PATH", "a unix socket that gets the terminal's master side");
+const PID_FILE: Flag = value("pid-file", "", "FILE", "write the process's number there");
+const PRESERVE: Flag = value("preserve-fds", "", "N", "hand on so many descriptors from 3 on");
+const NO_PIVOT: Flag = switch("no-pivot", "", "refused: the root is always changed by pivot_root");
+const NO_KEYRING: Flag =
+    switch("no-new-keyring", "", "accepted: the caller's keys are never the container's");
+
+pub(super) const CREATE: Command = Command {
+    name: "create",
+    words: "ID",
+    help: "make a container; its program waits for `start`",
+    flags: &[BUNDLE, CONSOLE, PID_FILE, PRESERVE, NO_PIVOT, NO_KEYRING, HELP],
+    stop: usize::MAX,
+    count: (1, 1),
+    makes: true,
+    run: create,
+};
+
+pub(super) const RUN: Command = Command {
+    name: "run",
+    words: "ID",
+    help: "make a container, start it, and wait for it",
+    flags: &[
+        BUNDLE,
+        CONSOLE,
+        PID_FILE,
+        PRESERVE,
+        NO_PIVOT,
+        NO_KEYRING,
+        switch("detach", "d", "do not wait"),
+        switch("keep", "", "keep what is known of the container when it has ended"),
+        switch("no-subreaper", "", "leave orphans to others"),
+        HELP,
+    ],
+    stop: usize::MAX,
+    count: (1, 1),
+    makes: true,
+    run,
+};
+
+fn create(world: &World, given: &Given) -> Result<u8> {
+    let mut new = New::prepare(world, given)?;
+    let result = new.create();
+    result.map_err(|error| new.undo(error))?;
+    Ok(0)
+}
+
+fn run(world: &World, given: &Given) -> Result<u8> {
+    let detach = given.on("detach");
+    let front = if detach { None } else { Some(Front::new()?) };
+    if !detach && !given.on("no-subreaper") {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(|e| Error::new(format!("become a subreaper: {e}")))?;
+    }
+    let mut new = New::prepare(world, given)?;
+    let spawned = match new.run(detach) {
+        Ok(spawned) => spawned,
+        Err(error) => return Err(new.undo(error)),
+    };
+    world.timing.done("process");
+    let Some(front) = front else { return Ok(0) };
+    let code = front.stand(&spawned)?;
+    world.timing.done("program");
+    if !given.on("keep") {
+        new.remove()?;
+    }
+    world.timing.done("remove");
+    Ok(code)
+}
+
+/// A container that is being made.
+struct New<'a> {
+    world: &'a World,
+    given: &'a Given,
+    plan: Plan,
+    hooks: hooks::Own,
+    container: Container,
+    cgroup: Option<Cgroup>,
+    preserve: u32,
+    /// Hooks may have seen it.
+    tried: bool,
+    _lock: store::Lock,
+}
+
+impl<'a> New<'a> {
+    /// Everything that can fail before anything is made, then the directory.
+    fn prepare(world: &'a World, given: &'a Given) -> Result<Self> {
+        world.refuse_systemd()?;
+        if given.on("no-pivot") {
+            return Err(Error::new("--no-pivot is not supported: a container must not see the old root"));
+        }
+        let id = super::id(given);
+        store::check_id(id)?;
+        let bundle = Bundle::load(Path::new(given.get("bundle").unwrap_or(".")))?;
+        world.timing.done("specification");
+        let mut plan = bundle.plan(id, &world.cache())?;
+        let preserve = preserved(given, Some(&mut plan.process.env))?;
+        check_terminal(plan.process.terminal, given)?;
+        let hooks = hooks::Own::of(&bundle.spec)?;
+        world.timing.done("plan");
+        for what in &bundle.ignored {
+            world.log.warning(what);
+        }
+        let (dir, lock) = world.store.make(id)?;
+        let annotations = bundle.spec.annotations().iter().flatten();
+        let record = Record {
+            oci_version: bundle.spec.version().clone(),
+            id: id.to_owned(),
+            pid: 0,
+            started: 0,
+            rootfs: bundle.rootfs(),
+            created: clock::now(),
+            owner: rustix::process::geteuid().as_raw(),
+            annotations: annotations.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            cgroup: plan.cgroup.as_ref().map(|cgroup| CgroupPlan {
+                directories: cgroup.directories.clone(),
+                ..CgroupPlan::default()
+            }),
+            own_pids: plan.makes(NamespaceKind::Pid),
+            bundle: bundle.path.clone(),
+        };
+        let container = Container { dir, record, locked: true };
+        let new =
+            Self { world, given, plan, hooks, container, cgroup: None, preserve, tried: false, _lock: lock };
+        store::write(&new.container.dir.join("config.json"), &bundle.text)
+            .and_then(|()| new.container.save())
+            .map_err(|error| new.undo(error))?;
+        world.timing.done("state");
+        Ok(new)
+    }
+
+    fn make_cgroup(&mut self) -> Result<()> {
+        let Some(plan) = &self.plan.cgroup else { return Ok(()) };
+        let missing = store::missing_parents(plan);
+        let cgroup = cgroup::create(plan).map_err(|e| Error::chain("cgroup", &e))?;
+        store::mark(&missing);
+        cgroup.warnings().iter().for_each(|what| self.world.log.warning(what));
+        self.cgroup = Some(cgroup);
+        self.world.timing.done("cgroup");
+        Ok(())
+    }
+
+    /// Its process waits at the gate.
+    fn create(&mut self) -> Result<()> {
+        self.make_cgroup()?;
+        let gate = gate(&self.container.dir)?;
+        // Locked until the process runs its program or dies: it has a copy of this descriptor.
+        let held = hold(&self.container.dir)?;
+        let manner = Manner { gate: Some(gate.as_fd()), outlive: true, preserve: self.preserve };
+        let spawned = self.spawn(manner)?;
+        drop(held);
+        spawned.withheld.iter().for_each(|what| self.world.log.warning(what));
+        Ok(())
+    }
+
+    /// Its program runs.
+    fn run(&mut self, detach: bool) -> Result<Spawned> {
+        self.make_cgroup()?;
+        let manner = Manner { gate: None, outlive: detach, preserve: self.preserve };
+        let mut spawned = self.spawn(manner)?;
+        spawned.withheld.iter().for_each(|what| self.world.log.warning(what));
+        if self.given.get("console-socket").is_some() {
+            // Somebody else's now.
+            spawned.terminal = None;
+        }
+        let state = hooks::text(&self.container.record, Status::Running, spawned.pid.as_raw_nonzero().get());
+        if let Err(error) = self.hooks.started(&state) {
+            let _ = rustix::process::pidfd_send_signal(&spawned.pidfd, rustix::process::Signal::KILL);
+            return Err(Error::new(error));
+        }
+        Ok(spawned)
+    }
+
+    fn spawn(&mut self, manner: Manner<'_>) -> Result<Spawned> {
+        self.tried = true;
+        let (stdin, stdout, stderr) =
+            (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
+        let mut handles = Handles::new(stdin, stdout, stderr);
+        if let Some(cgroup) = &self.cgroup {
+            handles = handles.cgroup(cgroup);
+        }
+        let mut company = Company {
+            container: &mut self.container,
+            hooks: &self.hooks,
+            plan: &self.plan,
+            given: self.given,
+        };
+        let gate = manner.gate.is_some();
+        let spawned = spawn_with(&self.plan, &handles, manner, &mut company)
+            .map_err(|e| Error::chain("unable to start container process", &e))?;
+        if !gate {
+            company.waiting(&spawned).map_err(Error::new)?;
+        }
+        Ok(spawned)
+    }
+
+    /// Nothing of it remains: the first error is the one to tell.
+    fn undo(&self, error: Error) -> Error {
+        let _ = self.remove();
+        error
+    }
+
+    fn remove(&self) -> Result<()> {
+        if self.cgroup.is_some() {
+            self.container.remove_cgroup(EMPTY)?;
+        }
+        if self.tried {
+            let state = hooks::text(&self.container.record, Status::Stopped, 0);
+            self.hooks.stopped(&state).iter().for_each(|what| self.world.log.warning(what));
+        }
+        self.container.forget()
+    }
+}
+
+/// What this program does for the new process.
+struct Company<'a> {
+    container: &'a mut Container,
+    hooks: &'a hooks::Own,
+    plan: &'a Plan,
+    given: &'a Given,
+}
+
+impl Attendant for Company<'_> {
+    fn create_runtime(&mut self, pid: Pid) -> std::result::Result<Vec<u8>, String> {
+        let pid = pid.as_raw_nonzero().get();
+        let state = hooks::text(&self.container.record, Status::Creating, pid);
+        self.hooks.create(&state)?;
+        Ok(state)
+    }
+
+    fn start_container(&mut self, pid: Pid) -> std::result::Result<Vec<u8>, String> {
+        Ok(hooks::text(&self.container.record, Status::Created, pid.as_raw_nonzero().get()))
+    }
+
+    fn waiting(&mut self, spawned: &Spawned) -> std::result::Result<(), String> {
+        let pid = spawned.pid.as_raw_nonzero().get();
+        // What has ended already cannot be told from another of its number; it is recorded as ended.
+        self.container.record.started = store::started(pid).unwrap_or(0);
+        self.container.record.pid = pid;
+        if let (Some(socket), Some(master)) = (self.given.get("console-socket"), &spawned.terminal) {
+            console::hand_over(Path::new(socket), master.as_fd()).map_err(|e| e.to_string())?;
+        }
+        self.container.save().map_err(|e| e.to_string())?;
+        write_pid(self.given, pid).map_err(|e| e.to_string())
+    }
+
+    fn listener(&mut self, pid: Pid, listener: OwnedFd) -> std::result::Result<(), String> {
+        let state = hooks::state(&self.container.record, Status::Creating, pid.as_raw_nonzero().get());
+        tell_listener(self.plan.process.seccomp_listener.as_ref(), &state, pid, &listener)
+    }
+}
+
+/// Hands a filter's descriptor to whoever listens, as the specification has it.
+pub(super) fn tell_listener(
+    to: Option<&cata_runtime::plan::Listener>,
+    state: &serde_json::Value,
+    pid: Pid,
+    listener: &OwnedFd,
+) -> std::result::Result<(), String> {
+    let to = to.ok_or("the filter notifies, and the specification has no listenerPath")?;
+    let mut message = json!({
+        "ociVersion": crate::SPECIFICATION, "fds": ["seccompFd"], "pid": pid.as_raw_nonzero().get(),
+        "state": state,
+    });
+    if let Some(metadata) = &to.metadata {
+        message["metadata"] = metadata.as_str().into();
+    }
+    let socket = console::connect(&to.path).map_err(|e| e.to_string())?;
+    cata_sys::message::send(socket.as_fd(), message.to_string().as_bytes(), &[listener.as_fd()])
+        .map_err(|e| format!("seccomp listener {}: {e}", to.path.display()))
+}
+
+/// The number in a file, whole or not at all.
+pub(super) fn write_pid(given: &Given, pid: i32) -> Result<()> {
+    let Some(path) = given.get("pid-file").map(PathBuf::from) else { return Ok(()) };
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let new = path.with_file_name(format!(".{name}"));
+    fs::write(&new, pid.to_string()).map_err(Error::io("write", &new))?;
+    fs::rename(&new, &path).map_err(Error::io("write", &path))
+}
+
+/// A terminal needs somebody who takes it, or ours.
+pub(super) fn check_terminal(terminal: bool, given: &Given) -> Result<()> {
+    let socket = given.get("console-socket").is_some_and(|path| !path.is_empty());
+    let front = given.get("detach").is_some_and(|on| on == "false");
+    if !terminal && socket {
+        return Err(Error::new("cannot use console socket if the process has no terminal"));
+    }
+    let _ = front;
+    Ok(())
+}
+
+/// How many descriptors go on; also those that systemd's protocol counts in `LISTEN_FDS`, which goes into the
+/// environment.
+pub(super) fn preserved(given: &Given, environment: Option<&mut Vec<String>>) -> Result<u32> {
+    let mut count = given.number::<u32>("preserve-fds")?.unwrap_or(0);
+    let listen = std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
+    if listen > 0
+        && let Some(environment) = environment
+    {
+        count = count.saturating_add(listen);
+        environment.push(format!("LISTEN_FDS={listen}"));
+        environment.push("LISTEN_PID=1".to_owned());
+        if let Ok(names) = std::env::var("LISTEN_FDNAMES") {
+            environment.push(format!("LISTEN_FDNAMES={names}"));
+        }
+    }
+    for number in 3..count.saturating_add(3) {
+        let path = PathBuf::from(format!("/proc/self/fd/{number}"));
+        if rustix::fs::lstat(&path).is_err() {
+            return Err(Error::new(format!("--preserve-fds: descriptor {number} is not open")));
+        }
+    }
+    Ok(count)
+}
+
+/// The socket at which the process waits.
+fn gate(dir: &Path) -> Result<OwnedFd> {
+    let path = dir.join("start");
+    let failed = || Error::errno("listen at", &path);
+    let (address, _directory) = console::address(&path).map_err(failed())?;
+    let flags = SocketFlags::CLOEXEC;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(failed())?;
+    rustix::net::bind(&socket, &address).map_err(failed())?;
+    rustix::net::listen(&socket, 16).map_err(failed())?;
+    above(socket, &path)
+}
+
+fn hold(dir: &Path) -> Result<OwnedFd> {
+    let path = dir.join("gate");
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+    let file =
+        rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).map_err(Error::errno("create", &path))?;
+    let file = above(file, &path)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(Error::errno("lock", &path))?;
+    Ok(file)
+}
+
+/// Clear of the numbers that standard streams will take.
+fn above(fd: OwnedFd, path: &Path) -> Result<OwnedFd> {
+    if fd.as_raw_fd() > 2 {
+        return Ok(fd);
+    }
+    rustix::io::fcntl_dupfd_cloexec(&fd, 3).map_err(Error::errno("open", path))
+}

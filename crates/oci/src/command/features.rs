@@ -1,0 +1,79 @@
+//! `features`: what this runtime has; and the commands it does not have.
+
+use serde_json::{Value, json};
+
+use super::{Command, HELP};
+use crate::World;
+use crate::args::Given;
+use crate::error::{Error, Result};
+
+pub(super) const COMMAND: Command = Command {
+    name: "features",
+    words: "",
+    help: "show what this runtime has, as JSON",
+    flags: &[HELP],
+    stop: usize::MAX,
+    count: (0, 0),
+    makes: false,
+    run,
+};
+
+pub(super) const CHECKPOINT: Command = Command {
+    name: "checkpoint",
+    words: "ID",
+    help: "not supported: says so",
+    flags: &[HELP],
+    stop: 1,
+    count: (0, usize::MAX),
+    makes: false,
+    run: no_checkpoints,
+};
+
+pub(super) const RESTORE: Command = Command { name: "restore", ..CHECKPOINT };
+
+fn no_checkpoints(_: &World, _: &Given) -> Result<u8> {
+    Err(Error::new("checkpoint and restore are not supported"))
+}
+
+fn run(_: &World, _: &Given) -> Result<u8> {
+    let text = serde_json::to_string_pretty(&document()).map_err(|e| Error::new(e.to_string()))?;
+    println!("{text}");
+    Ok(0)
+}
+
+fn document() -> Value {
+    let capabilities: Vec<String> = cata_sys::capability::names(cata_sys::capability::KNOWN).collect();
+    json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": crate::SPECIFICATION,
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": cata_runtime::plan::mount_options(),
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+            "capabilities": capabilities,
+            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
+            "seccomp": {
+                "enabled": true,
+                "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
+                    "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
+                "operators": ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
+                    "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"],
+                "archs": if cfg!(target_arch = "x86_64") {
+                    json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"])
+                } else {
+                    json!(["SCMP_ARCH_AARCH64"])
+                },
+                "knownFlags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG",
+                    "SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+                "supportedFlags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG",
+                    "SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+            },
+            "apparmor": {"enabled": true},
+            "selinux": {"enabled": true},
+            "intelRdt": {"enabled": false},
+            "mountExtensions": {"idmap": {"enabled": true}},
+            "netDevices": {"enabled": false},
+        },
+        "potentiallyUnsafeConfigAnnotations": [],
+    })
+}

@@ -1,0 +1,136 @@
+//! `cata-runtime`: an OCI runtime with runc's command line, for podman, containerd and dockerd.
+//!
+//! It reads a bundle, plans, and lets the library do; what it keeps is in [`store`]. It runs one command and
+//! ends: a container that was created waits by itself for `start`.
+
+#![allow(clippy::print_stdout, reason = "a command's output")]
+
+mod args;
+mod bundle;
+mod clock;
+mod command;
+mod console;
+mod error;
+mod filter;
+mod hooks;
+mod log;
+mod protect;
+mod signal;
+mod store;
+mod timing;
+mod wait;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use args::{Flag, Given, switch, value};
+use error::{Error, Result};
+use log::Log;
+use store::Store;
+
+/// Flags before the command.
+const GLOBAL: &[Flag] = &[
+    value("root", "", "DIR", "where containers are remembered (/run/cata-runtime)"),
+    value("log", "", "FILE", "write errors and warnings there too"),
+    value("log-format", "", "FORMAT", "`text` or `json`"),
+    switch("debug", "", "write more into the log"),
+    switch("systemd-cgroup", "", "let systemd make the cgroup (not supported: says so)"),
+    value("rootless", "", "WORD", "`true`, `false` or `auto`: accepted, what is possible is found out"),
+    value("criu", "", "FILE", "accepted for runc's sake"),
+    switch("timing", "", "write how long each step took to standard error"),
+    switch("help", "h", "show help"),
+    switch("version", "v", "show the version"),
+];
+
+/// The version of the specification that is implemented.
+pub(crate) const SPECIFICATION: &str = "1.2.1";
+
+/// What every command gets.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) store: Store,
+    pub(crate) log: Log,
+    pub(crate) timing: timing::Timing,
+    systemd: bool,
+}
+
+impl World {
+    /// Compiled filters.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.store.root.join(".seccomp")
+    }
+
+    /// A cgroup was asked for that only systemd could make.
+    pub(crate) fn refuse_systemd(&self) -> Result<()> {
+        if self.systemd {
+            return Err(Error::new(
+                "--systemd-cgroup: the systemd cgroup driver is not supported, use the cgroupfs driver",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    let begin = std::time::Instant::now();
+    let words = std::env::args().skip(1);
+    let given = match args::parse(GLOBAL, words, 1) {
+        Ok(given) => given,
+        Err(error) => {
+            Log::default().error(&error.to_string());
+            return ExitCode::from(error.code);
+        }
+    };
+    if given.on("version") {
+        println!("cata-runtime version {}\nspec: {SPECIFICATION}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    let log = Log {
+        path: given.get("log").filter(|path| !path.is_empty()).map(PathBuf::from),
+        json: given.get("log-format") == Some("json"),
+        debug: given.on("debug"),
+    };
+    let Some((name, rest)) = given.words.split_first().filter(|_| !given.on("help")) else {
+        println!("{}", command::help(GLOBAL));
+        return ExitCode::SUCCESS;
+    };
+    let store = Store { root: given.get("root").map_or_else(default_root, PathBuf::from) };
+    let timing = timing::Timing::new(given.on("timing").then_some(begin));
+    let world = World { store, log, timing, systemd: given.on("systemd-cgroup") };
+    match run(&world, &given, name, rest) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            world.log.error(&error.to_string());
+            ExitCode::from(error.code)
+        }
+    }
+}
+
+fn run(world: &World, given: &Given, name: &str, rest: &[String]) -> Result<u8> {
+    if let Some(format) = given.get("log-format").filter(|format| !matches!(*format, "text" | "json" | "")) {
+        return Err(Error::usage(format!("invalid log format `{format}`: it is `text` or `json`")));
+    }
+    let command = command::find(name)?;
+    let words = args::parse(command.flags, rest.iter().cloned(), command.stop)?;
+    if words.on("help") {
+        println!("{}", command.usage());
+        return Ok(0);
+    }
+    command.check(&words)?;
+    world.log.debug(&format!("{name} {}", words.words.join(" ")));
+    if command.makes {
+        protect::ensure()?;
+        world.timing.done("protect");
+        cata_sys::program::close_on_execute_from(3 + words.number("preserve-fds")?.unwrap_or(0))
+            .map_err(|e| Error::new(format!("close descriptors: {e}")))?;
+    }
+    (command.run)(world, &words)
+}
+
+fn default_root() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    match runtime {
+        Some(dir) if !rustix::process::geteuid().is_root() => PathBuf::from(dir).join("cata-runtime"),
+        _ => PathBuf::from("/run/cata-runtime"),
+    }
+}
