@@ -166,7 +166,7 @@ impl Engine {
                 groups: record.request.groups.clone(),
             }),
             init: record.request.init,
-            cgroup: None,
+            ..Options::default()
         };
         let host = Cgroups { cgroups: Some(vm::layout()) };
         cata_runtime::plan::plan(&spec, &host, &options)
