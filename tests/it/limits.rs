@@ -1,8 +1,10 @@
 //! Limits: memory, processes, CPU, ulimits, and what is said when they are hit.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cata_tests::cgroup;
+use cata_tests::command::eventually;
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -10,6 +12,7 @@ use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
+        test!(stats_show_what_is_used),
         test!(memory_limit_is_set_and_kills),
         test!(pids_limit_is_set),
         test!(cpu_limits_are_set),
@@ -147,4 +150,51 @@ fn limits_are_shown(w: &World) {
     assert_eq!(host["Memory"], 64 << 20);
     assert_eq!(host["NanoCpus"], 1_500_000_000);
     assert_eq!(host["PidsLimit"], 9);
+}
+
+fn stats_show_what_is_used(w: &World) {
+    let busy = "head -c 20000000 /dev/zero > /mem/file; while :; do :; done";
+    let _ = w
+        .cata(&[
+            "run",
+            "-d",
+            "--name",
+            "busy",
+            "-m",
+            "100m",
+            "--tmpfs",
+            "/mem",
+            "--pids-limit",
+            "50",
+            "busybox",
+            "sh",
+            "-c",
+            busy,
+        ])
+        .ok();
+    let _ = w.cata(&["run", "-d", "--name", "idle", "busybox", "sleep", "600"]).ok();
+    let _ = w.cata(&["create", "--name", "down", "busybox", "true"]).ok();
+    let table = w.cata(&["stats", "--no-stream"]).lines();
+    let titles: Vec<_> = table[0].split("  ").map(str::trim).filter(|t| !t.is_empty()).collect();
+    let wanted =
+        ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"];
+    assert_eq!(titles, wanted);
+    assert_eq!(table.len(), 3, "{table:?}");
+    eventually("it is busy", Duration::from_secs(30), || {
+        let format = "{{.Name}} {{.CPUPerc}} {{.MemUsage}} {{.PIDs}}";
+        let said = w.cata(&["stats", "--no-stream", "--format", format, "busy"]).text();
+        let words: Vec<&str> = said.split(' ').collect();
+        let cpu: f64 = words[1].trim_end_matches('%').parse().unwrap();
+        let used: f64 = words[2].trim_end_matches("MiB").parse().unwrap_or(0.0);
+        assert_eq!((words[0], words[4]), ("busy", "100MiB"), "{said}");
+        (cpu > 1.0 && used > 19.0 && words[5] == "1").then_some(())
+    });
+    let all = w.cata(&["stats", "--no-stream", "-a", "--format", "json", "down"]).json();
+    assert_eq!((all["Name"].as_str(), all["CPUPerc"].as_str()), (Some("down"), Some("0.00%")));
+    w.cata(&["stats", "--no-stream", "nobody"]).fails(1, &["nobody"]);
+    // A stream goes on until its reader has seen enough.
+    let cata = cata_tests::command::cata_binary();
+    let stream = format!("{} stats --format '{{{{.Name}}}}' idle | head -n 2", cata.display());
+    let said = cata_tests::command::Run::new("sh").args(["-c", &stream]).done().text();
+    assert_eq!(said, "idle\nidle");
 }

@@ -12,6 +12,7 @@ mod bench;
 mod build;
 mod demo;
 mod deps;
+mod fuzz;
 mod images;
 mod lab;
 mod test;
@@ -34,6 +35,8 @@ enum Command {
     Test(test::Options),
     /// Measure Catamaran and its peers side by side
     Bench(bench::Options),
+    /// Run the fuzz targets, each for a while
+    Fuzz(fuzz::Options),
     /// Build `cata` and its supervisor
     Build(build::Options),
     /// Install the Debian packages that are missing
@@ -50,6 +53,7 @@ fn main() -> Result<ExitCode> {
         Command::Demo(options) => demo::run(&options, world),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options, world),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Build(options) => build::run(&options).map(|_| ()),
         Command::Deps(options) => deps::run(options.set),
         Command::Images => images::run().and_then(|()| {

@@ -110,7 +110,6 @@ const COMMANDS: &[&str] = &[
     "secret",
     "service",
     "stack",
-    "stats",
     "swarm",
     "update",
 ];

@@ -12,7 +12,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use crate::client::{Attached, Client, ClientError};
 use crate::launch::{Go, Launch};
-use crate::protocol::{Failure, Reply, Request, Streams};
+use crate::protocol::{Failure, FailureKind, Reply, Request, Streams};
 use crate::undo;
 
 /// How long the making of a process may take: it waits for slow disks, not for the program.
@@ -137,6 +137,15 @@ impl Pending {
             .client
             .send(Request::Go { go: Box::new(go), attach }, &passed)
             .and_then(|number| self.client.answer(number, Some(self.patience)));
+        let answered = match answered {
+            // Its goodbye: it did not wait for us any longer, and never heard of what was made meanwhile.
+            Ok((Reply::Exited { error, exit_code, .. }, _)) => {
+                let message = error.unwrap_or_else(|| "the supervisor gave up".to_owned());
+                let failure = Failure::new(FailureKind::System, message);
+                Err(ClientError::Failed(Failure { exit_code, ..failure }))
+            }
+            answered => answered,
+        };
         match answered {
             Ok((Reply::Running { pid, withheld, streams }, received)) => {
                 let attached = Attached::new(streams, self.terminal, received);

@@ -25,6 +25,7 @@ pub(crate) const TREE: &[Node] = &[
     container::EXEC,
     container::ATTACH,
     container::TOP,
+    container::STATS,
     container::CP,
     Node::verb::<inspect::Inspect>(
         "inspect",

@@ -17,6 +17,7 @@ mod recover;
 mod remove;
 pub mod size;
 mod start;
+pub mod stats;
 pub mod top;
 pub mod wait;
 

@@ -14,6 +14,7 @@ mod restart;
 mod rm;
 mod run;
 mod start;
+mod stats;
 mod stop;
 mod top;
 mod wait;
@@ -43,6 +44,8 @@ pub(crate) const ATTACH: Node =
     Node::verb::<attach::Attach>("attach", "CONTAINER", "Connect the terminal to a running container");
 pub(crate) const TOP: Node =
     Node::verb::<top::Top>("top", "CONTAINER [ps OPTIONS]", "List the processes of a container");
+pub(crate) const STATS: Node =
+    Node::verb::<stats::Stats>("stats", "[CONTAINER...]", "Show what containers use, again and again");
 pub(crate) const CP: Node = Node::verb::<cp::Cp>(
     "cp",
     "CONTAINER:SRC_PATH DEST_PATH|- | SRC_PATH|- CONTAINER:DEST_PATH",
@@ -78,6 +81,7 @@ pub(crate) const NODES: &[Node] = &[
     EXEC,
     ATTACH,
     TOP,
+    STATS,
     CP,
     Node::verb::<super::inspect::InspectContainer>(
         "inspect",
