@@ -1,6 +1,7 @@
 //! Boots a kernel in a machine of this library and says how it ended: for the lab, and for measurements.
 //!
 //!     boot --kernel FILE [--initramfs FILE]… [--cmdline TEXT] [--cpus N] [--memory MIB] [--serial] [--disk FILE]… [--rng] [--balloon]
+//!          [--fs TAG=SOCKET] [--tap (as descriptor 3)] [--pause MS] [--balloon-at MS=MIB]
 //!
 //!     boot --probe
 //!
@@ -12,10 +13,10 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use cata_vmm::config::{BlockConfig, FsConfig, MachineConfig};
+use cata_vmm::config::{BlockConfig, FsConfig, MachineConfig, NetConfig};
 use cata_vmm::{End, Machine};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -25,7 +26,15 @@ fn open(path: &str, write: bool) -> anyhow::Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn parse(mut arguments: VecDeque<String>) -> anyhow::Result<MachineConfig> {
+/// What happens to a machine that runs: after so many milliseconds it is held for as long, or its balloon
+/// shall have so many mebibytes.
+#[derive(Default)]
+struct Events {
+    pause: Option<u64>,
+    balloon: Option<(u64, u64)>,
+}
+
+fn parse(mut arguments: VecDeque<String>, events: &mut Events) -> anyhow::Result<MachineConfig> {
     let mut config: Option<MachineConfig> = None;
     let (mut cpus, mut memory) = (1, 256);
     let console = || io::stdout().as_fd().try_clone_to_owned();
@@ -55,6 +64,16 @@ fn parse(mut arguments: VecDeque<String>) -> anyhow::Result<MachineConfig> {
                 let (tag, path) = value.split_once('=').context("--fs TAG=SOCKET")?;
                 config.fs.push(FsConfig { tag: tag.into(), socket: UnixStream::connect(path)?.into() });
             }
+            "--tap" => {
+                let [tap] = cata_sys::detach::received::<1>()?;
+                config.net.push(NetConfig { tap, mac: [2, 0, 0, 0, 0, 1], mtu: 1500 });
+            }
+            "--pause" => events.pause = Some(value()?.parse()?),
+            "--balloon-at" => {
+                let value = value()?;
+                let (when, size) = value.split_once('=').context("--balloon-at MS=MIB")?;
+                events.balloon = Some((when.parse()?, size.parse()?));
+            }
             "--rng" => config.rng = true,
             "--balloon" => config.balloon = true,
             other => bail!("unknown option {other}"),
@@ -73,19 +92,45 @@ fn main() -> anyhow::Result<()> {
         writeln!(io::stdout(), "{answer}, found out in {:?}", began.elapsed())?;
         return Ok(());
     }
-    let config = parse(std::env::args().skip(1).collect())?;
+    let mut events = Events::default();
+    let config = parse(std::env::args().skip(1).collect(), &mut events)?;
     let began = Instant::now();
     let machine = Machine::new(config, open("/dev/kvm", true)?)?;
     let made = began.elapsed();
     let running = machine.start(Some(&cata_vmm::jail::Filters::new()?))?;
     let started = began.elapsed();
+    writeln!(io::stderr(), "boot: made in {made:?}, started after {started:?}")?;
+    if let Some(wait) = events.pause.map(Duration::from_millis) {
+        std::thread::sleep(wait);
+        running.pause();
+        let exits = running.facts()?.exits;
+        std::thread::sleep(wait);
+        let moved = running.facts()?.exits - exits;
+        writeln!(io::stderr(), "boot: held for {wait:?}, {moved} exits meanwhile")?;
+        running.resume();
+    }
+    if let Some((when, size)) = events.balloon {
+        std::thread::sleep(Duration::from_millis(when));
+        let before = running.facts()?.resident_bytes >> 20;
+        running.set_balloon(size << 20);
+        let patience = Instant::now() + Duration::from_secs(60);
+        while running.balloon().is_some_and(|(_, actual)| actual != size << 20) && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let after = running.facts()?.resident_bytes >> 20;
+        writeln!(
+            io::stderr(),
+            "boot: balloon {:?}, resident {before} MiB before, {after} MiB after",
+            running.balloon()
+        )?;
+    }
     let ended = running.ended();
     while poll(&mut [PollFd::new(&ended, PollFlags::IN)], None::<&Timespec>).is_err() {}
     let (lived, facts) = (began.elapsed(), running.facts()?);
     let end = running.stop();
     writeln!(
         io::stderr(),
-        "boot: {end:?}; made in {made:?}, started after {started:?}, ended after {lived:?}; {} exits, {} MiB resident",
+        "boot: {end:?} after {lived:?}; {} exits, {} MiB resident",
         facts.exits,
         facts.resident_bytes >> 20
     )?;

@@ -7,14 +7,13 @@ use std::os::unix::fs::FileExt;
 
 use linux_loader::loader::KernelLoader;
 use linux_loader::loader::bzimage::BzImage;
-use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use vm_memory::GuestAddress;
 
 use super::acpi;
 use crate::config::MachineConfig;
 use crate::error::MachineError;
 use crate::layout;
-use crate::memory::{Ram, Span};
+use crate::memory::Ram;
 
 /// Where the first processor begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +26,8 @@ pub(crate) enum Entry {
 
 /// What a kernel needs beside itself and its initial file system before its first process runs.
 const ROOM: u64 = 20 << 20;
+/// Where a stock kernel is loaded.
+const BELOW: u64 = 16 << 20;
 /// Parameters for what this hardware does not have and a kernel would look for.
 const OWN_PARAMETERS: &str = "pci=off reboot=acpi";
 /// Without the serial port its driver need not look for four of them.
@@ -46,27 +47,15 @@ pub(crate) fn load(ram: &Ram, config: &MachineConfig) -> Result<Entry, MachineEr
     let have = config.memory_bytes >> 20;
     let archives = archives(&config.initramfs)?;
     let size = kernel.metadata().map_err(|e| MachineError::Kernel(e.to_string()))?.len();
-    let too_small = |kernel: u64| {
-        let need = (kernel + 2 * archives + ROOM).div_ceil(1 << 20);
+    let too_small = |end: u64| {
+        // What lies below the kernel is free for use.
+        let need = (end + archives).max(end.saturating_sub(BELOW) + 2 * archives + ROOM).div_ceil(1 << 20);
         (need > have).then_some(MachineError::TooSmall { have, need })
     };
-    let loaded = if magic == *b"\x7fELF" {
-        Elf::load(ram.map(), None, &mut kernel, Some(GuestAddress(layout::HIGH_RAM)))
-    } else {
-        BzImage::load(ram.map(), None, &mut kernel, Some(GuestAddress(layout::HIGH_RAM)))
-    };
-    let loaded = match loaded {
+    let loaded = if magic == *b"\x7fELF" { elf::load(ram, &kernel) } else { load_bzimage(ram, &mut kernel) };
+    let (loaded, end) = match loaded {
         Ok(loaded) => loaded,
-        Err(error) => return Err(too_small(size).unwrap_or_else(|| MachineError::Kernel(error.to_string()))),
-    };
-    let mut end = loaded.kernel_end;
-    let header = match loaded.setup_header {
-        None => None,
-        Some(header) => {
-            // It decompresses itself behind itself.
-            end = end.max(header.pref_address + u64::from(header.init_size));
-            Some(read_header(&kernel)?)
-        }
+        Err(reason) => return Err(too_small(size).unwrap_or(MachineError::Kernel(reason))),
     };
     if let Some(error) = too_small(end) {
         return Err(error);
@@ -82,16 +71,115 @@ pub(crate) fn load(ram: &Ram, config: &MachineConfig) -> Result<Entry, MachineEr
     let written =
         ram.write(layout::CMDLINE, cmdline.as_bytes()) && acpi::write(ram, config.vcpus, config.devices());
     debug_assert!(written, "what is below 1 MiB always fits");
-    match (header, loaded.pvh_boot_cap) {
-        (Some(header), _) => {
-            write_zero_page(ram, &header, initramfs, &map);
-            Ok(Entry::Linux64(loaded.kernel_load.0 + 0x200))
-        }
-        (None, PvhBootCapability::PvhEntryPresent(entry)) => {
+    match loaded {
+        Loaded::Pvh(entry) => {
             write_start_info(ram, initramfs, &map);
-            Ok(Entry::Pvh(entry.0))
+            Ok(Entry::Pvh(entry))
         }
-        _ => Err(MachineError::Kernel("it has no PVH entry".into())),
+        Loaded::Linux64 { entry, header } => {
+            write_zero_page(ram, &header, initramfs, &map);
+            Ok(Entry::Linux64(entry))
+        }
+    }
+}
+
+/// A kernel in memory: where it begins, and what it says of itself.
+enum Loaded {
+    Pvh(u64),
+    Linux64 { entry: u64, header: Vec<u8> },
+}
+
+/// Loads a bzImage; returns as well where what it needs at first ends.
+fn load_bzimage(ram: &Ram, kernel: &mut File) -> Result<(Loaded, u64), String> {
+    let loaded = BzImage::load(ram.map(), None, kernel, Some(GuestAddress(layout::HIGH_RAM)))
+        .map_err(|e| e.to_string())?;
+    let header = loaded.setup_header.ok_or("it has no header")?;
+    // It decompresses itself behind itself.
+    let end = loaded.kernel_end.max(header.pref_address.saturating_add(u64::from(header.init_size)));
+    let header = read_header(kernel)?;
+    Ok((Loaded::Linux64 { entry: loaded.kernel_load.0 + 0x200, header }, end))
+}
+
+mod elf {
+    //! An ELF image with a PVH entry.
+
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+
+    use linux_loader::elf::{Elf64_Ehdr, Elf64_Phdr, PT_LOAD, PT_NOTE};
+    use vm_memory::ByteValued;
+
+    use super::Loaded;
+    use crate::layout;
+    use crate::memory::Ram;
+
+    /// `XEN_ELFNOTE_PHYS32_ENTRY`.
+    const ENTRY_NOTE: u32 = 18;
+    /// No kernel has more notes.
+    const MOST_NOTES: u64 = 1 << 16;
+
+    /// Loads the segments; returns the entry, and where the last one ends.
+    pub(super) fn load(ram: &Ram, file: &File) -> Result<(Loaded, u64), String> {
+        let mut header = Elf64_Ehdr::default();
+        file.read_exact_at(header.as_mut_slice(), 0).map_err(|e| e.to_string())?;
+        if header.e_ident[4..6] != [2, 1] || usize::from(header.e_phentsize) != size_of::<Elf64_Phdr>() {
+            return Err("it is no 64-bit little-endian image".into());
+        }
+        let (mut entry, mut end) = (None, 0);
+        for index in 0..u64::from(header.e_phnum) {
+            let mut segment = Elf64_Phdr::default();
+            let place = header
+                .e_phoff
+                .checked_add(index * size_of::<Elf64_Phdr>() as u64)
+                .ok_or("its headers are nowhere")?;
+            file.read_exact_at(segment.as_mut_slice(), place).map_err(|e| e.to_string())?;
+            if segment.p_type == PT_NOTE {
+                entry = entry.or(entry_note(file, &segment)?);
+            }
+            if segment.p_type == PT_LOAD {
+                end = end.max(load_segment(ram, file, &segment)?);
+            }
+        }
+        let entry = entry.ok_or("it has no PVH entry")?;
+        Ok((Loaded::Pvh(entry), end))
+    }
+
+    fn load_segment(ram: &Ram, file: &File, segment: &Elf64_Phdr) -> Result<u64, String> {
+        let address = segment.p_paddr;
+        if address < layout::HIGH_RAM
+            || segment.p_filesz > segment.p_memsz
+            || !ram.contains(address, segment.p_memsz)
+        {
+            return Err("a segment of it lies outside of memory".into());
+        }
+        if segment.p_offset.checked_add(segment.p_filesz).is_none() {
+            return Err("a segment of it lies outside of the file".into());
+        }
+        ram.load(file.as_fd(), segment.p_offset, address, segment.p_filesz).map_err(|e| e.to_string())?;
+        Ok(address + segment.p_memsz)
+    }
+
+    /// The entry, if it is among these notes.
+    fn entry_note(file: &File, segment: &Elf64_Phdr) -> Result<Option<u64>, String> {
+        let mut notes = vec![0; segment.p_filesz.min(MOST_NOTES) as usize];
+        file.read_exact_at(&mut notes, segment.p_offset).map_err(|e| e.to_string())?;
+        let mut rest = notes.as_slice();
+        while let Some((head, body)) = rest.split_first_chunk::<12>() {
+            let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+            let (name, value) = (word(0) as usize, word(4) as usize);
+            let (name_room, value_room) = (name.next_multiple_of(4), value.next_multiple_of(4));
+            let Some(after) = name_room.checked_add(value_room).and_then(|size| body.get(size..)) else {
+                break;
+            };
+            if word(8) == ENTRY_NOTE && body.starts_with(b"Xen\0") && name == 4 {
+                if let Some(bytes) = body[name_room..].first_chunk::<4>().filter(|_| value >= 4) {
+                    return Ok(Some(u64::from(u32::from_le_bytes(*bytes))));
+                }
+            }
+            rest = after;
+        }
+        Ok(None)
     }
 }
 
@@ -122,15 +210,7 @@ fn load_archives(ram: &Ram, files: &[OwnedFd], total: u64, memory: u64) -> Resul
     for file in files {
         at = at.next_multiple_of(4);
         let size = rustix::fs::fstat(file).map_err(|e| MachineError::Initramfs(e.into()))?.st_size as u64;
-        let mut done = 0;
-        while done < size {
-            let part = Span { address: at + done, length: (size - done).min(1 << 30) as u32 };
-            match ram.fill(file.as_fd(), &[part], 0, usize::MAX, Some(done)) {
-                Ok(0) => return Err(MachineError::Initramfs(io::ErrorKind::UnexpectedEof.into())),
-                Ok(count) => done += count as u64,
-                Err(error) => return Err(MachineError::Initramfs(error)),
-            }
-        }
+        ram.load(file.as_fd(), 0, at, size).map_err(MachineError::Initramfs)?;
         at += size;
     }
     Ok((start, total))
@@ -163,14 +243,14 @@ fn write_start_info(ram: &Ram, (start, size): (u64, u64), map: &[Piece]) {
 const HEADER: usize = 0x1f1;
 
 /// The setup header of a bzImage as it is in the file.
-fn read_header(kernel: &File) -> Result<Vec<u8>, MachineError> {
-    let unreadable = |error: io::Error| MachineError::Kernel(error.to_string());
+fn read_header(kernel: &File) -> Result<Vec<u8>, String> {
+    let unreadable = |error: io::Error| error.to_string();
     let mut length = [0];
     kernel.read_exact_at(&mut length, 0x201).map_err(unreadable)?;
     let mut header = vec![0; (0x202 + usize::from(length[0])).clamp(0x268, 0x290) - HEADER];
     kernel.read_exact_at(&mut header, HEADER as u64).map_err(unreadable)?;
     let can_64 = header[0x236 - HEADER] & 1 != 0;
-    if can_64 { Ok(header) } else { Err(MachineError::Kernel("it has no 64-bit entry".into())) }
+    if can_64 { Ok(header) } else { Err("it has no 64-bit entry".into()) }
 }
 
 /// Linux's boot parameters.

@@ -5,7 +5,7 @@ mod transfer;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
@@ -101,16 +101,43 @@ impl Ram {
         if length == 0 || !self.contains(address, length) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let offset =
-            if address < layout::ABOVE_GAP { address } else { address - layout::ABOVE_GAP + layout::GAP };
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(rustix::fs::fallocate(self.file.as_fd(), flags, offset, length)?)
+        Ok(rustix::fs::fallocate(self.file.as_fd(), flags, file_offset(address), length)?)
+    }
+
+    /// Copies a part of a file to guest memory within the kernel: no page of it is mapped here for that.
+    pub(crate) fn load(
+        &self,
+        source: BorrowedFd<'_>,
+        offset: u64,
+        address: u64,
+        length: u64,
+    ) -> io::Result<()> {
+        if !self.contains(address, length) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Start(file_offset(address)))?;
+        let (mut from, end) = (offset, offset + length);
+        while from < end {
+            let left = (end - from) as usize;
+            match rustix::fs::sendfile(&self.file, source, Some(&mut from), left) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 
     /// How many bytes of the host's memory the guest holds.
     pub(crate) fn resident(&self) -> io::Result<u64> {
         Ok(rustix::fs::fstat(&self.file)?.st_blocks as u64 * 512)
     }
+}
+
+/// Where in the file a guest's address is.
+fn file_offset(address: u64) -> u64 {
+    if address < layout::ABOVE_GAP { address } else { address - layout::ABOVE_GAP + layout::GAP }
 }
 
 /// The part of spans that begins after `skip` bytes and is at most `limit` bytes long.
