@@ -172,10 +172,9 @@ mod elf {
             let Some(after) = name_room.checked_add(value_room).and_then(|size| body.get(size..)) else {
                 break;
             };
-            if word(8) == ENTRY_NOTE && body.starts_with(b"Xen\0") && name == 4 {
-                if let Some(bytes) = body[name_room..].first_chunk::<4>().filter(|_| value >= 4) {
-                    return Ok(Some(u64::from(u32::from_le_bytes(*bytes))));
-                }
+            let ours = word(8) == ENTRY_NOTE && name == 4 && value >= 4 && body.starts_with(b"Xen\0");
+            if let Some(bytes) = body[name_room..].first_chunk::<4>().filter(|_| ours) {
+                return Ok(Some(u64::from(u32::from_le_bytes(*bytes))));
             }
             rest = after;
         }
@@ -311,6 +310,55 @@ mod tests {
         assert!(ram.read(start, &mut bytes));
         assert_eq!(bytes, b"070701abc\0\0\0second");
         assert_eq!(start, (64 << 20) - 4096);
+    }
+
+    /// An ELF image: header, one segment of four bytes at 2 MiB, one note with the entry.
+    fn image() -> Vec<u8> {
+        let mut image = vec![0; 0x200];
+        image[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        image[32] = 64;
+        image[54] = 56;
+        image[56] = 2;
+        let mut segment = |at: usize, kind: u8, offset: u64, address: u64, size: u64| {
+            image[at] = kind;
+            for (place, value) in [(8, offset), (24, address), (32, size), (40, size)] {
+                image[at + place..at + place + 8].copy_from_slice(&value.to_le_bytes());
+            }
+        };
+        segment(64, 1, 0x100, 2 << 20, 4);
+        segment(120, 4, 0x120, 0, 20);
+        image[0x100..0x104].copy_from_slice(b"code");
+        image[0x120] = 4;
+        image[0x124] = 4;
+        image[0x128] = 18;
+        image[0x12c..0x12f].copy_from_slice(b"Xen");
+        image[0x130..0x134].copy_from_slice(&0x20_0000_u32.to_le_bytes());
+        image
+    }
+
+    #[test]
+    fn elf_image_is_loaded_and_begins_at_its_note() {
+        let ram = Ram::new(64 << 20).unwrap();
+        let entry = load(&ram, &MachineConfig::new(1, 64 << 20, file(&image()))).unwrap();
+        let mut code = [0; 4];
+        assert!(ram.read(2 << 20, &mut code));
+        assert_eq!((entry, &code), (Entry::Pvh(0x20_0000), b"code"));
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 64, ..Default::default() })]
+
+        #[test]
+        fn damaged_image_is_an_error_or_a_kernel_but_no_panic(
+            changes in proptest::collection::vec((0..0x140_usize, proptest::num::u8::ANY), 1..6)
+        ) {
+            let mut image = image();
+            for (place, byte) in changes {
+                image[place] = byte;
+            }
+            let ram = Ram::new(32 << 20).unwrap();
+            let _ = load(&ram, &MachineConfig::new(1, 32 << 20, file(&image)));
+        }
     }
 
     #[test]
