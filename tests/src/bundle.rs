@@ -49,6 +49,11 @@ impl Bundle {
         Self { dir, spec, runtime, state: world.scratch().join("containers") }
     }
 
+    /// Another program than the `cata-runtime` under test.
+    pub fn use_runtime(&mut self, program: &Path) {
+        program.clone_into(&mut self.runtime);
+    }
+
     /// The root's path.
     #[must_use]
     pub fn rootfs(&self) -> PathBuf {

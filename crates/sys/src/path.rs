@@ -87,6 +87,7 @@ impl Root {
     pub fn make_parent<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p OsStr), Errno> {
         let name = path.file_name().ok_or(Errno::INVAL)?;
         let parent = path.parent().ok_or(Errno::INVAL)?;
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         Ok((self.make(parent, Make::Directory, 0o755)?, name))
     }
 

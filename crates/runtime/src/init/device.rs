@@ -3,16 +3,17 @@
 use std::os::fd::AsFd;
 
 use cata_sys::mount::Depth;
-use cata_sys::path::{Make, Root};
+use cata_sys::path::Make;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
+use super::tree::Tree;
 use crate::error::Stage;
 use crate::handshake::Failure;
 use crate::plan::{Device, DeviceKind, NamespaceKind, Plan};
 
 /// All of them.
-pub(super) fn all(root: &Root, plan: &Plan) -> Result<(), Failure> {
+pub(super) fn all(root: &Tree, plan: &Plan) -> Result<(), Failure> {
     let mapped = plan.namespace(NamespaceKind::User).is_some();
     for device in &plan.devices {
         let subject = device.path.display();
@@ -30,22 +31,25 @@ pub(super) fn all(root: &Root, plan: &Plan) -> Result<(), Failure> {
         }
     }
     for (path, target) in &plan.links {
-        root.make_link(path, target).map_err(Failure::at(Stage::Link, path.display()))?;
+        let (root, rest) = root.place(path);
+        root.make_link(rest, target).map_err(Failure::at(Stage::Link, path.display()))?;
     }
     Ok(())
 }
 
 /// A mount of the host's `/dev` already has it.
-fn is_there(root: &Root, device: &Device) -> bool {
-    let Ok(found) = root.open_without_links(&device.path, OFlags::PATH) else { return false };
+fn is_there(root: &Tree, device: &Device) -> bool {
+    let (root, rest) = root.place(&device.path);
+    let Ok(found) = root.open_without_links(rest, OFlags::PATH) else { return false };
     rustix::fs::fstat(&found).is_ok_and(|stat| {
         FileType::from_raw_mode(stat.st_mode) == file_type(device.kind)
             && (device.kind == DeviceKind::Fifo || stat.st_rdev == number(device))
     })
 }
 
-fn make(root: &Root, device: &Device) -> Result<(), Errno> {
-    let node = root.make_node(&device.path, file_type(device.kind), device.mode, number(device))?;
+fn make(root: &Tree, device: &Device) -> Result<(), Errno> {
+    let (root, rest) = root.place(&device.path);
+    let node = root.make_node(rest, file_type(device.kind), device.mode, number(device))?;
     if (device.uid, device.gid) != (0, 0) {
         let (uid, gid) = (Some(Uid::from_raw(device.uid)), Some(Gid::from_raw(device.gid)));
         rustix::fs::chownat(&node, "", uid, gid, AtFlags::EMPTY_PATH)?;
@@ -53,13 +57,13 @@ fn make(root: &Root, device: &Device) -> Result<(), Errno> {
     Ok(())
 }
 
-fn bind(root: &Root, device: &Device) -> Result<(), Errno> {
+fn bind(root: &Tree, device: &Device) -> Result<(), Errno> {
     let source = rustix::fs::open(&device.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     if rustix::fs::fstat(&source)?.st_rdev != number(device) {
         return Err(Errno::NODEV);
     }
     let tree = cata_sys::mount::clone_fd(source.as_fd(), Depth::This)?;
-    let target = root.make(&device.path, Make::File, 0o666)?;
+    let target = root.target(&device.path, Make::File, 0o666)?;
     cata_sys::mount::attach(tree.as_fd(), target.as_fd())
 }
 

@@ -3,17 +3,17 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use cata_sys::mount::{Depth, Filesystem, attribute};
-use cata_sys::path::Root;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use super::host::Host;
+use super::tree::Tree;
 use crate::error::Stage;
 use crate::handshake::Failure;
 use crate::plan::Plan;
 
 /// All of them. What does not exist needs no hiding.
-pub(super) fn all(root: &Root, plan: &Plan, host: &Host) -> Result<(), Failure> {
+pub(super) fn all(root: &Tree, plan: &Plan, host: &Host) -> Result<(), Failure> {
     for path in &plan.readonly_paths {
         let failed = || Failure::at(Stage::ReadonlyPath, path.display());
         let Some(place) = find(root, path).map_err(failed())? else { continue };
@@ -37,8 +37,9 @@ pub(super) fn all(root: &Root, plan: &Plan, host: &Host) -> Result<(), Failure> 
     Ok(())
 }
 
-fn find(root: &Root, path: &std::path::Path) -> Result<Option<OwnedFd>, Errno> {
-    match root.open(path, OFlags::PATH) {
+fn find(root: &Tree, path: &std::path::Path) -> Result<Option<OwnedFd>, Errno> {
+    let (root, rest) = root.place(path);
+    match root.open(rest, OFlags::PATH) {
         Ok(place) => Ok(Some(place)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(errno) => Err(errno),

@@ -16,6 +16,7 @@ mod program;
 mod reaper;
 mod root;
 mod terminal;
+mod tree;
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -158,7 +159,7 @@ pub(super) fn die_with_caller(channel: &Channel) -> Result<(), Failure> {
 fn prepare_joined(process: &Process, channel: &Channel) -> Result<Prepared, Failure> {
     let root = Root::open_trusted(Path::new("/")).map_err(Failure::at(Stage::Root, "/"))?;
     let identity = identity::resolve(&root, &process.user)?;
-    let terminal = terminal::open(&root, process, identity.uid, channel)?;
+    let terminal = terminal::open((&root, Path::new(terminal::PTMX)), process, identity.uid, channel)?;
     let cwd = lockdown::open_cwd(&root, &process.cwd)?;
     Ok(Prepared { identity, cwd, terminal })
 }
@@ -179,23 +180,23 @@ fn prepare_root(
     let sources = mount::sources(&plan.mounts, trees.mounts)?;
     cata_sys::mount::set_propagation(Path::new("/"), cata_sys::mount::attribute::PRIVATE, Depth::Recursive)
         .map_err(Failure::at(Stage::Root, "/"))?;
-    let root = root::attach(&plan.root, trees.root)?;
-    mount::all(&root, plan, sources, channel)?;
-    device::all(&root, plan)?;
+    let mut tree = tree::Tree::new(root::attach(&plan.root, trees.root)?);
+    mount::all(&mut tree, plan, sources, channel)?;
+    device::all(&tree, plan)?;
     if plan.hooks.before_root() {
         let state = ask(channel, Moment::CreateRuntime)?;
         hook::all("createContainer", &plan.hooks.create_container, &state).map_err(Failure::Hook)?;
     }
     let process = &plan.process;
-    let identity = identity::resolve(&root, &process.user)?;
-    let terminal = terminal::open(&root, process, identity.uid, channel)?;
+    let identity = identity::resolve(&tree.root, &process.user)?;
+    let terminal = terminal::open(tree.place(Path::new(terminal::PTMX)), process, identity.uid, channel)?;
     if let Some(slave) = &terminal {
-        terminal::as_console(&root, slave.as_fd())?;
+        terminal::as_console(&tree, slave.as_fd())?;
     }
-    lockdown::make_cwd(&root, &process.cwd)?;
-    let cwd = lockdown::open_cwd(&root, &process.cwd)?;
-    mask::all(&root, plan, host)?;
-    root::finish(&root, plan.readonly_root, plan.root_propagation)?;
+    lockdown::make_cwd(&tree.root, &process.cwd)?;
+    let cwd = lockdown::open_cwd(&tree.root, &process.cwd)?;
+    mask::all(&tree, plan, host)?;
+    root::finish(&tree.root, plan.readonly_root, plan.root_propagation)?;
     Ok(Prepared { identity, cwd, terminal })
 }
 

@@ -4,11 +4,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use cata_sys::mount::{Depth, Filesystem, attribute};
-use cata_sys::path::{Make, Root};
+use cata_sys::path::Make;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::LinkNameSpaceType;
 
+use super::tree::Tree;
 use crate::error::Stage;
 use crate::handshake::{Channel, Failure};
 use crate::plan::{Mount, MountKind, Plan, Propagation};
@@ -53,20 +54,25 @@ fn clone_elsewhere(namespace: &Path, source: &Path, depth: Depth) -> Result<Owne
 
 /// All of them, in order.
 pub(super) fn all(
-    root: &Root,
+    root: &mut Tree,
     plan: &Plan,
     sources: Vec<Option<OwnedFd>>,
     channel: &Channel,
 ) -> Result<(), Failure> {
     for (mount, source) in plan.mounts.iter().zip(sources) {
         match (&mount.kind, source) {
-            (MountKind::Bind(_), Some(tree)) => bind(root, mount, tree.as_fd())?,
+            (MountKind::Bind(_), Some(tree)) => {
+                bind(root, mount, tree.as_fd())?;
+                root.covered(&mount.target);
+            }
             (MountKind::Filesystem { fstype, source, options }, _) => {
                 let tree = filesystem(mount, fstype, source, options)?;
                 if mount.copy_up {
-                    super::copy::up(root, &mount.target, tree.as_fd())?;
+                    let (beneath, rest) = root.place(&mount.target);
+                    super::copy::up(beneath, rest, tree.as_fd())?;
                 }
                 attach(root, mount, tree.as_fd(), Make::Directory)?;
+                root.mounted(&mount.target, tree);
             }
             (MountKind::Cgroup, _) => cgroup(root, mount, plan, channel)?,
             (MountKind::Remount, _) => remount(root, mount)?,
@@ -78,7 +84,7 @@ pub(super) fn all(
     Ok(())
 }
 
-fn bind(root: &Root, mount: &Mount, tree: BorrowedFd<'_>) -> Result<(), Failure> {
+fn bind(root: &Tree, mount: &Mount, tree: BorrowedFd<'_>) -> Result<(), Failure> {
     let subject = mount.target.display();
     let attributes = Failure::at(Stage::MountAttributes, &subject);
     if mount.set | mount.clear != 0 {
@@ -94,9 +100,10 @@ fn bind(root: &Root, mount: &Mount, tree: BorrowedFd<'_>) -> Result<(), Failure>
 }
 
 /// Changes what is mounted at the target, or above it.
-fn remount(root: &Root, mount: &Mount) -> Result<(), Failure> {
+fn remount(root: &Tree, mount: &Mount) -> Result<(), Failure> {
     let failed = || Failure::at(Stage::MountAttributes, mount.target.display());
-    let place = root.open(&mount.target, OFlags::PATH).map_err(failed())?;
+    let (root, rest) = root.place(&mount.target);
+    let place = root.open(rest, OFlags::PATH).map_err(failed())?;
     if mount.set | mount.clear != 0 {
         cata_sys::mount::set_attributes(place.as_fd(), Depth::This, mount.set, mount.clear, 0)
             .map_err(failed())?;
@@ -152,21 +159,22 @@ fn filesystem(
 }
 
 /// Attaches at a target beneath the root, made when missing.
-fn attach(root: &Root, mount: &Mount, tree: BorrowedFd<'_>, make: Make) -> Result<(), Failure> {
+fn attach(root: &Tree, mount: &Mount, tree: BorrowedFd<'_>, make: Make) -> Result<(), Failure> {
     let path = mount.target.as_path();
     let subject = path.display();
     let mode = if make == Make::Directory { 0o755 } else { 0o644 };
-    let target = root.make(path, make, mode).map_err(Failure::at(Stage::MountTarget, &subject))?;
+    let target = root.target(path, make, mode).map_err(Failure::at(Stage::MountTarget, &subject))?;
     if matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "proc" || fstype == "sysfs") {
         // An image with a link for `/proc` would move what is masked below it (CVE-2019-19921).
-        root.open_without_links(path, OFlags::PATH).map_err(Failure::at(Stage::MountTarget, &subject))?;
+        let (root, rest) = root.place(path);
+        root.open_without_links(rest, OFlags::PATH).map_err(Failure::at(Stage::MountTarget, &subject))?;
     }
     cata_sys::mount::attach(tree, target.as_fd()).map_err(Failure::at(Stage::Mount, &subject))
 }
 
 /// The container's own directories, as binds: the whole trees stay out of sight. Version 2 alone is one
 /// mount; otherwise each hierarchy has a directory in a small tmpfs.
-fn cgroup(root: &Root, mount: &Mount, plan: &Plan, channel: &Channel) -> Result<(), Failure> {
+fn cgroup(root: &Tree, mount: &Mount, plan: &Plan, channel: &Channel) -> Result<(), Failure> {
     let directories = plan.cgroup.as_ref().map(|c| c.directories.as_slice()).unwrap_or_default();
     if let [only] = directories
         && only.unified
@@ -189,14 +197,15 @@ fn cgroup(root: &Root, mount: &Mount, plan: &Plan, channel: &Channel) -> Result<
         let inside = mount.target.join(name);
         let tree = own_directory(mount, &directory.full())?;
         let place = root
-            .make(&inside, Make::Directory, 0o755)
+            .target(&inside, Make::Directory, 0o755)
             .map_err(Failure::at(Stage::MountTarget, inside.display()))?;
         cata_sys::mount::attach(tree.as_fd(), place.as_fd())
             .map_err(Failure::at(Stage::Mount, inside.display()))?;
         // `cpu` for `cpu,cpuacct`.
         for alias in name.to_string_lossy().split(',').filter(|alias| **alias != *name) {
             let link = mount.target.join(alias);
-            root.make_link(&link, Path::new(name)).map_err(Failure::at(Stage::Link, link.display()))?;
+            let (root, rest) = root.place(&link);
+            root.make_link(rest, Path::new(name)).map_err(Failure::at(Stage::Link, link.display()))?;
         }
     }
     let readonly = mount.set & attribute::RDONLY;

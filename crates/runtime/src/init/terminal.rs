@@ -4,23 +4,25 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use cata_sys::mount::Depth;
-use cata_sys::path::{Make, Root};
-use rustix::fs::{OFlags, Uid};
+use cata_sys::path::Root;
+use rustix::fs::{Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
+use super::tree::Tree;
 use crate::error::Stage;
 use crate::handshake::{Channel, Failure, Message};
 use crate::plan::Process;
 
-const PTMX: &str = "/dev/pts/ptmx";
+/// Where it is.
+pub(super) const PTMX: &str = "/dev/pts/ptmx";
 /// `DEVPTS_SUPER_MAGIC`.
 const DEVPTS: u64 = 0x1cd1;
 
 /// Opens a pair, sends the master to the caller, and returns the slave.
 pub(super) fn open(
-    root: &Root,
+    (root, ptmx): (&Root, &Path),
     process: &Process,
     uid: u32,
     channel: &Channel,
@@ -28,7 +30,7 @@ pub(super) fn open(
     if !process.terminal {
         return Ok(None);
     }
-    let (master, slave) = pair(root).map_err(Failure::at(Stage::Terminal, PTMX))?;
+    let (master, slave) = pair(root, ptmx).map_err(Failure::at(Stage::Terminal, PTMX))?;
     if let Some(size) = process.window {
         let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&master, size).map_err(Failure::at(Stage::Terminal, PTMX))?;
@@ -38,8 +40,8 @@ pub(super) fn open(
     Ok(Some(slave))
 }
 
-fn pair(root: &Root) -> Result<(OwnedFd, OwnedFd), Errno> {
-    let master = root.open_without_links(Path::new(PTMX), OFlags::RDWR | OFlags::NOCTTY)?;
+fn pair(root: &Root, ptmx: &Path) -> Result<(OwnedFd, OwnedFd), Errno> {
+    let master = root.open_without_links(ptmx, OFlags::RDWR | OFlags::NOCTTY)?;
     // An image could have something else under that name.
     if u64::try_from(rustix::fs::fstatfs(&master)?.f_type) != Ok(DEVPTS) {
         return Err(Errno::NOTTY);
@@ -52,9 +54,20 @@ fn pair(root: &Root) -> Result<(OwnedFd, OwnedFd), Errno> {
 }
 
 /// Shows the slave as `/dev/console`.
-pub(super) fn as_console(root: &Root, slave: BorrowedFd<'_>) -> Result<(), Failure> {
+pub(super) fn as_console(root: &Tree, slave: BorrowedFd<'_>) -> Result<(), Failure> {
     let failed = || Failure::at(Stage::Terminal, "/dev/console");
-    let target = root.make(Path::new("/dev/console"), Make::File, 0o600).map_err(failed())?;
+    // By that very name: what an image has there may be a link (CVE-2025-52565).
+    let (root, rest) = root.place(Path::new("/dev/console"));
+    let target = match root.open_without_links(rest, OFlags::PATH) {
+        Err(Errno::NOENT) => {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+            let (parent, name) = root.make_parent(rest).map_err(failed())?;
+            rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o600)).map_err(failed())?;
+            root.open_without_links(rest, OFlags::PATH)
+        }
+        result => result,
+    };
+    let target = target.map_err(failed())?;
     let tree = cata_sys::mount::clone_fd(slave, Depth::This).map_err(failed())?;
     cata_sys::mount::attach(tree.as_fd(), target.as_fd()).map_err(failed())
 }
