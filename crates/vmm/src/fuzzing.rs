@@ -19,6 +19,7 @@ use crate::virtio::mmio::Transport;
 use crate::virtio::net::Net;
 use crate::virtio::ring::Ring;
 use crate::virtio::rng::Rng;
+use crate::virtio::vsock::Vsock;
 use crate::virtio::worker::Worker;
 
 thread_local! {
@@ -100,6 +101,12 @@ pub fn net(data: &[u8]) {
     device(data, Net::on_socket(socket()));
 }
 
+/// Packets of sockets.
+pub fn vsock(data: &[u8]) {
+    let (listener, _) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+    device(data, Vsock::new(3, listener.into()).expect("a device"));
+}
+
 /// Pages to discard.
 pub fn balloon(data: &[u8]) {
     device(data, Balloon::new());
@@ -138,13 +145,14 @@ mod tests {
     use proptest::prelude::*;
 
     type Target = fn(&[u8]);
-    const TARGETS: [(&str, Target); 7] = [
+    const TARGETS: [(&str, Target); 8] = [
         ("ring", super::ring),
         ("console", super::console),
         ("block", super::block),
         ("net", super::net),
         ("balloon", super::balloon),
         ("rng", super::rng),
+        ("vsock", super::vsock),
         ("registers", super::registers),
     ];
 

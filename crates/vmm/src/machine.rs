@@ -27,6 +27,7 @@ use crate::virtio::fs::Fs;
 use crate::virtio::mmio::{NOTIFY, Transport};
 use crate::virtio::net::Net;
 use crate::virtio::rng::Rng;
+use crate::virtio::vsock::Vsock;
 use crate::virtio::worker::{Command, Handle, Worker};
 
 /// Threads need little: no recursion, no large buffers.
@@ -236,6 +237,10 @@ fn devices(mut to: Builder, config: MachineConfig, words: &LastWords) -> Result<
     for net in config.net {
         let device = Net::new(net.tap, net.mac, net.mtu);
         to.add(Box::new(device.map_err(MachineError::device("net", "use the tap"))?), shared)?;
+    }
+    if let Some(vsock) = config.vsock {
+        let device = Vsock::new(vsock.cid, vsock.listener);
+        to.add(Box::new(device.map_err(MachineError::device("vsock", "use the local socket"))?), shared)?;
     }
     let mut serial = None;
     if let Some(sink) = config.serial {

@@ -25,7 +25,7 @@ pub(crate) enum Entry {
 }
 
 /// What a kernel needs beside itself and its initial file system before its first process runs.
-const ROOM: u64 = 20 << 20;
+const ROOM: u64 = 4 << 20;
 /// Where a stock kernel is loaded.
 const BELOW: u64 = 16 << 20;
 /// Parameters for what this hardware does not have and a kernel would look for.

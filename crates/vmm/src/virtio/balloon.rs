@@ -69,27 +69,21 @@ impl Device for Balloon {
     }
 }
 
-/// Discards pages named by their numbers; neighbours go together.
+/// Discards pages named by their numbers, neighbours together: each call shakes the guest's page tables.
 fn inflate(ram: &Ram, spans: &[Span]) {
-    let mut numbers = [0; 1024];
+    let mut bytes = [0; 4096];
     let mut skip = 0;
-    let mut run = (0, 0);
     loop {
-        let got = ram.gather(spans, skip, &mut numbers);
-        for number in numbers[..got].chunks_exact(4) {
-            let page = u64::from(u32::from_le_bytes([number[0], number[1], number[2], number[3]]));
-            let (start, count) = run;
-            run = if count > 0 && page == start + count {
-                (start, count + 1)
-            } else if count > 0 && page + 1 == start {
-                (page, count + 1)
-            } else {
-                discard(ram, start * PAGE, count * PAGE);
-                (page, 1)
-            };
+        let got = ram.gather(spans, skip, &mut bytes);
+        let mut pages: Vec<u64> = (bytes[..got].chunks_exact(4))
+            .map(|n| u64::from(u32::from_le_bytes([n[0], n[1], n[2], n[3]])))
+            .collect();
+        pages.sort_unstable();
+        for run in pages.chunk_by(|page, next| page + 1 == *next) {
+            discard(ram, run[0] * PAGE, run.len() as u64 * PAGE);
         }
-        if got < numbers.len() {
-            break discard(ram, run.0 * PAGE, run.1 * PAGE);
+        if got < bytes.len() {
+            return;
         }
         skip += got;
     }

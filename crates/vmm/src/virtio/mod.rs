@@ -11,4 +11,5 @@ pub(crate) mod mmio;
 pub(crate) mod net;
 pub(crate) mod ring;
 pub(crate) mod rng;
+pub(crate) mod vsock;
 pub(crate) mod worker;
