@@ -9,6 +9,7 @@ use cata_tests::harness;
 mod archives;
 mod attach;
 mod bad_input;
+mod build;
 mod copy;
 mod exec;
 mod faults;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         archives::tests(),
         attach::tests(),
         bad_input::tests(),
+        build::tests(),
         copy::tests(),
         exec::tests(),
         faults::tests(),

@@ -55,13 +55,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kernel", &[]),
     ("runtime", &["spec", "sys"]),
     ("image", &["spec", "sys"]),
+    ("build", &["spec", "sys"]),
     ("network", &["spec", "sys"]),
     ("guest", &["spec", "sys", "runtime", "network"]),
     ("vmm", &["spec", "sys", "runtime", "guest"]),
     ("sandbox", &["spec", "sys", "runtime", "guest"]),
     ("oci", &["spec", "sys", "runtime"]),
     ("supervisor", &["spec", "sys", "runtime", "sandbox", "network"]),
-    ("engine", &["spec", "sys", "runtime", "kernel", "image", "network", "guest", "sandbox"]),
+    ("engine", &["spec", "sys", "runtime", "kernel", "image", "build", "network", "guest", "sandbox"]),
     ("cli", &["spec", "engine"]),
 ];
 

@@ -150,6 +150,9 @@ pub enum Error {
     /// The runtime's planner.
     #[error("{0}")]
     Runtime(#[source] Foreign),
+    /// A build.
+    #[error(transparent)]
+    Build(Box<crate::build::BuildError>),
     /// The kernel room.
     #[error("{0}")]
     Kernel(#[source] Foreign),
@@ -253,6 +256,7 @@ impl Error {
             Self::Image(e) | Self::Network(e) | Self::Sandbox(e) | Self::Runtime(e) | Self::Kernel(e) => {
                 e.kind
             }
+            Self::Build(e) => e.kind,
         }
     }
 
@@ -286,6 +290,7 @@ impl Error {
             Self::NoCompanion(_) => {
                 Some("install it there; `cargo xtask build` builds all of them".to_owned())
             }
+            Self::Build(e) => e.hint.clone(),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@
 //! [`request`] types; [`plan`] decides without touching anything; the verbs in `container`, `image`,
 //! `network` and `volume` act.
 
+pub mod build;
 pub mod container;
 mod documents;
 mod engine;
@@ -26,6 +27,8 @@ pub use error::{Error, Kind, Result};
 pub use paths::Paths;
 pub use timing::Timing;
 
+/// The build room's words, for the doors.
+pub use cata_build as dockerfile;
 /// The image room's words, for the doors.
 pub use cata_image as images;
 /// The kernel room's words, for the doors.

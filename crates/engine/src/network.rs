@@ -166,7 +166,7 @@ impl Engine {
     }
 }
 
-fn default_endpoint() -> EndpointRequest {
+pub(crate) fn default_endpoint() -> EndpointRequest {
     EndpointRequest {
         network: Name::parse(DEFAULT).expect("a valid name"),
         aliases: Vec::new(),

@@ -72,6 +72,12 @@ impl Paths {
         self.volumes().join(name.as_str())
     }
 
+    /// `<root>/build/`: what builds keep.
+    #[must_use]
+    pub fn build(&self) -> PathBuf {
+        self.root.join("build")
+    }
+
     /// `<root>/removed/`: trees on their way out. Renaming into it takes a thing out of every listing at
     /// once; the tree itself may go later.
     #[must_use]

@@ -54,6 +54,9 @@ pub struct CreateRequest {
     pub init: bool,
     /// `--rm`.
     pub auto_remove: bool,
+    /// Killed when whoever started it hangs up: steps of builds.
+    #[serde(default)]
+    pub leashed: bool,
     /// `--read-only`.
     pub read_only: bool,
     /// `--privileged`.
@@ -364,6 +367,7 @@ impl CreateRequest {
             attach: Attach::default(),
             init: false,
             auto_remove: false,
+            leashed: false,
             read_only: false,
             privileged: false,
             isolation: Isolation::Process,

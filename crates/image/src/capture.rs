@@ -29,7 +29,22 @@ pub struct Captured {
     pub written: Written,
 }
 
+impl Captured {
+    /// One that was captured before; `bytes` of the tar, `size` of the files in it.
+    #[must_use]
+    pub fn known(diff_id: Digest, bytes: u64, size: u64) -> Self {
+        let descriptor = Descriptor::new(media_type::OCI_LAYER, diff_id, bytes);
+        Self { diff_id, descriptor, written: Written { size, entries: 1 } }
+    }
+}
+
 impl Store {
+    /// Whether a captured layer is there as it was captured: the plain blob, and unpacked.
+    #[must_use]
+    pub fn has_plain_layer(&self, diff_id: &Digest) -> bool {
+        self.has_blob(diff_id) && self.trusted_layer(diff_id).is_some()
+    }
+
     /// Writes what an upper directory changes as a plain layer into the store. The directory stays as it is;
     /// it should not change meanwhile.
     ///

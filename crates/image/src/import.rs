@@ -72,7 +72,8 @@ fn make(
 }
 
 /// A time as Docker writes it.
-pub(crate) fn rfc3339(at: SystemTime) -> String {
+#[must_use]
+pub fn rfc3339(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     // Civil date from days since 1970, by eras of 400 years that begin on 1 March.

@@ -28,7 +28,7 @@ pub mod tree;
 pub use capture::Captured;
 pub use commit::commit;
 pub use error::{Access, ArchiveError, Error, Kind, LayerError, RegistryError, StoreError};
-pub use import::import;
+pub use import::{import, rfc3339 as timestamp};
 pub use load::load;
 pub use progress::{Event, Progress, Silent};
 pub use pull::pull;

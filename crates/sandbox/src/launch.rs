@@ -44,6 +44,9 @@ pub struct Launch {
     pub stop_timeout: Option<Duration>,
     /// Remove the container when it has ended (`--rm`).
     pub auto_remove: bool,
+    /// The container is killed when whoever launched it hangs up: a build's step does not outlive the build.
+    #[serde(default)]
+    pub leashed: bool,
     /// Performed in this order when the container has ended for good, before waiters are told: cheap
     /// things a successor may need at once (names, port maps, leases).
     pub undo: Vec<Undo>,

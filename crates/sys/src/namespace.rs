@@ -24,3 +24,16 @@ pub fn unshare(kinds: UnshareFlags) -> Result<(), Errno> {
     // SAFETY: `CLONE_FILES` and its like, which would break what others assume of descriptors, are excluded.
     unsafe { rustix::thread::unshare_unsafe(kinds) }
 }
+
+/// Puts the calling thread alone into a new mount namespace, with a working directory of its own. A thread
+/// that is thrown away afterwards.
+///
+/// # Errors
+/// `EPERM`, or `EINVAL` for any other kind.
+pub fn unshare_thread(kinds: UnshareFlags) -> Result<(), Errno> {
+    if kinds != UnshareFlags::NEWNS {
+        return Err(Errno::INVAL);
+    }
+    // SAFETY: descriptors and memory stay shared; only root, working directory and mounts become the thread's.
+    unsafe { rustix::thread::unshare_unsafe(kinds | UnshareFlags::FS) }
+}

@@ -1,5 +1,6 @@
 //! The commands: one file each, with its flags, the call to the engine and what it prints.
 
+pub(crate) mod build;
 pub(crate) mod container;
 pub(crate) mod image;
 pub(crate) mod inspect;
@@ -37,6 +38,7 @@ pub(crate) const TREE: &[Node] = &[
     container::RENAME,
     container::PAUSE,
     container::UNPAUSE,
+    build::BUILD,
     image::PULL,
     image::PUSH,
     Node::verb::<image::ls::List>("images", "[REPOSITORY[:TAG]]", "List images"),
@@ -55,6 +57,8 @@ pub(crate) const TREE: &[Node] = &[
         "bash|zsh|fish",
         "Print a completion script for a shell",
     ),
+    build::BUILDER,
+    build::BUILDX,
     Node::group("container", "Manage containers", container::NODES),
     Node::group("image", "Manage images", image::NODES),
     Node::group("network", "Manage networks", network::NODES),

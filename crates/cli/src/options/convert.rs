@@ -88,6 +88,7 @@ pub(crate) fn request(
         attach,
         init: process.init,
         auto_remove: life.rm,
+        leashed: false,
         read_only: storage.read_only,
         privileged: isolation.privileged,
         isolation: isolation.isolation.unwrap_or(Isolation::Process),

@@ -135,7 +135,7 @@ impl Engine {
     /// Makes the container real; on failure nothing of it is left.
     ///
     /// It is made in `creating/` under a lock, so that a sweep can tell a maker from what a dead one left.
-    fn commit(&self, mut record: Record) -> Result<Record> {
+    pub(crate) fn commit(&self, mut record: Record) -> Result<Record> {
         let making = ContainerDir::new(self.paths.creating().join(record.id.as_str()));
         make_dir(making.path(), 0o710)?;
         let lock = fs::File::open(making.path()).map_err(Error::file("open", making.path()))?;
@@ -230,7 +230,7 @@ pub(crate) fn durability(record: &Record) -> Durability {
 }
 
 /// Whatever the caller's umask: `upper` is the container's root directory, which everybody in it must enter.
-fn make_dir(path: &Path, mode: u32) -> Result<()> {
+pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {
     fs::DirBuilder::new().mode(mode).create(path).map_err(Error::file("create", path))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::file("set the mode of", path))
 }

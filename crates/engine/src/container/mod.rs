@@ -2,7 +2,7 @@
 
 mod boot;
 pub mod copy;
-mod create;
+pub(crate) mod create;
 pub mod exec;
 mod find;
 mod inside;

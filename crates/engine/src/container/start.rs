@@ -69,6 +69,17 @@ impl Engine {
         options: StartOptions,
         timing: &mut Timing,
     ) -> Result<Option<Started>> {
+        self.start_with(record, options, &[], timing)
+    }
+
+    /// As [`Engine::start`], with environment that no record keeps: secrets of a build.
+    pub(crate) fn start_with(
+        &self,
+        record: &Record,
+        options: StartOptions,
+        env: &[String],
+        timing: &mut Timing,
+    ) -> Result<Option<Started>> {
         let lock = self.lock(&record.id)?;
         let (status, owner) = self.status(&record.id)?;
         if owner == Owner::Alive {
@@ -83,7 +94,7 @@ impl Engine {
         self.recover_lost(&record.id)?;
         self.check_mounts(record)?;
         let state_dir = self.make_live_dir(record)?;
-        let started = self.launch(record, &state_dir, options, timing);
+        let started = self.launch(record, &state_dir, options, env, timing);
         if started.is_err() {
             // The supervisor has undone what it held; what it never got is ours.
             self.clear_failed_start(record);
@@ -97,9 +108,11 @@ impl Engine {
         record: &Record,
         state_dir: &Path,
         options: StartOptions,
+        env: &[String],
         timing: &mut Timing,
     ) -> Result<Started> {
         let mut launch = self.plan_launch(record, state_dir)?;
+        launch.plan.process.env.extend_from_slice(env);
         launch.plan.process.window = options.window.map(|(rows, columns)| WindowSize { rows, columns });
         timing.mark("launch plan");
         let pending =
@@ -214,6 +227,7 @@ impl Engine {
             stop_signal: config.stop_signal,
             stop_timeout: config.stop_timeout.map(Duration::from_secs),
             auto_remove: request.auto_remove,
+            leashed: request.leashed,
             undo,
             undo_late,
         })

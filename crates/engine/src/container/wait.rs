@@ -92,6 +92,14 @@ impl Engine {
         }
     }
 
+    /// Waits, a moment at most, until a leashed container's supervisor has taken it away.
+    pub(crate) fn wait_gone(&self, id: &ContainerId) {
+        let start = std::time::Instant::now();
+        while self.paths.container(id).exists() && start.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// SIGKILLs a running container and waits for its end, at most `within`.
     pub(crate) fn kill_and_wait(&self, id: &ContainerId, within: Duration) -> Result<()> {
         let start = std::time::Instant::now();

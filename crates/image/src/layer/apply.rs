@@ -78,6 +78,18 @@ pub(crate) fn apply_tree(
     Ok((applied, work.plain.unwrap_or_default()))
 }
 
+/// Unpacks an archive that is no layer (a build context), compressed or not, into an empty directory.
+///
+/// # Errors
+/// It is damaged or hostile; no space.
+pub fn unpack_archive(archive: &mut dyn std::io::Read, dir: &Path) -> Result<(), crate::Error> {
+    let buffered = std::io::BufReader::with_capacity(256 * 1024, archive);
+    let decoder = super::compression::Decoder::new(buffered).map_err(super::sparse::read_error)?;
+    let place = Place::open(dir).map_err(|errno| LayerError::entry(b"./", errno))?;
+    apply_tree(std::io::BufReader::with_capacity(256 * 1024, decoder), place, Plain::default())?;
+    Ok(())
+}
+
 /// Reads every entry as [`apply`](fn@apply) would and makes nothing: the parsers' entry point for fuzzing.
 ///
 /// # Errors

@@ -17,5 +17,5 @@ pub(crate) mod sparse;
 pub(crate) mod unpack;
 pub(crate) mod whiteout;
 
-pub use apply::apply_to_null;
+pub use apply::{apply_to_null, unpack_archive};
 pub(crate) use unpack::unpack_blob;

@@ -190,6 +190,7 @@ fn prepare(plan: OwnedFd, make_service: Make) -> Result<Driver, BootError> {
         terminal: launch.plan.process.terminal,
         stdin_plan: launch.stdin,
         auto_remove: launch.auto_remove,
+        leashed: launch.leashed,
         health_plan: launch.health.take(),
         dir,
         lock: Some(lock),

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
 
 use cata_sys::message;
 use rustix::io::Errno;
@@ -114,6 +115,9 @@ impl Driver {
         } else if id == ENGINE && self.boots_first() {
             // Nobody has seen it run, and who asked for it does not want it any more.
             self.queue.push_back(What::Stop { signal: None, timeout: None, ignored: false });
+        } else if id == ENGINE && self.leashed {
+            let signal = Some(rustix::process::Signal::KILL.as_raw());
+            self.queue.push_back(What::Stop { signal, timeout: Some(Some(Duration::ZERO)), ignored: false });
         }
     }
 

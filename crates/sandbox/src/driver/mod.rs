@@ -65,6 +65,8 @@ struct Driver {
     terminal: bool,
     stdin_plan: StdinPlan,
     auto_remove: bool,
+    /// Killed when the engine's own connection closes.
+    leashed: bool,
     health_plan: Option<HealthPlan>,
 
     dir: OwnedFd,

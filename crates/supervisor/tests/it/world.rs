@@ -54,6 +54,7 @@ impl World {
             stop_signal: 15,
             stop_timeout: Some(Duration::from_secs(5)),
             auto_remove: false,
+            leashed: false,
             undo: Vec::new(),
             undo_late: Vec::new(),
         };

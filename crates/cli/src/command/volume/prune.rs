@@ -38,7 +38,7 @@ impl Verb for Prune {
 }
 
 /// Asks on a terminal; elsewhere nobody can say yes.
-fn confirmed(question: &str) -> Result<bool, Failure> {
+pub(crate) fn confirmed(question: &str) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Ok(false);
     }

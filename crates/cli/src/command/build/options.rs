@@ -1,0 +1,444 @@
+//! The flags of `build`, and the request they make.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write as _};
+use std::path::{Path, PathBuf};
+
+use cata_engine::build::{BuildRequest, Context, DockerfileText, NamedContext, Secret};
+use cata_engine::request::Ulimit;
+use cata_spec::Reference;
+use clap::Args;
+
+use super::screen::Progress;
+use crate::parse;
+use crate::render::error::Failure;
+
+/// A Dockerfile on standard input may be that long.
+const TEXT_MAX: u64 = 4 << 20;
+
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// Name of the image (name:tag)
+    #[arg(short, long, value_name = "string")]
+    pub(super) tag: Vec<String>,
+    /// Name of the Dockerfile (PATH/Dockerfile); - is standard input
+    #[arg(short, long, value_name = "string")]
+    file: Option<String>,
+    /// Build this stage
+    #[arg(long, value_name = "string")]
+    target: Option<String>,
+    /// Set a build argument
+    #[arg(long, value_name = "name=value")]
+    build_arg: Vec<String>,
+    /// Set a label of the image
+    #[arg(long, value_name = "name=value")]
+    label: Vec<String>,
+    /// Set an annotation of the image
+    #[arg(long, value_name = "name=value")]
+    annotation: Vec<String>,
+    /// Do not use what earlier builds made
+    #[arg(long)]
+    no_cache: bool,
+    /// Do not use what earlier builds made of these stages
+    #[arg(long, value_name = "stage", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+    /// Always try to pull newer images that the build begins with
+    #[arg(long)]
+    pull: bool,
+    /// Platform to build for
+    #[arg(long, value_name = "os/arch", value_delimiter = ',')]
+    platform: Vec<String>,
+    /// Secret for RUN --mount=type=secret (id=ID,src=FILE or id=ID,env=NAME)
+    #[arg(long, value_name = "secret")]
+    secret: Vec<String>,
+    /// Agent for RUN --mount=type=ssh (default|ID=SOCKET)
+    #[arg(long, value_name = "ssh")]
+    ssh: Vec<String>,
+    /// Network of RUN (default, none, host, or a network)
+    #[arg(long, value_name = "string", default_value = "default")]
+    network: String,
+    /// Add a line to /etc/hosts of RUN (name:address)
+    #[arg(long, value_name = "name:ip", value_parser = parse::host::parse)]
+    add_host: Vec<(String, String)>,
+    /// Size of /dev/shm of RUN
+    #[arg(long, value_name = "bytes", value_parser = parse::size::binary)]
+    shm_size: Option<u64>,
+    /// Ulimits of RUN
+    #[arg(long, value_name = "ulimit", value_parser = parse::ulimit::parse)]
+    ulimit: Vec<Ulimit>,
+    /// Parent of the cgroups of RUN
+    #[arg(long, value_name = "string")]
+    cgroup_parent: Option<String>,
+    /// Further context (name=PATH or name=docker-image://IMAGE)
+    #[arg(long, value_name = "name=path")]
+    build_context: Vec<String>,
+    /// Allow privileged steps (security.insecure, network.host)
+    #[arg(long, value_name = "string", value_delimiter = ',')]
+    allow: Vec<String>,
+    /// What is made (type=image|docker|oci|tar|local|registry[,dest=PATH][,name=NAME][,push=true])
+    #[arg(short, long, value_name = "string")]
+    pub(super) output: Vec<String>,
+    /// Push the image when it is built
+    #[arg(long)]
+    pub(super) push: bool,
+    /// Keep the image in the store (it always is)
+    #[arg(long)]
+    load: bool,
+    /// Write the image's id to a file
+    #[arg(long, value_name = "file")]
+    pub(super) iidfile: Option<String>,
+    /// Write what was built to a file
+    #[arg(long, value_name = "file")]
+    pub(super) metadata_file: Option<String>,
+    /// How progress is shown (auto, plain, tty, quiet, rawjson)
+    #[arg(long, value_name = "string", default_value = "auto", value_parser = Progress::parse)]
+    pub(super) progress: Progress,
+    /// Print nothing but the image's id
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+    /// Check the Dockerfile instead of building
+    #[arg(long)]
+    check: bool,
+    /// Look at the Dockerfile instead of building (build, check, outline, targets)
+    #[arg(long = "call", value_name = "string", default_value = "build", value_parser = Call::parse)]
+    pub(super) call_value: Call,
+    /// Nothing is attested: only false
+    #[arg(long, value_name = "bool", num_args = 0..=1, default_missing_value = "true")]
+    provenance: Option<String>,
+    /// Nothing is attested: only false
+    #[arg(long, value_name = "bool", num_args = 0..=1, default_missing_value = "true")]
+    sbom: Option<String>,
+    /// Remove containers of steps (they always are)
+    #[arg(long, hide = true)]
+    rm: bool,
+    /// Likewise
+    #[arg(long, hide = true)]
+    force_rm: bool,
+    /// The directory that COPY takes from; - is standard input
+    #[arg(value_name = "PATH")]
+    path: String,
+}
+
+/// What is done with the Dockerfile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Call {
+    #[default]
+    Build,
+    Check,
+    Outline,
+    Targets,
+}
+
+impl Call {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "build" => Ok(Self::Build),
+            "check" | "lint" => Ok(Self::Check),
+            "outline" => Ok(Self::Outline),
+            "targets" => Ok(Self::Targets),
+            _ => Err("expected build, check, outline or targets".to_owned()),
+        }
+    }
+}
+
+impl Build {
+    /// What `--check` and `--call` together mean.
+    pub(super) fn look(&self) -> Call {
+        if self.check { Call::Check } else { self.call_value }
+    }
+
+    /// The request; the context's archive, if it is one, is still to be unpacked.
+    pub(super) fn request(&self) -> Result<BuildRequest, Failure> {
+        for (flag, value) in [("--provenance", &self.provenance), ("--sbom", &self.sbom)] {
+            if value.as_deref().is_some_and(|value| value != "false") {
+                return Err(
+                    Failure::flag(format!("{flag} is not supported yet")).with_hint(format!("{flag}=false"))
+                );
+            }
+        }
+        if self.platform.len() > 1 {
+            return Err(Failure::flag("building for several platforms at once is not supported yet")
+                .with_hint("build for one platform at a time"));
+        }
+        if self.path.contains("://") || self.path.starts_with("git@") {
+            return Err(Failure::flag(format!(
+                "a remote build context ({}) is not supported yet",
+                self.path
+            ))
+            .with_hint("clone or fetch it, and give the directory"));
+        }
+        if self.path == "-" && self.file.as_deref() == Some("-") {
+            return Err(Failure::flag(
+                "invalid argument: can't use stdin for both build context and dockerfile",
+            ));
+        }
+        let allow_insecure = self.allow.iter().any(|what| what == "security.insecure");
+        if let Some(other) =
+            self.allow.iter().find(|w| !matches!(w.as_str(), "security.insecure" | "network.host"))
+        {
+            return Err(Failure::flag(format!("--allow {other} is not known")));
+        }
+        let context =
+            if self.path == "-" { Context::Empty } else { Context::Directory(PathBuf::from(&self.path)) };
+        let (args, epoch) = self.arguments()?;
+        let tags = self
+            .tag
+            .iter()
+            .map(|tag| Reference::parse(tag).map_err(|e| Failure::flag(format!("invalid tag {tag:?}: {e}"))));
+        Ok(BuildRequest {
+            dockerfile: self.dockerfile()?,
+            context,
+            tags: tags.collect::<Result<_, _>>()?,
+            args,
+            target: self.target.clone().filter(|target| !target.is_empty()),
+            labels: pairs(&self.label)?,
+            annotations: pairs(&self.annotation)?,
+            no_cache: self.no_cache,
+            no_cache_filter: self.no_cache_filter.clone(),
+            pull: self.pull,
+            platform: self.platform.first().cloned(),
+            secrets: self.secret.iter().map(|text| secret(text)).collect::<Result<_, _>>()?,
+            ssh: self.ssh.iter().map(|text| ssh(text)).collect::<Result<_, _>>()?,
+            network: self.network.clone(),
+            extra_hosts: self.add_host.clone(),
+            shm_size: self.shm_size,
+            ulimits: self.ulimit.clone(),
+            cgroup_parent: self.cgroup_parent.clone(),
+            contexts: self.build_context.iter().map(|text| named(text)).collect::<Result<_, _>>()?,
+            allow_insecure,
+            epoch,
+            store: true,
+        })
+    }
+
+    /// `--build-arg`; a name alone takes the caller's variable. `SOURCE_DATE_EPOCH` is taken from there too.
+    fn arguments(&self) -> Result<(BTreeMap<String, String>, Option<i64>), Failure> {
+        let mut args = BTreeMap::new();
+        let environment = |name: &str| std::env::var(name).ok();
+        if let Some(epoch) = environment("SOURCE_DATE_EPOCH") {
+            args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch);
+        }
+        for text in &self.build_arg {
+            match text.split_once('=') {
+                Some(("", _)) => return Err(Failure::flag(format!("invalid build argument {text:?}"))),
+                Some((name, value)) => drop(args.insert(name.to_owned(), value.to_owned())),
+                None => {
+                    if let Some(value) = environment(text) {
+                        args.insert(text.clone(), value);
+                    }
+                }
+            }
+        }
+        let epoch = match args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) {
+            None => None,
+            Some(text) => Some(text.parse::<i64>().ok().filter(|epoch| *epoch >= 0).ok_or_else(|| {
+                Failure::flag(format!("invalid SOURCE_DATE_EPOCH: {text}")).with_hint("seconds since 1970")
+            })?),
+        };
+        Ok((args, epoch))
+    }
+
+    /// The Dockerfile's text and its own `.dockerignore`.
+    fn dockerfile(&self) -> Result<DockerfileText, Failure> {
+        let named = |path: &Path, name: &str| -> Result<DockerfileText, Failure> {
+            let text = fs::read_to_string(path).map_err(|e| {
+                let failure = Failure::io(format!("failed to read dockerfile: open {}", path.display()), &e);
+                if e.kind() == std::io::ErrorKind::NotFound {
+                    failure.with_hint("name another one with -f")
+                } else {
+                    failure
+                }
+            })?;
+            let ignore = fs::read_to_string(format!("{}.dockerignore", path.display())).ok();
+            Ok(DockerfileText { name: name.to_owned(), text, ignore })
+        };
+        match self.file.as_deref() {
+            Some("-") => {
+                Ok(DockerfileText { name: "Dockerfile".to_owned(), text: standard_input()?, ignore: None })
+            }
+            // With the context from standard input, it is in there.
+            _ if self.path == "-" => {
+                Ok(DockerfileText { name: "Dockerfile".to_owned(), text: String::new(), ignore: None })
+            }
+            Some(file) => named(Path::new(file), file),
+            None => named(&Path::new(&self.path).join("Dockerfile"), "Dockerfile"),
+        }
+    }
+
+    /// `-`: an archive, or nothing but a Dockerfile.
+    pub(super) fn archive(&self) -> Result<Option<Stdin>, Failure> {
+        if self.path == "-" { Stdin::open().map(Some) } else { Ok(None) }
+    }
+
+    /// The Dockerfile of an unpacked context, or the one that came instead of it.
+    pub(super) fn take_dockerfile_from(&self, dir: &Path, request: &mut BuildRequest) -> Result<(), Failure> {
+        let name = self.file.as_deref().unwrap_or("Dockerfile");
+        let path = dir.join(name);
+        request.dockerfile.name = name.to_owned();
+        // Beneath the context, links or not.
+        let inside =
+            path.canonicalize().is_ok_and(|real| dir.canonicalize().is_ok_and(|dir| real.starts_with(dir)));
+        if !inside {
+            return Err(Failure::client(format!(
+                "failed to read dockerfile: {name} is not in the build context"
+            )));
+        }
+        request.dockerfile.text = fs::read_to_string(&path)
+            .map_err(|e| Failure::io(format!("failed to read dockerfile {name}"), &e))?;
+        request.dockerfile.ignore = fs::read_to_string(dir.join(format!("{name}.dockerignore"))).ok();
+        Ok(())
+    }
+}
+
+/// Standard input as an archive; a Dockerfile alone becomes an archive of it.
+pub(crate) struct Stdin(Box<dyn Read + Send>);
+
+impl Stdin {
+    fn open() -> Result<Self, Failure> {
+        let mut start = vec![0; 512];
+        let mut filled = 0;
+        let mut input = std::io::stdin();
+        let failed = |e: std::io::Error| Failure::io("read the build context from stdin", &e);
+        while filled < start.len() {
+            match input.read(&mut start[filled..]).map_err(failed)? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        start.truncate(filled);
+        let compressed = start.starts_with(&[0x1f, 0x8b]) || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+        let tar = start.get(257..262) == Some(b"ustar");
+        if compressed || tar {
+            return Ok(Self(Box::new(std::io::Cursor::new(start).chain(input))));
+        }
+        let mut text = start;
+        input.take(TEXT_MAX).read_to_end(&mut text).map_err(failed)?;
+        Ok(Self(Box::new(std::io::Cursor::new(archive_of("Dockerfile", &text)))))
+    }
+}
+
+impl Read for Stdin {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+/// A tar of one file.
+fn archive_of(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut block = vec![0; 512];
+    block[..name.len()].copy_from_slice(name.as_bytes());
+    let mut field = |at: usize, text: String| block[at..at + text.len()].copy_from_slice(text.as_bytes());
+    field(100, "0000644\0".to_owned());
+    field(108, "0000000\0".to_owned());
+    field(116, "0000000\0".to_owned());
+    field(124, format!("{:011o}\0", content.len()));
+    field(136, "00000000000\0".to_owned());
+    field(148, " ".repeat(8));
+    field(156, "0".to_owned());
+    field(257, "ustar\x0000".to_owned());
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    // Writing to a Vec cannot fail.
+    let _ = (&mut block[148..156]).write_all(format!("{sum:06o}\0 ").as_bytes());
+    block.extend_from_slice(content);
+    block.resize(block.len().next_multiple_of(512) + 1024, 0);
+    block
+}
+
+fn standard_input() -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = std::io::stdin().take(TEXT_MAX).read_to_string(&mut text);
+    read.map_err(|e| Failure::io("read the Dockerfile from stdin", &e))?;
+    Ok(text)
+}
+
+fn pairs(list: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    list.iter()
+        .map(|text| match text.split_once('=').unwrap_or((text, "")) {
+            ("", _) => Err(Failure::flag(format!("invalid argument {text:?}: a name is missing"))),
+            (name, value) => Ok((name.to_owned(), value.to_owned())),
+        })
+        .collect()
+}
+
+/// `id=ID[,src=FILE|,env=NAME]`; an id alone is the file of that name, or the variable.
+fn secret(text: &str) -> Result<(String, Secret), Failure> {
+    let mut fields: BTreeMap<&str, &str> = BTreeMap::new();
+    for field in text.split(',') {
+        let Some((name, value)) = field.split_once('=') else {
+            return Err(Failure::flag(format!(
+                "invalid field '{field}' of --secret must be a key=value pair"
+            )));
+        };
+        let name = match name {
+            "src" => "source",
+            other => other,
+        };
+        if !matches!(name, "id" | "source" | "env" | "type") {
+            return Err(Failure::flag(format!("unexpected key '{name}' in --secret"))
+                .with_hint("id, src, env or type"));
+        }
+        fields.insert(name, value);
+    }
+    let Some(id) = fields.get("id").filter(|id| !id.is_empty()) else {
+        return Err(Failure::flag("a --secret needs an id").with_hint("--secret id=NAME,src=FILE"));
+    };
+    let kind = fields.get("type").copied();
+    if kind.is_some_and(|kind| kind != "file" && kind != "env") {
+        return Err(Failure::flag(format!("unsupported secret type {:?}", kind.unwrap_or_default())));
+    }
+    let variable = match (fields.get("env"), fields.get("source"), kind) {
+        (Some(name), _, _) => Some(*name),
+        (None, source, Some("env")) => Some(source.copied().unwrap_or(id)),
+        (None, None, None) if std::env::var_os(id).is_some() => Some(*id),
+        _ => None,
+    };
+    let content = match variable {
+        Some(name) => std::env::var_os(name)
+            .map(std::ffi::OsString::into_encoded_bytes)
+            .ok_or_else(|| Failure::flag(format!("secret {id}: the variable {name} is not set")))?,
+        None => {
+            let path = fields.get("source").unwrap_or(id);
+            let mut content = Vec::new();
+            File::open(path)
+                .and_then(|file| file.take(500 * 1024 + 1).read_to_end(&mut content))
+                .map_err(|e| Failure::io(format!("secret {id}: open {path}"), &e))?;
+            if content.len() > 500 * 1024 {
+                return Err(Failure::flag(format!("secret {id} is larger than 500 KiB")));
+            }
+            content
+        }
+    };
+    Ok(((*id).to_owned(), Secret(content)))
+}
+
+/// `default`, `ID`, `ID=SOCKET`.
+fn ssh(text: &str) -> Result<(String, PathBuf), Failure> {
+    let (id, path) = match text.split_once('=') {
+        Some((id, path)) => (id, PathBuf::from(path)),
+        None => (text, std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from).unwrap_or_default()),
+    };
+    use std::os::unix::fs::FileTypeExt as _;
+    let socket = fs::metadata(&path).is_ok_and(|metadata| metadata.file_type().is_socket());
+    if !socket {
+        return Err(Failure::flag(format!("--ssh {text}: no agent's socket at `{}`", path.display()))
+            .with_hint("start ssh-agent; keys as files are not supported"));
+    }
+    let path = path.canonicalize().map_err(|e| Failure::io(format!("--ssh {text}"), &e))?;
+    Ok((id.to_owned(), path))
+}
+
+/// `name=PATH`, `name=docker-image://IMAGE`.
+fn named(text: &str) -> Result<(String, NamedContext), Failure> {
+    let Some((name, value)) = text.split_once('=') else {
+        return Err(Failure::flag(format!("invalid context value: {text}, expected key=value")));
+    };
+    if let Some(image) = value.strip_prefix("docker-image://") {
+        return Ok((name.to_owned(), NamedContext::Image(image.to_owned())));
+    }
+    if value.contains("://") {
+        return Err(Failure::flag(format!("--build-context {text} is not supported yet"))
+            .with_hint("a directory, or docker-image://IMAGE"));
+    }
+    Ok((name.to_owned(), NamedContext::Directory(PathBuf::from(value))))
+}

@@ -1,0 +1,334 @@
+//! A build's progress: a live view on a terminal, lines elsewhere, JSON for programs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cata_engine::build::{BuildEvent, BuildProgress, BuildRequest, Built};
+
+use crate::render::size;
+use crate::session;
+
+/// `--progress`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Auto,
+    Plain,
+    Tty,
+    Quiet,
+    RawJson,
+}
+
+impl Progress {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "plain" => Ok(Self::Plain),
+            "tty" => Ok(Self::Tty),
+            "quiet" | "none" => Ok(Self::Quiet),
+            "rawjson" => Ok(Self::RawJson),
+            _ => Err("expected auto, plain, tty, quiet or rawjson".to_owned()),
+        }
+    }
+}
+
+/// Lines of output below a running step.
+const TAIL: usize = 6;
+/// Lines kept of a step, for the case that it fails.
+const KEPT: usize = 40;
+/// Between two paintings.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// The sink of a build's events.
+pub(crate) struct Screen {
+    mode: Progress,
+    shared: Arc<Mutex<State>>,
+    painter: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct State {
+    steps: BTreeMap<usize, Step>,
+    /// Lines above the moving part, not yet written.
+    settled: Vec<String>,
+    painted: usize,
+    ended: bool,
+    longest: Option<(Duration, String)>,
+}
+
+struct Step {
+    title: String,
+    begun: Instant,
+    lines: VecDeque<String>,
+    /// A title is only said when there is something to say of the step.
+    said: bool,
+    failed: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Screen {
+    pub(super) fn new(mode: Progress, quiet: bool) -> Self {
+        let mode = match mode {
+            _ if quiet => Progress::Quiet,
+            Progress::Auto if std::io::stderr().is_terminal() => Progress::Tty,
+            Progress::Auto => Progress::Plain,
+            other => other,
+        };
+        let shared = Arc::new(Mutex::new(State::default()));
+        let painter = (mode == Progress::Tty).then(|| {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || {
+                loop {
+                    {
+                        let mut state = lock(&shared);
+                        paint(&mut state);
+                        if state.ended {
+                            return;
+                        }
+                    }
+                    std::thread::sleep(FRAME);
+                }
+            })
+        });
+        Self { mode, shared, painter: Mutex::new(painter) }
+    }
+
+    /// Nothing moves any more. Returns the last lines of what failed.
+    pub(super) fn finish(&self) -> Vec<String> {
+        lock(&self.shared).ended = true;
+        if let Some(painter) = lock(&self.painter).take() {
+            // A painter that panicked has nothing more to paint.
+            let _ = painter.join();
+        }
+        let state = lock(&self.shared);
+        state.steps.values().filter(|step| step.failed).flat_map(|step| step.lines.iter().cloned()).collect()
+    }
+
+    /// One paragraph at the end.
+    pub(super) fn summary(&self, built: &Built, request: &BuildRequest) {
+        if matches!(self.mode, Progress::Quiet | Progress::RawJson) {
+            return;
+        }
+        for warning in &built.warnings {
+            session::note(format!("WARNING: {warning}"));
+        }
+        let names: Vec<String> = request.tags.iter().map(cata_spec::Reference::familiar).collect();
+        let mut text = String::new();
+        if let Some(image) = &built.image {
+            let hex = image.id.hex();
+            let name = if names.is_empty() { hex[..12].to_owned() } else { names.join(", ") };
+            text.push_str(&format!("built {name} ({}, {}) ", &hex[..12], size::decimal(image.size)));
+        } else {
+            text.push_str("built ");
+        }
+        text.push_str(&format!(
+            "in {}: {} of {} steps cached",
+            seconds(built.took),
+            built.cached,
+            built.steps
+        ));
+        if let Some((took, title)) =
+            lock(&self.shared).longest.as_ref().filter(|(t, _)| *t > Duration::from_millis(200))
+        {
+            text.push_str(&format!("; longest: {title} ({})", seconds(*took)));
+        }
+        session::note(text);
+    }
+}
+
+fn seconds(took: Duration) -> String {
+    format!("{:.1}s", took.as_secs_f64())
+}
+
+impl BuildProgress for Screen {
+    fn event(&self, event: BuildEvent<'_>) {
+        let mut state = lock(&self.shared);
+        match self.mode {
+            Progress::RawJson => raw(&event),
+            Progress::Plain => plain(&state, &event),
+            _ => {}
+        }
+        state.take(event, self.mode == Progress::Tty);
+    }
+}
+
+impl State {
+    fn take(&mut self, event: BuildEvent<'_>, live: bool) {
+        match event {
+            BuildEvent::Begin { step, title } => {
+                let fresh =
+                    Step { title, begun: Instant::now(), lines: VecDeque::new(), said: false, failed: false };
+                self.steps.insert(step, fresh);
+            }
+            BuildEvent::Line { step, text } => {
+                if let Some(step) = self.steps.get_mut(&step) {
+                    if step.lines.len() == KEPT {
+                        step.lines.pop_front();
+                    }
+                    step.lines.push_back(harmless(text));
+                    step.said = true;
+                }
+            }
+            BuildEvent::Pull { step, event } => {
+                if let Some(step) = self.steps.get_mut(&step)
+                    && let Some(text) = pull_text(&event)
+                {
+                    step.lines.push_back(text);
+                }
+            }
+            BuildEvent::End { step: number, cached, took, error } => {
+                let Some(step) = self.steps.get_mut(&number) else { return };
+                let title = step.title.clone();
+                let (mark, end) = match (&error, cached) {
+                    (Some(_), _) => ("✗", seconds(took)),
+                    (None, true) => ("✓", "cached".to_owned()),
+                    (None, false) => ("✓", seconds(took)),
+                };
+                if live {
+                    self.settled.push(format!("{mark} {title}  {end}"));
+                    if error.is_some() {
+                        self.settled.extend(step.lines.iter().map(|line| format!("    {line}")));
+                    }
+                }
+                if error.is_some() {
+                    step.failed = true;
+                } else {
+                    self.steps.remove(&number);
+                }
+                if !cached && self.longest.as_ref().is_none_or(|(longest, _)| took > *longest) {
+                    self.longest = Some((took, title));
+                }
+            }
+        }
+    }
+}
+
+/// What a program wrote, without what would move the cursor.
+fn harmless(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let last = text.rsplit('\r').find(|part| !part.is_empty()).unwrap_or_default();
+    let mut clean = String::with_capacity(last.len());
+    let mut characters = last.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\u{1b}' => {
+                // A sequence ends with a letter.
+                if characters.next() == Some('[') {
+                    let _ = characters.by_ref().find(char::is_ascii_alphabetic);
+                }
+            }
+            '\t' => clean.push_str("    "),
+            c if c.is_control() => {}
+            c => clean.push(c),
+        }
+    }
+    clean
+}
+
+fn pull_text(event: &cata_engine::images::Event) -> Option<String> {
+    use cata_engine::images::Event;
+    match event {
+        Event::Absent { reference } => Some(format!("pulling {}", reference.familiar())),
+        Event::Resolved { reference, registry, .. } => {
+            Some(format!("{} from {registry}", reference.familiar()))
+        }
+        Event::Retrying { reason, .. } => Some(format!("trying again: {reason}")),
+        _ => None,
+    }
+}
+
+/// BuildKit's lines.
+fn plain(state: &State, event: &BuildEvent<'_>) {
+    let since = |step: &usize| state.steps.get(step).map_or(0.0, |s| s.begun.elapsed().as_secs_f64());
+    match event {
+        BuildEvent::Begin { step, title } => session::note(format!("#{step} {title}")),
+        BuildEvent::Line { step, text } => {
+            session::note(format!("#{step} {:.3} {}", since(step), String::from_utf8_lossy(text)));
+        }
+        BuildEvent::Pull { step, event } => {
+            if let Some(text) = pull_text(event) {
+                session::note(format!("#{step} {text}"));
+            }
+        }
+        BuildEvent::End { step, cached, took, error } => match (error, cached) {
+            (Some(error), _) => session::note(format!("#{step} ERROR: {error}")),
+            (None, true) => session::note(format!("#{step} CACHED")),
+            (None, false) => session::note(format!("#{step} DONE {}", seconds(*took))),
+        },
+    }
+}
+
+fn raw(event: &BuildEvent<'_>) {
+    let line = match event {
+        BuildEvent::Begin { step, title } => serde_json::json!({ "begin": step, "name": title }),
+        BuildEvent::Line { step, text } => {
+            serde_json::json!({ "log": step, "text": String::from_utf8_lossy(text) })
+        }
+        BuildEvent::Pull { step, event } => match pull_text(event) {
+            Some(text) => serde_json::json!({ "status": step, "text": text }),
+            None => return,
+        },
+        BuildEvent::End { step, cached, took, error } => serde_json::json!({
+            "end": step, "cached": cached, "seconds": took.as_secs_f64(), "error": error,
+        }),
+    };
+    session::note(line.to_string());
+}
+
+/// Paints the moving part anew, with what has settled above it.
+fn paint(state: &mut State) {
+    let (rows, columns) = crate::terminal::window()
+        .map_or((24, 80), |(rows, columns)| (usize::from(rows), usize::from(columns)));
+    let fit = |text: &str| -> String { text.chars().take(columns.saturating_sub(1).max(10)).collect() };
+    let mut out = String::new();
+    if state.painted > 0 {
+        out.push_str(&format!("\x1b[{}A\r\x1b[J", state.painted));
+    }
+    for line in state.settled.drain(..) {
+        out.push_str(&fit(&line));
+        out.push('\n');
+    }
+    let mut moving = Vec::new();
+    if !state.ended {
+        for step in state.steps.values().filter(|step| !step.failed) {
+            moving.push(format!("\x1b[36m●\x1b[0m {}  {}", fit(&step.title), seconds(step.begun.elapsed())));
+            if step.said {
+                let skip = step.lines.len().saturating_sub(TAIL);
+                moving.extend(step.lines.iter().skip(skip).map(|line| {
+                    format!(
+                        "\x1b[2m    {}\x1b[0m",
+                        fit(&line.chars().take(columns.saturating_sub(5)).collect::<String>())
+                    )
+                }));
+            }
+        }
+    }
+    // A moving part taller than the screen could not be painted over.
+    moving.truncate(rows.saturating_sub(2).max(1));
+    state.painted = moving.len();
+    for line in moving {
+        out.push_str(&line);
+        out.push('\n');
+    }
+    if !out.is_empty() {
+        let mut stderr = std::io::stderr().lock();
+        // A terminal that is gone needs no picture.
+        let _ = stderr.write_all(out.as_bytes()).and_then(|()| stderr.flush());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn output_of_programs_moves_nothing() {
+        assert_eq!(harmless(b"10%\r20%\r100%\r"), "100%");
+        assert_eq!(harmless(b"\x1b[31mred\x1b[0m\x07\tx"), "red    x");
+    }
+}

@@ -1,0 +1,190 @@
+//! The end of a build: layers become the store's, and an image of them.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use cata_build::graph::Graph;
+use cata_build::key::Key;
+use cata_image::{Captured, CommitRequest, Image};
+use cata_spec::image::{Descriptor, History, ImageConfig};
+use cata_spec::{Digest, Platform};
+use rustix::fs::{AtFlags, Timespec, Timestamps};
+
+use super::BuildError;
+use super::cache::{Cache, StepRecord};
+use super::request::{BuildEvent, BuildRequest};
+use super::solve::{Layer, Solved, Solver};
+use crate::engine::Engine;
+
+/// The time of what is made: now, or the one that was asked for.
+pub(super) fn now(epoch: Option<i64>) -> String {
+    let at = match epoch {
+        Some(seconds) => UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+        None => SystemTime::now(),
+    };
+    cata_image::timestamp(at)
+}
+
+/// Nothing in a layer is younger than this: `SOURCE_DATE_EPOCH`.
+pub(super) fn clamp_times(upper: &Path, epoch: i64) -> Result<(), BuildError> {
+    let mut waiting = vec![upper.to_owned()];
+    let stamp = Timespec { tv_sec: epoch, tv_nsec: 0 };
+    let times = Timestamps { last_access: stamp, last_modification: stamp };
+    while let Some(dir) = waiting.pop() {
+        let io = |errno: rustix::io::Errno| BuildError::io("set times in", &dir, errno);
+        let flags = rustix::fs::OFlags::RDONLY
+            | rustix::fs::OFlags::DIRECTORY
+            | rustix::fs::OFlags::NOFOLLOW
+            | rustix::fs::OFlags::CLOEXEC;
+        let fd = rustix::fs::open(&dir, flags, rustix::fs::Mode::empty()).map_err(io)?;
+        for entry in rustix::fs::Dir::read_from(&fd).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let stat = rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW).map_err(io)?;
+            if stat.st_mtime > epoch || (stat.st_mtime == epoch && stat.st_mtime_nsec > 0) {
+                rustix::fs::utimensat(&fd, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(io)?;
+            }
+            if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory {
+                waiting.push(dir.join(name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes and names the image.
+pub(super) fn image(solver: &Solver<'_>, solved: &Arc<Solved>) -> Result<Image, BuildError> {
+    let start = Instant::now();
+    let number = solver.begin("exporting to image");
+    let made = make(solver.engine, solver.request, solver.graph, solver.cache, solved);
+    let error = made.as_ref().err().map(|error| error.message.clone());
+    solver.progress.event(BuildEvent::End { step: number, cached: false, took: start.elapsed(), error });
+    made
+}
+
+fn make(
+    engine: &Engine,
+    request: &BuildRequest,
+    graph: &Graph,
+    cache: &Cache,
+    solved: &Arc<Solved>,
+) -> Result<Image, BuildError> {
+    let layers = layers(engine, cache, &solved.snapshot.layers)?;
+    let mut config = base_config(request, graph, solved)?;
+    config.config = solved.config.clone();
+    config.config.labels.extend(request.labels.clone());
+    config.author.clone_from(&solved.author);
+    let mut last = config.created.clone().filter(|_| solved.image.is_some());
+    let first = || now(request.epoch);
+    for line in &solved.history {
+        let created = line
+            .created
+            .clone()
+            .or_else(|| request.epoch.map(|epoch| now(Some(epoch))))
+            .or_else(|| last.clone());
+        let created = created.unwrap_or_else(first);
+        config.history.push(History {
+            created: Some(created.clone()),
+            created_by: Some(line.created_by.clone()),
+            comment: Some("catamaran".to_owned()),
+            empty_layer: !line.layer,
+            ..History::default()
+        });
+        last = Some(created);
+    }
+    config.created = Some(last.unwrap_or_else(first));
+    config.rootfs.kind = "layers".to_owned();
+    config.rootfs.diff_ids = layers.iter().map(|(diff_id, _)| *diff_id).collect();
+    let commit = CommitRequest {
+        config,
+        layers: layers.into_iter().map(|(_, descriptor)| descriptor).collect(),
+        names: request.tags.clone(),
+        annotations: request.annotations.clone(),
+    };
+    Ok(cata_image::commit(&engine.images, &commit)?)
+}
+
+/// What the image at the bottom says, or what `scratch` does.
+fn base_config(request: &BuildRequest, graph: &Graph, solved: &Solved) -> Result<ImageConfig, BuildError> {
+    if let Some(image) = &solved.image {
+        let mut config = image.config.clone();
+        config.comment = None;
+        config.docker_version = None;
+        return Ok(config);
+    }
+    let stage = &graph.stages[graph.target];
+    let platform = match stage.platform.as_ref().or(request.platform.as_ref()) {
+        Some(text) => crate::image::parse_platform(text)?,
+        None => Platform::host(),
+    };
+    Ok(ImageConfig {
+        architecture: platform.architecture,
+        os: platform.os,
+        variant: platform.variant,
+        ..ImageConfig::default()
+    })
+}
+
+/// Every layer as the manifest names it; those of steps are captured on all cores.
+fn layers(engine: &Engine, cache: &Cache, layers: &[Layer]) -> Result<Vec<(Digest, Descriptor)>, BuildError> {
+    let steps: Vec<(&Key, &Arc<StepRecord>)> = layers
+        .iter()
+        .filter_map(|layer| match layer {
+            Layer::Step(key, record) => Some((key, record)),
+            Layer::Image(..) => None,
+        })
+        .collect();
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<(usize, Captured)>> = Mutex::default();
+    let failure: Mutex<Option<BuildError>> = Mutex::default();
+    let work = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some((key, record)) = steps.get(at) else { return };
+            match cache.capture(&engine.images, key, StepRecord::clone(record)) {
+                Ok((_, Some(captured))) => {
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((at, captured));
+                }
+                Ok((_, None)) => {}
+                Err(error) => {
+                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    return;
+                }
+            }
+        }
+    };
+    let threads = usize::try_from(engine.host.cpus).unwrap_or(1).min(steps.len());
+    if threads < 2 {
+        work();
+    } else {
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(work);
+            }
+        });
+    }
+    if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    let mut captured = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    captured.sort_by_key(|(at, _)| *at);
+    let mut captured = captured.into_iter().map(|(_, captured)| (captured.diff_id, captured.descriptor));
+    let mut all = Vec::with_capacity(layers.len());
+    for layer in layers {
+        match layer {
+            Layer::Step(..) => all.extend(captured.next()),
+            Layer::Image(image, at) => {
+                let descriptor = image.manifest.layers.get(*at).cloned();
+                all.extend(image.diff_ids().get(*at).copied().zip(descriptor));
+            }
+        }
+    }
+    Ok(all)
+}

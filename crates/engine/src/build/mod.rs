@@ -1,0 +1,171 @@
+//! `build`: from a Dockerfile to an image.
+//!
+//! The build room decides (language, graph, keys), this module performs: stages side by side
+//! ([`solve`]), each step a layer diffed from its overlay upper directory, kept in [`cache`] under a key that
+//! says all that its result depends on. RUN is a container like any other ([`run`]); COPY writes into an
+//! overlay that is mounted nowhere ([`overlay`], [`copy`]). [`finish`] makes the image.
+
+mod cache;
+mod copy;
+mod error;
+mod finish;
+mod output;
+mod overlay;
+mod prune;
+mod request;
+mod run;
+mod solve;
+mod sources;
+mod users;
+
+use std::time::Instant;
+
+pub use cache::Shared;
+pub use error::BuildError;
+pub use output::Unpacked;
+pub use prune::{CacheEntry, PruneRequest, Pruned};
+pub use request::{
+    BuildEvent, BuildProgress, BuildRequest, Built, Context, DockerfileText, NamedContext, Secret,
+};
+pub use solve::Snapshot;
+
+use cata_build::graph::{Given, Graph};
+use cata_build::lint;
+use cata_spec::Platform;
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// A Dockerfile looked at without building.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outline {
+    /// Stages with their names, in order.
+    pub stages: Vec<(String, bool)>,
+    /// What the lint has to say.
+    pub warnings: Vec<lint::Warning>,
+    /// Whether a `# check=` line makes warnings errors.
+    pub fatal: bool,
+    /// Arguments above the first FROM and in the target, with their defaults.
+    pub args: Vec<(String, Option<String>)>,
+    /// The target's place in `stages`.
+    pub target: usize,
+}
+
+/// Reads and checks a Dockerfile; builds nothing.
+///
+/// # Errors
+/// A fault in it.
+pub fn outline(request: &BuildRequest) -> Result<Outline> {
+    let (file, graph, _) = read(request)?;
+    let settings = file.directives.check.as_deref().map(lint::Settings::read).unwrap_or_default();
+    let mut warnings = lint::file(&file);
+    warnings.extend(graph.warnings.clone());
+    let needed = graph.needed(graph.target);
+    let given = given(request)?;
+    for index in &needed {
+        // Without base images only stages that build on nothing known are planned as they will be; an
+        // unknown base has no variables, so what is undefined cannot be told.
+        let plan = cata_build::stage::plan(&graph, *index, &given, &cata_build::stage::scratch(), None)
+            .map_err(|error| language(request, &error))?;
+        let external = matches!(graph.stages[*index].base, cata_build::graph::Base::External(_));
+        warnings
+            .extend(plan.warnings.into_iter().filter(|w| !external || w.rule != lint::Rule::UndefinedVar));
+    }
+    warnings.retain(|warning| settings.wants(warning));
+    warnings.sort_by_key(|warning| (warning.line, warning.rule));
+    warnings.dedup();
+    let mut args = Vec::new();
+    for instruction in file.instructions.iter() {
+        if let cata_build::ast::Kind::Arg(list) = &instruction.kind {
+            args.extend(list.iter().map(|arg| (arg.name.clone(), arg.default.clone())));
+        }
+    }
+    let stages =
+        graph.stages.iter().map(|stage| (graph.title(stage.index), needed.contains(&stage.index))).collect();
+    Ok(Outline { stages, warnings, fatal: settings.error, args, target: graph.target })
+}
+
+fn language(request: &BuildRequest, error: &cata_build::Error) -> Error {
+    Error::Build(Box::new(BuildError::language(error, &request.dockerfile.name, &request.dockerfile.text)))
+}
+
+fn given(request: &BuildRequest) -> Result<Given> {
+    let host = Platform::host();
+    let platform = match &request.platform {
+        Some(text) => crate::image::parse_platform(text)?,
+        None => host.clone(),
+    };
+    Ok(Given {
+        args: request.args.clone(),
+        target_platform: platform.to_string(),
+        build_platform: host.to_string(),
+        target: request.target.clone(),
+    })
+}
+
+fn read(request: &BuildRequest) -> Result<(cata_build::Dockerfile, Graph, Given)> {
+    let given = given(request)?;
+    let file = cata_build::parse(&request.dockerfile.text).map_err(|error| language(request, &error))?;
+    let graph = Graph::new(&file, &given).map_err(|error| language(request, &error))?;
+    Ok((file, graph, given))
+}
+
+impl Engine {
+    /// Builds.
+    ///
+    /// # Errors
+    /// [`Error::Build`]: a fault in the Dockerfile, a step that failed, no space.
+    pub fn build(&self, request: &BuildRequest, progress: &dyn BuildProgress) -> Result<Built> {
+        let start = Instant::now();
+        let (file, graph, given) = read(request)?;
+        // Whatever a step finds in the store stays there until the image names it.
+        let _images = self.image_lease()?;
+        let (cache, lease) = cache::Cache::open(self)?;
+        let solver = solve::Solver::new(self, request, &graph, &given, &cache, progress)?;
+        let solved = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Nobody waits for it, and what is not sealed now is sealed by a later build.
+                let _ = cache.seal_older(std::time::Duration::from_secs(45));
+            });
+            solver.solve_all()
+        });
+        let solved = solved.map_err(|error| Error::Build(Box::new(error)))?;
+        let mut warnings = solver.warnings(&file);
+        let image = if request.store {
+            let made = finish::image(&solver, &solved);
+            Some(made.map_err(|error| Error::Build(Box::new(error)))?)
+        } else {
+            None
+        };
+        let unused = solver.unused_args();
+        if !unused.is_empty() {
+            warnings
+                .push(format!("[Warning] One or more build-args [{}] were not consumed", unused.join(" ")));
+        }
+        let (steps, cached) = solver.counts();
+        Ok(Built {
+            image,
+            root: solved.snapshot.clone(),
+            steps,
+            cached,
+            warnings,
+            took: start.elapsed(),
+            _lease: lease,
+        })
+    }
+}
+
+/// What COPY and ADD cannot do yet.
+fn sources_check(copy: &cata_build::stage::CopyStep) -> std::result::Result<(), BuildError> {
+    use cata_build::stage::CopySource;
+    for source in &copy.sources {
+        let what = match source {
+            CopySource::Git(git) => format!("ADD of a git repository ({git})"),
+            CopySource::Url(url) => format!("ADD of an address ({url})"),
+            CopySource::Path(_) | CopySource::Inline { .. } => continue,
+        };
+        return Err(BuildError::new(crate::error::Kind::Unsupported, format!("{what} is not supported yet"))
+            .hint(Some("fetch it before the build, or in a RUN".to_owned())));
+    }
+    Ok(())
+}

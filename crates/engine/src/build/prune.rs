@@ -1,0 +1,167 @@
+//! `builder du` and `builder prune`.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::cache::Cache;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// Something that builds keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheEntry {
+    /// A short name.
+    pub id: String,
+    /// The instruction, or the id of a cache mount.
+    pub description: String,
+    /// `regular` or `exec.cachemount`.
+    pub kind: &'static str,
+    /// Bytes that would be freed.
+    pub size: u64,
+    /// Whether an image has its layer too: then it frees nothing.
+    pub shared: bool,
+    /// When it was last used.
+    pub used: SystemTime,
+}
+
+/// What is to be removed.
+#[derive(Debug, Clone, Default)]
+pub struct PruneRequest {
+    /// Cache mounts too.
+    pub all: bool,
+    /// Only what was not used for so long.
+    pub until: Option<Duration>,
+    /// Only as much as brings the whole below this.
+    pub keep: Option<u64>,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Entries.
+    pub entries: Vec<CacheEntry>,
+    /// Bytes.
+    pub freed: u64,
+}
+
+impl Engine {
+    /// What builds keep, least recently used first.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn build_cache(&self) -> Result<Vec<CacheEntry>> {
+        if !self.paths.build().is_dir() {
+            return Ok(Vec::new());
+        }
+        let (cache, _lock) = Cache::open(self)?;
+        self.entries(&cache)
+    }
+
+    fn entries(&self, cache: &Cache) -> Result<Vec<CacheEntry>> {
+        let images = self.image_list()?;
+        let mut entries = Vec::new();
+        for (key, record, used) in cache.steps()? {
+            let shared = record
+                .captured
+                .as_ref()
+                .is_some_and(|layer| images.iter().any(|image| image.diff_ids().contains(&layer.diff_id)));
+            let size = match (&record.layer, record.size) {
+                (Some(layer), 0) => tree_size(&cache.layer(layer)),
+                (_, size) => size,
+            };
+            entries.push(CacheEntry {
+                id: key.hex()[..24].to_owned(),
+                description: record.title,
+                kind: "regular",
+                size,
+                shared,
+                used,
+            });
+        }
+        for (path, id, used) in cache.cache_mounts() {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            entries.push(CacheEntry {
+                id: name.chars().take(24).collect(),
+                description: format!("cache mount {id}"),
+                kind: "exec.cachemount",
+                size: tree_size(&path.join("data")),
+                shared: false,
+                used,
+            });
+        }
+        entries.sort_by_key(|entry| entry.used);
+        Ok(entries)
+    }
+
+    /// Removes what builds keep. Images stay as they are.
+    ///
+    /// # Errors
+    /// A build is at work; a file cannot be removed.
+    pub fn build_prune(&self, request: &PruneRequest) -> Result<Pruned> {
+        let Some((cache, _lock)) = Cache::open_alone(self)? else {
+            return Err(Error::State {
+                what: "a build is at work".to_owned(),
+                hint: Some("prune when it has ended".to_owned()),
+            });
+        };
+        let mut left: u64 =
+            self.entries(&cache)?.iter().filter(|entry| !entry.shared).map(|entry| entry.size).sum();
+        let mut pruned = Pruned::default();
+        let now = SystemTime::now();
+        for entry in self.entries(&cache)? {
+            let young =
+                request.until.is_some_and(|until| now.duration_since(entry.used).unwrap_or_default() < until);
+            let enough = request.keep.is_some_and(|keep| left <= keep);
+            if young || enough || (entry.kind != "regular" && !request.all) {
+                continue;
+            }
+            if entry.kind == "regular" {
+                for (key, ..) in cache.steps()?.iter().filter(|(key, ..)| key.hex().starts_with(&entry.id)) {
+                    cache.forget(key)?;
+                }
+            } else {
+                for (path, ..) in cache.cache_mounts() {
+                    if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&entry.id)) {
+                        fs::remove_dir_all(&path).map_err(Error::file("remove", path))?;
+                    }
+                }
+            }
+            if !entry.shared {
+                pruned.freed += entry.size;
+                left = left.saturating_sub(entry.size);
+            }
+            pruned.entries.push(entry);
+        }
+        cache.collect()?;
+        let kept: Vec<cata_spec::Digest> = cache
+            .steps()?
+            .iter()
+            .filter_map(|(_, record, _)| record.captured.as_ref().map(|c| c.diff_id))
+            .collect();
+        let unpinned = self.images.unpin_layers(|digest| kept.contains(digest));
+        unpinned.map_err(|error| crate::image::image_error(error.into()))?;
+        // Somebody may be adding an image this moment: then what is garbage goes the next time.
+        let collected = self.images.collect_garbage();
+        collected.map_err(crate::image::image_error)?;
+        Ok(pruned)
+    }
+}
+
+/// Bytes of the files of a tree; what cannot be looked at counts nothing.
+fn tree_size(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut total = 0;
+    let mut waiting = vec![path.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                waiting.push(entry.path());
+            } else if metadata.is_file() {
+                total += metadata.size();
+            }
+        }
+    }
+    total
+}

@@ -1,0 +1,161 @@
+//! What is asked of a build, and what it answers.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cata_image::Image;
+use cata_spec::Reference;
+
+use crate::request::Ulimit;
+
+/// `build`.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// What COPY takes from.
+    pub context: Context,
+    /// The Dockerfile.
+    pub dockerfile: DockerfileText,
+    /// `-t`.
+    pub tags: Vec<Reference>,
+    /// `--build-arg`.
+    pub args: BTreeMap<String, String>,
+    /// `--target`.
+    pub target: Option<String>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// `--annotation`.
+    pub annotations: BTreeMap<String, String>,
+    /// `--no-cache`.
+    pub no_cache: bool,
+    /// `--no-cache-filter`: stages.
+    pub no_cache_filter: Vec<String>,
+    /// `--pull`.
+    pub pull: bool,
+    /// `--platform`; the host's when absent.
+    pub platform: Option<String>,
+    /// `--secret`.
+    pub secrets: BTreeMap<String, Secret>,
+    /// `--ssh`: sockets of agents.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// `--network`: `default`, `none`, `host` or a network's name.
+    pub network: String,
+    /// `--add-host`.
+    pub extra_hosts: Vec<(String, String)>,
+    /// `--shm-size`.
+    pub shm_size: Option<u64>,
+    /// `--ulimit`.
+    pub ulimits: Vec<Ulimit>,
+    /// `--cgroup-parent`.
+    pub cgroup_parent: Option<String>,
+    /// `--build-context`.
+    pub contexts: BTreeMap<String, NamedContext>,
+    /// `--allow security.insecure`.
+    pub allow_insecure: bool,
+    /// `SOURCE_DATE_EPOCH`, seconds.
+    pub epoch: Option<i64>,
+    /// Whether an image is made and named in the store.
+    pub store: bool,
+}
+
+/// What COPY takes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Context {
+    /// A directory of this host.
+    Directory(PathBuf),
+    /// Nothing: the Dockerfile came alone.
+    Empty,
+}
+
+/// `--build-context NAME=…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory of this host.
+    Directory(PathBuf),
+    /// `docker-image://…`.
+    Image(String),
+}
+
+/// A Dockerfile as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DockerfileText {
+    /// As errors call it.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+    /// The text of a `.dockerignore` of its own.
+    pub ignore: Option<String>,
+}
+
+/// Where a secret is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub Vec<u8>);
+
+/// Not a word of it.
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// What a build made.
+#[derive(Debug)]
+pub struct Built {
+    /// The image, if one was asked for.
+    pub image: Option<Image>,
+    /// The root file system, for outputs that need it.
+    pub root: super::Snapshot,
+    /// Steps that touch the file system, and how many of them were there already.
+    pub steps: usize,
+    /// See `steps`.
+    pub cached: usize,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// From the beginning to the end.
+    pub took: Duration,
+    /// Kept open for as long as the root is needed.
+    pub(crate) _lease: super::cache::Shared,
+}
+
+/// Something that happens; called from several threads.
+pub trait BuildProgress: Sync {
+    /// Something happened.
+    fn event(&self, event: BuildEvent<'_>);
+}
+
+/// One thing that happens in a build. Steps are told apart by a number.
+#[derive(Debug)]
+pub enum BuildEvent<'e> {
+    /// A step begins to be looked at.
+    Begin {
+        /// Its number.
+        step: usize,
+        /// `[build 2/7] RUN make`.
+        title: String,
+    },
+    /// A line (without its end) that it wrote.
+    Line {
+        /// Its number.
+        step: usize,
+        /// What it wrote.
+        text: &'e [u8],
+    },
+    /// An image is being fetched for it.
+    Pull {
+        /// Its number.
+        step: usize,
+        /// What happens.
+        event: cata_image::Event,
+    },
+    /// It is done.
+    End {
+        /// Its number.
+        step: usize,
+        /// It was there already.
+        cached: bool,
+        /// How long it took.
+        took: Duration,
+        /// Why it failed.
+        error: Option<String>,
+    },
+}

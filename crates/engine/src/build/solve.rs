@@ -1,0 +1,616 @@
+//! Stages side by side: each waits only for those that it builds on or takes files from.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use cata_build::graph::{Base, Given, Graph};
+use cata_build::key::{self, Key};
+use cata_build::lint::{self, Warning};
+use cata_build::stage::{Action, Arguments, CopySource, CopyStep, Origin, Plan, Step};
+use cata_image::{Image, Progress};
+use cata_spec::image::ContainerConfig;
+
+use super::cache::{Cache, Making, StepRecord};
+use super::request::{BuildEvent, BuildProgress, BuildRequest};
+use super::sources::{self, Contexts, Named, Place};
+use super::{BuildError, copy, overlay, users};
+use crate::engine::Engine;
+use crate::error::Kind;
+use crate::request::{CreateRequest, PullPolicy};
+
+/// A file system: layers upon each other, and the key of all of it.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub(crate) key: Key,
+    /// Lowest first.
+    pub(crate) layers: Vec<Layer>,
+    /// Made by this build without looking into the cache: what builds on it does not either.
+    pub(crate) fresh: bool,
+}
+
+/// One layer.
+#[derive(Debug, Clone)]
+pub(crate) enum Layer {
+    /// Of an image of the store, by its place.
+    Image(Arc<Image>, usize),
+    /// Of a step.
+    Step(Key, Arc<StepRecord>),
+}
+
+impl Snapshot {
+    /// The step's layer on top, if it is a step's.
+    fn top(&self) -> Option<&str> {
+        match self.layers.last() {
+            Some(Layer::Step(_, record)) => record.layer.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// A line of the history.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) created_by: String,
+    pub(crate) created: Option<String>,
+    pub(crate) layer: bool,
+}
+
+/// A stage that is done.
+#[derive(Debug, Clone)]
+pub(crate) struct Solved {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) config: ContainerConfig,
+    pub(crate) author: Option<String>,
+    pub(crate) arguments: Arguments,
+    /// The image at the bottom.
+    pub(crate) image: Option<Arc<Image>>,
+    /// Above the image's own.
+    pub(crate) history: Vec<Line>,
+}
+
+enum State {
+    Waiting,
+    Working,
+    Done(Result<Arc<Solved>, BuildError>),
+}
+
+pub(crate) struct Solver<'s> {
+    pub(super) engine: &'s Engine,
+    pub(super) request: &'s BuildRequest,
+    pub(super) graph: &'s Graph,
+    given: &'s Given,
+    pub(super) cache: &'s Cache,
+    pub(super) progress: &'s dyn BuildProgress,
+    contexts: Contexts,
+    stages: Vec<(Mutex<State>, Condvar)>,
+    images: Mutex<HashMap<String, Arc<Mutex<Option<Arc<Image>>>>>>,
+    numbers: AtomicUsize,
+    pub(super) cancelled: AtomicBool,
+    counts: Mutex<(usize, usize)>,
+    warnings: Mutex<Vec<Warning>>,
+    consumed: Mutex<BTreeSet<String>>,
+    pub(super) salt: String,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'s> Solver<'s> {
+    pub(super) fn new(
+        engine: &'s Engine,
+        request: &'s BuildRequest,
+        graph: &'s Graph,
+        given: &'s Given,
+        cache: &'s Cache,
+        progress: &'s dyn BuildProgress,
+    ) -> crate::error::Result<Self> {
+        let contexts = Contexts::open(cache, request).map_err(|e| crate::error::Error::Build(Box::new(e)))?;
+        Ok(Self {
+            engine,
+            request,
+            graph,
+            given,
+            cache,
+            progress,
+            contexts,
+            stages: graph.stages.iter().map(|_| (Mutex::new(State::Waiting), Condvar::new())).collect(),
+            images: Mutex::default(),
+            numbers: AtomicUsize::new(0),
+            cancelled: AtomicBool::new(false),
+            counts: Mutex::default(),
+            warnings: Mutex::default(),
+            consumed: Mutex::default(),
+            salt: request.epoch.map(|epoch| epoch.to_string()).unwrap_or_default(),
+        })
+    }
+
+    /// Solves the target and all it needs.
+    pub(super) fn solve_all(&self) -> Result<Arc<Solved>, BuildError> {
+        let needed = self.graph.needed(self.graph.target);
+        let result = std::thread::scope(|scope| {
+            for index in &needed {
+                if *index != self.graph.target {
+                    scope.spawn(|| drop(self.solve(*index)));
+                }
+            }
+            self.solve(self.graph.target)
+        });
+        self.contexts.save();
+        // The failure that made others stop is the one to tell.
+        let own = |error: &BuildError| !error.cancelled;
+        match result {
+            Err(error) if error.cancelled => {
+                let found = self.stages.iter().find_map(|(state, _)| match &*lock(state) {
+                    State::Done(Err(error)) if own(error) => Some(error.clone()),
+                    _ => None,
+                });
+                Err(found.unwrap_or(error))
+            }
+            other => other,
+        }
+    }
+
+    /// One stage: solved by whoever comes first, the others wait.
+    pub(super) fn solve(&self, index: usize) -> Result<Arc<Solved>, BuildError> {
+        let (state, done) = &self.stages[index];
+        let mut guard = lock(state);
+        loop {
+            match &*guard {
+                State::Done(result) => return result.clone(),
+                State::Working => guard = done.wait(guard).unwrap_or_else(PoisonError::into_inner),
+                State::Waiting => break,
+            }
+        }
+        *guard = State::Working;
+        drop(guard);
+        let result = self.stage(index).map(Arc::new);
+        if result.is_err() {
+            self.cancelled.store(true, Ordering::Relaxed);
+        }
+        *lock(state) = State::Done(result.clone());
+        done.notify_all();
+        result
+    }
+
+    fn stage(&self, index: usize) -> Result<Solved, BuildError> {
+        let stage = &self.graph.stages[index];
+        let name = &self.request.dockerfile.name;
+        let text = &self.request.dockerfile.text;
+        let mut solved = self.base(index).map_err(|error| error.on(name, text, stage.line))?;
+        let plan =
+            cata_build::stage::plan(self.graph, index, self.given, &solved.config, Some(&solved.arguments))
+                .map_err(|error| BuildError::language(&error, name, text))?;
+        lock(&self.warnings).extend(plan.warnings.iter().cloned());
+        lock(&self.consumed).extend(plan.consumed.iter().cloned());
+        if self.request.no_cache_filter.iter().any(|filter| Some(filter.as_str()) == stage.name.as_deref()) {
+            solved.snapshot.fresh = true;
+        }
+        let total = plan.steps.iter().filter(|step| step.action != Action::Nothing).count() + 1;
+        let mut number = 1;
+        for step in &plan.steps {
+            if step.action == Action::Nothing {
+                solved.history.push(Line {
+                    created_by: step.created_by.clone(),
+                    created: None,
+                    layer: false,
+                });
+                continue;
+            }
+            number += 1;
+            let title = format!("[{} {number}/{total}] {}", self.graph.title(index), first_line(&step.title));
+            self.step(step, &title, &mut solved).map_err(|error| error.on(name, text, step.line))?;
+        }
+        let Plan { config, author, arguments, .. } = plan;
+        solved.config = config;
+        solved.author = author.or(solved.author);
+        solved.arguments = arguments;
+        Ok(solved)
+    }
+
+    fn base(&self, index: usize) -> Result<Solved, BuildError> {
+        let stage = &self.graph.stages[index];
+        let fresh = self.request.no_cache;
+        let nothing = |image: Option<Arc<Image>>, snapshot, config| Solved {
+            snapshot,
+            config,
+            author: image.as_ref().and_then(|image| image.config.author.clone()),
+            arguments: Arguments::default(),
+            image,
+            history: Vec::new(),
+        };
+        match &stage.base {
+            Base::Stage(base) => {
+                let mut solved = Solved::clone(&*self.solve(*base)?);
+                solved.snapshot.fresh |= fresh;
+                Ok(solved)
+            }
+            Base::Scratch => {
+                let snapshot = Snapshot { key: key::base(&[], &self.salt), layers: Vec::new(), fresh };
+                Ok(nothing(None, snapshot, cata_build::stage::scratch()))
+            }
+            Base::External(name) => {
+                let name = match self.contexts.named(self.cache, name)? {
+                    None => name.clone(),
+                    Some(Named::Image(image)) => image,
+                    Some(Named::Local(local)) => {
+                        return Err(BuildError::new(
+                            Kind::InvalidArgument,
+                            format!(
+                                "FROM {name}: the context {} is a directory, not an image",
+                                local.path.display()
+                            ),
+                        ));
+                    }
+                };
+                let title = format!("[{} 1] FROM {name}", self.graph.title(index));
+                let image = self.image(&name, stage.platform.as_deref(), &title)?;
+                let config = image.config.config.clone();
+                let mut snapshot = sources::of_image(&image, &self.salt);
+                snapshot.fresh = fresh;
+                Ok(nothing(Some(image), snapshot, config))
+            }
+        }
+    }
+
+    /// An image, resolved once a build.
+    fn image(&self, name: &str, platform: Option<&str>, title: &str) -> Result<Arc<Image>, BuildError> {
+        let platform = platform.map(str::to_owned).or_else(|| self.request.platform.clone());
+        let id = format!("{name} {}", platform.clone().unwrap_or_default());
+        let slot = Arc::clone(lock(&self.images).entry(id).or_default());
+        let mut slot = lock(&slot);
+        if let Some(image) = &*slot {
+            return Ok(Arc::clone(image));
+        }
+        let number = self.begin(title);
+        let start = Instant::now();
+        let mut request = CreateRequest::new(name);
+        request.platform = platform;
+        request.pull = if self.request.pull { PullPolicy::Always } else { PullPolicy::Missing };
+        let pulling = Pulling { number, progress: self.progress, any: AtomicBool::new(false) };
+        let image = self.engine.image_for(&request, &pulling).map_err(BuildError::from);
+        let cached = !pulling.any.load(Ordering::Relaxed);
+        self.end(number, cached, start, image.as_ref().err());
+        let image = Arc::new(image?);
+        *slot = Some(Arc::clone(&image));
+        Ok(image)
+    }
+
+    /// The directories of a snapshot's layers, topmost first.
+    pub(super) fn paths(&self, snapshot: &Snapshot) -> Result<Vec<PathBuf>, BuildError> {
+        let mut paths = Vec::with_capacity(snapshot.layers.len());
+        let mut known: Option<(Arc<Image>, Vec<PathBuf>)> = None;
+        for layer in snapshot.layers.iter().rev() {
+            match layer {
+                Layer::Step(_, record) => {
+                    paths.extend(record.layer.as_deref().map(|layer| self.cache.layer(layer)));
+                }
+                Layer::Image(image, at) => {
+                    if known.as_ref().is_none_or(|(other, _)| !Arc::ptr_eq(other, image)) {
+                        known = Some((Arc::clone(image), self.engine.layers(image)?));
+                    }
+                    let directories = known.as_ref().map(|(_, paths)| paths.as_slice()).unwrap_or_default();
+                    // Topmost first there too.
+                    paths.extend(directories.iter().rev().nth(*at).cloned());
+                }
+            }
+        }
+        Ok(paths)
+    }
+
+    /// One step that touches the file system.
+    fn step(&self, step: &Step, title: &str, solved: &mut Solved) -> Result<(), BuildError> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(BuildError::cancelled());
+        }
+        // Waiting for another stage is no part of the step.
+        self.sources_of(&step.action)?;
+        let number = self.begin(title);
+        let start = Instant::now();
+        let result = self.perform(step, number, solved);
+        let cached = result.as_ref().is_ok_and(|cached| *cached);
+        self.end(number, cached, start, result.as_ref().err());
+        let mut counts = lock(&self.counts);
+        counts.0 += 1;
+        counts.1 += usize::from(cached);
+        result.map(|_| ())
+    }
+
+    /// Solves the stages that a step takes files from.
+    fn sources_of(&self, action: &Action) -> Result<(), BuildError> {
+        match action {
+            Action::Copy(copy) => drop(self.place(&copy.origin)?),
+            Action::Run(run) => {
+                for mount in &run.mounts {
+                    if let Some(name) = mount.from() {
+                        drop(self.place(&self.origin(name))?);
+                    }
+                }
+            }
+            Action::Nothing | Action::Workdir(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Returns whether it was there already.
+    fn perform(&self, step: &Step, number: usize, solved: &mut Solved) -> Result<bool, BuildError> {
+        let before = solved.snapshot.clone();
+        let (made, cached, after, own) = match &step.action {
+            Action::Nothing => return Ok(true),
+            Action::Workdir(path) => {
+                let key = key::workdir(&before.key, path);
+                let make = |making: &Making| self.make_workdir(&before, path, making);
+                let (record, cached, key) = self.make(key, &before, step, make)?;
+                (record, cached, key, key)
+            }
+            Action::Copy(copy) => self.copy(copy, step, &before)?,
+            Action::Run(run) => {
+                let prepared = self.prepare_run(run, solved)?;
+                let key = prepared.key;
+                let make = |making: &Making| self.run(run, &prepared, solved, making, number);
+                let (record, cached, key) = self.make(key, &before, step, make)?;
+                (record, cached, key, key)
+            }
+        };
+        solved.snapshot.key = after;
+        solved.snapshot.fresh |= !cached && (before.fresh || self.request.no_cache);
+        let layer = made.layer.is_some();
+        solved.history.push(Line {
+            created_by: step.created_by.clone(),
+            created: Some(made.created.clone()),
+            layer,
+        });
+        if layer {
+            solved.snapshot.layers.push(Layer::Step(own, Arc::new(made)));
+        }
+        Ok(cached)
+    }
+
+    /// From the cache, or made now.
+    fn make(
+        &self,
+        key: Key,
+        before: &Snapshot,
+        step: &Step,
+        make: impl FnOnce(&Making) -> Result<bool, BuildError>,
+    ) -> Result<(StepRecord, bool, Key), BuildError> {
+        let upon = before.top();
+        if !before.fresh
+            && let Some(record) = self.cache.find(&key, upon)
+        {
+            return Ok((record, true, key));
+        }
+        let _lock = self.cache.lock_step(&key)?;
+        if !before.fresh
+            && let Some(record) = self.cache.find(&key, upon)
+        {
+            return Ok((record, true, key));
+        }
+        let start = Instant::now();
+        let making = self.cache.begin()?;
+        let sound = make(&making)?;
+        if let Some(epoch) = self.request.epoch {
+            super::finish::clamp_times(&making.diff(), epoch)?;
+        }
+        let changes = cata_image::layer::diff::changes(&making.diff()).map_err(cata_image::Error::from)?;
+        let record = StepRecord {
+            title: first_line(&step.title).to_owned(),
+            created: super::finish::now(self.request.epoch),
+            took: u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            layer: None,
+            upon: upon.map(str::to_owned),
+            size: 0,
+            boot: String::new(),
+            synced: false,
+            captured: None,
+        };
+        let key = if sound { key } else { unsound(&key) };
+        let record = self.cache.publish(&key, &making, record, changes.is_empty())?;
+        Ok((record, false, key))
+    }
+
+    fn make_workdir(&self, before: &Snapshot, path: &str, making: &Making) -> Result<bool, BuildError> {
+        let root = overlay::write(&self.paths(before)?, &making.diff(), &making.work())?;
+        let target = target(&root, path);
+        copy::make_directories(&target, path, 0o755, None, &mut Vec::new())?;
+        Ok(true)
+    }
+
+    /// What a COPY or a mount is taken from, with the key of all of it if it is a tree.
+    pub(super) fn place(&self, origin: &Origin) -> Result<Place, BuildError> {
+        match origin {
+            Origin::Context => Ok(self.contexts.main()),
+            Origin::Stage(index) => Ok(Place::Tree(self.solve(*index)?.snapshot.clone())),
+            Origin::External(name) => {
+                let image = match self.contexts.named(self.cache, name)? {
+                    Some(Named::Local(local)) => return Ok(Place::Local(local)),
+                    Some(Named::Image(image)) => image,
+                    None => name.clone(),
+                };
+                let image = self.image(&image, None, &format!("FROM {image}")).map_err(|error| {
+                    error.hint(Some(format!("{name} is no stage above, no --build-context, and no image")))
+                })?;
+                Ok(Place::Tree(sources::of_image(&image, &self.salt)))
+            }
+        }
+    }
+
+    fn copy(
+        &self,
+        copy: &CopyStep,
+        step: &Step,
+        before: &Snapshot,
+    ) -> Result<(StepRecord, bool, Key, Key), BuildError> {
+        super::sources_check(copy)?;
+        let place = self.place(&copy.origin)?;
+        let selection = match &place {
+            Place::Tree(snapshot) => Some((key::selection(&snapshot.key, copy), snapshot.fresh)),
+            Place::Local(_) | Place::Nothing => None,
+        };
+        let linked = if copy.link { None } else { Some(&before.key) };
+        let after = |step_key: &Key| if copy.link { stacked(&before.key, step_key) } else { *step_key };
+        // Without looking at a single file, if the place is known.
+        if let Some((selection, false)) = &selection
+            && !before.fresh
+            && let Some(content) = self.cache.content(selection)
+        {
+            let key = key::copy(linked, copy, &content);
+            if let Some(record) = self.cache.find(&key, if copy.link { None } else { before.top() }) {
+                return Ok((record, true, after(&key), key));
+            }
+        }
+        let threads = usize::try_from(self.engine.host.cpus).unwrap_or(1);
+        let found = sources::find(&place, copy, self.cache, |snapshot| self.paths(snapshot), threads)?;
+        let mut keyer = key::Keyer::new("sources");
+        keyer.text(&found.key().to_string());
+        for source in &copy.sources {
+            if let CopySource::Inline { name, content } = source {
+                keyer.text(name).text(content);
+            }
+        }
+        let content = keyer.key();
+        if let Some((selection, _)) = &selection {
+            self.cache.remember_content(selection, &content);
+        }
+        let key = key::copy(linked, copy, &content);
+        let scratch = Snapshot { key, layers: Vec::new(), fresh: before.fresh };
+        let upon = if copy.link { &scratch } else { before };
+        let make = |making: &Making| self.make_copy(copy, &found, upon, before, making);
+        let (record, cached, key) = self.make(key, upon, step, make)?;
+        Ok((record, cached, after(&key), key))
+    }
+
+    fn make_copy(
+        &self,
+        copy: &CopyStep,
+        found: &sources::Found,
+        upon: &Snapshot,
+        before: &Snapshot,
+        making: &Making,
+    ) -> Result<bool, BuildError> {
+        let lower = self.paths(upon)?;
+        let root = overlay::write(&lower, &making.diff(), &making.work())?;
+        let owner = match &copy.chown {
+            None => None,
+            Some(text) if copy.link => {
+                // Names are those of the image, though the layer does not stand on it.
+                let tree = overlay::read(&self.paths(before)?, &self.cache.empty())?;
+                Some(users::owner(&tree, text)?)
+            }
+            Some(text) => Some(users::owner(&root, text)?),
+        };
+        let target = copy::Target {
+            owner,
+            into_directory: copy.into_directory,
+            keep_owner: matches!(found.place, Place::Tree(_)),
+            chmod: copy.chmod.as_ref(),
+            parents: copy.parents,
+            threads: usize::try_from(self.engine.host.cpus).unwrap_or(1),
+            ..target(&root, &copy.destination)
+        };
+        let changed = copy::copy(&found.selection, &target)?;
+        for source in &copy.sources {
+            if let CopySource::Inline { name, content } = source {
+                copy::inline(&target, name, content.as_bytes())?;
+            }
+        }
+        Ok(!changed)
+    }
+
+    pub(super) fn begin(&self, title: &str) -> usize {
+        let step = self.next_number();
+        self.progress.event(BuildEvent::Begin { step, title: title.to_owned() });
+        step
+    }
+
+    pub(super) fn next_number(&self) -> usize {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn end(&self, step: usize, cached: bool, start: Instant, error: Option<&BuildError>) {
+        let error = error.map(|error| error.message.clone());
+        self.progress.event(BuildEvent::End { step, cached, took: start.elapsed(), error });
+    }
+
+    pub(super) fn counts(&self) -> (usize, usize) {
+        *lock(&self.counts)
+    }
+
+    /// What the lint has to say of what was built.
+    pub(super) fn warnings(&self, file: &cata_build::Dockerfile) -> Vec<String> {
+        let settings = file.directives.check.as_deref().map(lint::Settings::read).unwrap_or_default();
+        let mut found = lint::file(file);
+        found.extend(self.graph.warnings.iter().cloned());
+        found.extend(lock(&self.warnings).iter().cloned());
+        found.sort_by_key(|warning| (warning.line, warning.rule));
+        found.dedup();
+        let wanted = found.iter().filter(|warning| settings.wants(warning));
+        wanted.map(|w| format!("{:?}: {} (line {})", w.rule, w.message, w.line)).collect()
+    }
+
+    /// Build arguments that nothing asked for.
+    pub(super) fn unused_args(&self) -> Vec<String> {
+        let consumed = lock(&self.consumed);
+        let known = |name: &String| {
+            consumed.contains(name) || self.graph.globals.contains_key(name) || is_always_there(name)
+        };
+        self.request.args.keys().filter(|name| !known(name)).cloned().collect()
+    }
+}
+
+fn is_always_there(name: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    matches!(
+        upper.as_str(),
+        "HTTP_PROXY" | "HTTPS_PROXY" | "FTP_PROXY" | "NO_PROXY" | "ALL_PROXY" | "SOURCE_DATE_EPOCH"
+    ) || upper.starts_with("BUILDKIT_")
+}
+
+/// A linked layer upon something.
+fn stacked(before: &Key, layer: &Key) -> Key {
+    let mut keyer = key::Keyer::new("stacked");
+    keyer.text(&before.to_string()).text(&layer.to_string());
+    keyer.key()
+}
+
+/// The key of a step whose files changed while they were copied: nobody will ask for it.
+fn unsound(key: &Key) -> Key {
+    let mut keyer = key::Keyer::new("unsound");
+    keyer.text(&key.to_string()).text(crate::container::names::random_id().as_str());
+    keyer.key()
+}
+
+/// Root's, as it is.
+fn target<'t>(root: &'t cata_sys::path::Root, destination: &'t str) -> copy::Target<'t> {
+    copy::Target {
+        root,
+        destination,
+        into_directory: false,
+        owner: None,
+        keep_owner: false,
+        chmod: None,
+        parents: false,
+        threads: 1,
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+/// Passes on what the image room says.
+struct Pulling<'p> {
+    number: usize,
+    progress: &'p dyn BuildProgress,
+    any: AtomicBool,
+}
+
+impl Progress for Pulling<'_> {
+    fn event(&self, event: cata_image::Event) {
+        self.any.store(true, Ordering::Relaxed);
+        self.progress.event(BuildEvent::Pull { step: self.number, event });
+    }
+}

@@ -1,0 +1,513 @@
+//! `build`: images from Dockerfiles, the cache, what must not get out, and faults in the middle.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cata_tests::command::{Done, Run, eventually};
+use cata_tests::harness::Test;
+use cata_tests::world::World;
+
+use crate::test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(multi_stage_image_and_full_cache),
+        test!(cache_follows_content_and_nothing_else),
+        test!(arguments_heredocs_and_metadata),
+        test!(copies_of_every_kind),
+        test!(mounts_of_a_step),
+        test!(secrets_get_nowhere),
+        test!(networks_of_a_step),
+        test!(failing_steps_are_pointed_at),
+        test!(faults_of_a_dockerfile_are_pointed_at),
+        test!(hostile_contexts),
+        test!(contexts_and_dockerfiles_from_stdin),
+        test!(outputs),
+        test!(built_image_is_read_by_skopeo).needs(&["skopeo"]),
+        test!(same_digests_on_two_roots),
+        test!(build_killed_at_any_moment),
+        test!(builds_at_once_share_steps),
+        test!(disk_full_leaves_a_sound_cache),
+        test!(cache_is_listed_and_pruned),
+    ]
+}
+
+/// A context of these files.
+fn context(w: &World, name: &str, files: &[(&str, &str)]) -> PathBuf {
+    let dir = w.scratch().join(name);
+    for (file, content) in files {
+        let path = dir.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+fn build(w: &World, dir: &Path, args: &[&str]) -> Done {
+    w.cata_run(["build", "--progress", "plain"]).args(args).arg(dir).patience(Duration::from_secs(120)).done()
+}
+
+fn sh(w: &World, image: &str, script: &str) -> String {
+    w.cata(&["run", "--rm", "--network", "none", "--entrypoint", "sh", image, "-c", script]).text()
+}
+
+fn id(w: &World, image: &str) -> String {
+    w.cata(&["image", "inspect", "--format", "{{.Id}}", image]).text()
+}
+
+fn multi_stage_image_and_full_cache(w: &World) {
+    let dockerfile = "FROM busybox AS compile\nWORKDIR /src\nCOPY main.c lib/ ./\nRUN mkdir /out && cat main.c x > /out/app && chmod 755 /out/app\n\
+        FROM busybox AS unused\nRUN false\n\
+        FROM busybox\nLABEL who=me\nENV GREETING=\"hello there\"\nCOPY --from=compile /out/app /usr/local/bin/\nRUN rm -r /var/www && touch /made\n\
+        USER daemon\nEXPOSE 80 53/udp\nVOLUME /data\nSTOPSIGNAL SIGINT\nHEALTHCHECK --interval=5s CMD true\nENTRYPOINT [\"sh\", \"-c\"]\nCMD [\"echo $GREETING; id -un\"]\n";
+    let dir = context(w, "app", &[("Dockerfile", dockerfile), ("main.c", "main\n"), ("lib/x", "x\n")]);
+    let first = build(w, &dir, &["-t", "app:1"]).ok();
+    assert!(!first.stderr.contains("RUN false"), "a stage that nothing needs was built: {first}");
+    assert_eq!(w.cata(&["run", "--rm", "app:1"]).text(), "hello there\ndaemon");
+    assert_eq!(
+        sh(w, "app:1", "cat /usr/local/bin/app; ls /var /made; stat -c '%a %u' /usr/local/bin/app"),
+        "main\nx\n/made\n\n/var:\nspool\ntmp\n755 0"
+    );
+    let image = w.cata(&["image", "inspect", "app:1"]).json()[0].take();
+    let config = &image["Config"];
+    assert_eq!((config["User"].as_str(), config["StopSignal"].as_str()), (Some("daemon"), Some("SIGINT")));
+    assert_eq!(config["Labels"]["who"], "me");
+    assert!(config["ExposedPorts"]["53/udp"].is_object() && config["Volumes"]["/data"].is_object());
+    assert_eq!(config["Healthcheck"]["Interval"], 5_000_000_000_i64);
+    // The base's layer, a COPY and a RUN; the lines that only say something are in the history.
+    assert_eq!(image["RootFS"]["Layers"].as_array().unwrap().len(), 3);
+    let history = w.cata(&["history", "--no-trunc", "--format", "{{.CreatedBy}}", "app:1"]).lines();
+    assert!(history.iter().any(|line| line == "RUN /bin/sh -c rm -r /var/www && touch /made"), "{history:?}");
+    assert!(history.iter().any(|line| line == "ENV GREETING=hello there"), "{history:?}");
+
+    let again = build(w, &dir, &["-t", "app:2"]).ok();
+    assert_eq!(id(w, "app:2"), id(w, "app:1"));
+    assert!(again.stderr.contains("5 of 5 steps cached"), "{again}");
+    // A removed image takes nothing from the cache.
+    let _ = w.cata(&["rmi", "app:1", "app:2"]).ok();
+    let once_more = build(w, &dir, &["-q"]).ok();
+    assert_eq!(once_more.stderr, "");
+    assert!(once_more.stdout.starts_with("sha256:"));
+    let _ = w.cata(&["run", "--rm", once_more.stdout.trim()]).ok().says("hello there");
+    let _ = build(w, &dir, &["-t", "compiled", "--target", "compile"]).ok();
+    assert_eq!(sh(w, "compiled", "ls /src"), "main.c\nx");
+}
+
+fn cache_follows_content_and_nothing_else(w: &World) {
+    let dockerfile = |label: &str| {
+        format!(
+            "FROM busybox\nLABEL l={label}\nCOPY a /a\nRUN cat /proc/sys/kernel/random/uuid > /stamp\nCOPY b /b\nRUN cat /stamp\n"
+        )
+    };
+    let dir = context(w, "c", &[("Dockerfile", &dockerfile("1")), ("a", "a"), ("b", "b")]);
+    let stamp = |w: &World| {
+        let _ = build(w, &dir, &["-t", "c"]).ok();
+        sh(w, "c", "cat /stamp")
+    };
+    let first = stamp(w);
+    // Another time, another label, another file further down, a file that nothing copies.
+    let file = fs::File::options().append(true).open(dir.join("a")).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    fs::write(dir.join("Dockerfile"), dockerfile("2")).unwrap();
+    fs::write(dir.join("b"), "changed").unwrap();
+    fs::write(dir.join("other"), "x").unwrap();
+    assert_eq!(stamp(w), first);
+    assert_eq!(sh(w, "c", "cat /b"), "changed");
+    assert_eq!(w.cata(&["image", "inspect", "--format", "{{.Config.Labels.l}}", "c"]).text(), "2");
+    // The mode counts, and content of the same length.
+    fs::write(dir.join("a"), "z").unwrap();
+    let second = stamp(w);
+    assert_ne!(second, first);
+    // What was made once is found again.
+    fs::write(dir.join("a"), "a").unwrap();
+    assert_eq!(stamp(w), first);
+    let _ = build(w, &dir, &["-t", "c", "--no-cache"]).ok();
+    let third = sh(w, "c", "cat /stamp");
+    assert_ne!(third, first);
+    // And is what later builds go on from.
+    assert_eq!(stamp(w), third);
+}
+
+fn arguments_heredocs_and_metadata(w: &World) {
+    let dockerfile = "ARG BASE=busybox\nFROM ${BASE} AS one\nARG V=default\nARG EMPTY\nENV E=${V}-${EMPTY:-none}\n\
+        RUN <<EOF\nset -e\necho \"$V $E\" > /run-out\nEOF\n\
+        RUN <<SCRIPT\n#!/bin/sh\necho script > /script-out\nSCRIPT\n\
+        COPY <<EOF <<'RAW' /docs/\nv=$V\nEOF\nv=$V\nRAW\n\
+        SHELL [\"/bin/sh\", \"-e\", \"-c\"]\nRUN echo $0 $TARGETPLATFORM > /shell-out\n\
+        ARG TARGETARCH\nRUN echo $TARGETARCH > /arch\n\
+        ONBUILD RUN echo triggered > /trigger\n";
+    let dir = context(w, "args", &[("Dockerfile", dockerfile)]);
+    let _ = build(w, &dir, &["-t", "one", "--build-arg", "V=given", "--label", "from=outside"]).ok();
+    let said =
+        sh(w, "one", "cat /run-out /script-out /docs/EOF /docs/RAW; ls /dev/pipes 2>&1 | head -1; cat /arch");
+    let arch = cata_tests::archive::architecture();
+    assert_eq!(
+        said,
+        format!("given given-none\nscript\nv=given\nv=$V\nls: /dev/pipes: No such file or directory\n{arch}")
+    );
+    assert_eq!(w.cata(&["image", "inspect", "--format", "{{.Config.Labels.from}}", "one"]).text(), "outside");
+    fs::write(dir.join("Child"), "FROM one\nCMD cat /trigger\n").unwrap();
+    let unused =
+        build(w, &dir, &["-t", "child", "-f", dir.join("Child").to_str().unwrap(), "--build-arg", "NOPE=1"])
+            .ok();
+    assert!(unused.stderr.contains("[NOPE] were not consumed"), "{unused}");
+    assert_eq!(w.cata(&["run", "--rm", "child"]).text(), "triggered");
+    let checked = build(w, &dir, &["--check", "-f", dir.join("Child").to_str().unwrap()]);
+    checked.fails(1, &[]);
+}
+
+fn copies_of_every_kind(w: &World) {
+    let dockerfile = "FROM busybox AS from\nRUN mkdir -p /d/sub && echo x > /d/sub/x && ln -s sub/x /d/link && chown -R 7:8 /d && chmod 4755 /d/sub/x && mkfifo /d/pipe\n\
+        FROM busybox\nWORKDIR /w\nCOPY a.txt renamed\nCOPY *.txt into/\nCOPY dir dir\nCOPY --chmod=u=rw,go=r --chown=daemon:mail a.txt owned\n\
+        COPY --parents dir/deep/f.md parents/\nCOPY --exclude=*.md --exclude=deep dir excluded/\nCOPY --link a.txt /linked/a\n\
+        COPY --from=from /d /d\nCOPY --from=from --chown=1:1 /d/sub/x ./\nCOPY --from=busybox /etc/passwd ./passwd\nADD a.txt added\n\
+        COPY tolink /bin/../w/into/\n";
+    let files =
+        [("a.txt", "a"), ("b.txt", "b"), ("dir/f.md", "f"), ("dir/g", "g"), ("dir/deep/f.md", "deep")];
+    let dir = context(w, "copies", &files);
+    fs::write(dir.join("Dockerfile"), dockerfile).unwrap();
+    symlink("a.txt", dir.join("tolink")).unwrap();
+    let _ = build(w, &dir, &["-t", "copies"]).ok();
+    let list = sh(
+        w,
+        "copies",
+        "find . | sort; stat -c '%n %a %u %g' owned x /d/sub/x /d /d/link; cat /linked/a; ls -l /d/pipe | cut -c1; readlink /d/link",
+    );
+    let wanted = ".\n./added\n./dir\n./dir/deep\n./dir/deep/f.md\n./dir/f.md\n./dir/g\n./excluded\n./excluded/g\n./into\n./into/a.txt\n./into/b.txt\n./into/tolink\n\
+        ./owned\n./parents\n./parents/dir\n./parents/dir/deep\n./parents/dir/deep/f.md\n./passwd\n./renamed\n./x\n\
+        owned 644 1 8\nx 4755 1 1\n/d/sub/x 4755 7 8\n/d 755 7 8\n/d/link 777 7 8\nap\nsub/x";
+    assert_eq!(list, wanted);
+    // A linked layer stands on its own: another base, the same layer.
+    fs::write(dir.join("Linked"), "FROM copies\nCOPY --link a.txt /linked/a\n").unwrap();
+    let said = build(w, &dir, &["-t", "linked", "-f", dir.join("Linked").to_str().unwrap()]).ok();
+    assert!(said.stderr.contains("1 of 1 steps cached"), "{said}");
+    // Over what is there.
+    fs::write(
+        dir.join("Over"),
+        "FROM busybox\nRUN mkdir /t && echo old > /t/f && ln -s /etc /t/dir\nCOPY over/ /t/\n",
+    )
+    .unwrap();
+    let _ = context(w, "copies/over", &[("f", "new"), ("dir/from-context", "y")]);
+    let _ = build(w, &dir, &["-t", "over", "-f", dir.join("Over").to_str().unwrap()]).ok();
+    assert_eq!(sh(w, "over", "cat /t/f /etc/from-context"), "newy");
+}
+
+fn mounts_of_a_step(w: &World) {
+    let dockerfile = "FROM busybox AS tool\nRUN mkdir /tool && echo tool > /tool/t\nFROM busybox\nARG N\n\
+        RUN --mount=type=cache,target=/cache,id=c,uid=1 echo $N >> /cache/log; cp /cache/log /seen; stat -c %u /cache > /owner\n\
+        RUN --mount=type=bind,target=/ctx --mount=from=tool,source=/tool,target=/tool cat /ctx/f /tool/t > /bound; touch /ctx/w 2>/dev/null && echo writable >> /bound; true\n\
+        RUN --mount=type=bind,target=/ctx,rw touch /ctx/w && echo ok >> /bound\n\
+        RUN --mount=type=tmpfs,target=/t,size=1m mount | grep -c 'on /t type tmpfs' >> /bound; touch /t/x\n\
+        RUN --mount=type=cache,target=/cache,id=c,readonly --mount=type=cache,target=/private,sharing=locked touch /private/p; cat /cache/log > /seen2\n";
+    let dir = context(
+        w,
+        "mounts",
+        &[("Dockerfile", dockerfile), ("f", "f\n"), ("ignored", "i"), (".dockerignore", "ignored\n")],
+    );
+    let _ = build(w, &dir, &["-t", "m", "--build-arg", "N=1"]).ok();
+    assert_eq!(
+        sh(
+            w,
+            "m",
+            "cat /seen /owner /bound /seen2; ls -d /cache /ctx /tool /t /private 2>&1 | grep -c 'No such'"
+        ),
+        "1\n1\nf\ntool\nok\n1\n1\n5"
+    );
+    assert!(!dir.join("w").exists());
+    // What a cache holds outlives the build, and another image.
+    let _ = build(w, &dir, &["-t", "m", "--build-arg", "N=2"]).ok();
+    assert_eq!(sh(w, "m", "cat /seen"), "1\n2");
+}
+
+fn secrets_get_nowhere(w: &World) {
+    const SECRET: &str = "correct-horse-battery-staple-4711";
+    let file = w.file("secret", SECRET);
+    let dockerfile = "FROM busybox\nRUN --mount=type=secret,id=file,required=true,mode=0440,uid=1 wc -c < /run/secrets/file > /size; stat -c '%a %u' /run/secrets/file > /mode\n\
+        RUN --mount=type=secret,id=env,env=TOKEN echo ${#TOKEN} > /length\nRUN --mount=type=secret,id=absent ls /run/secrets 2>/dev/null | wc -l > /none\n";
+    let dir = context(w, "secrets", &[("Dockerfile", dockerfile)]);
+    let from_file = format!("id=file,src={}", file.display());
+    let args = ["-t", "s", "--secret", &from_file, "--secret", "id=env,env=THE_TOKEN"];
+    let run = w.cata_run(["build", "--progress", "plain"]).args(args).arg(&dir).env("THE_TOKEN", SECRET);
+    let said = run.patience(Duration::from_secs(120)).done().ok();
+    assert_eq!(sh(w, "s", "cat /size /mode /length /none"), format!("{0}\n440 1\n{0}\n0", SECRET.len()));
+    // Not in a layer, the configuration, the history, a record, a log, or what was printed.
+    let found = Run::new("grep").args(["-r", "-l", "-a", SECRET]).arg(w.root()).arg(w.state()).done();
+    assert_eq!((found.code(), found.stdout.as_str()), (1, ""));
+    assert!(!said.stderr.contains(SECRET) && !said.stdout.contains(SECRET));
+    let archive = w.scratch().join("s.tar");
+    let _ = w.cata(&["save", "-o", archive.to_str().unwrap(), "s"]).ok();
+    assert_eq!(Run::new("grep").args(["-c", "-a", SECRET]).arg(&archive).done().stdout.trim(), "0");
+    build(w, &dir, &["--no-cache"])
+        .fails(1, &["secret file: not found", "RUN --mount=type=secret,id=file", "--secret id=file"]);
+}
+
+fn networks_of_a_step(w: &World) {
+    let dockerfile = "FROM busybox\nRUN ip -o addr | cut -d' ' -f2 | sort -u | tr '\\n' ' ' > /default; grep extra /etc/hosts > /hosts\n\
+        RUN --network=none ip -o addr | cut -d' ' -f2 | sort -u | tr '\\n' ' ' > /none\nRUN --network=host cat /sys/class/net/bridge-mark/address > /host; true\n";
+    let dir = context(w, "net", &[("Dockerfile", dockerfile)]);
+    let _ = build(w, &dir, &["-t", "net", "--add-host", "extra:10.1.2.3"]).ok();
+    assert_eq!(
+        sh(w, "net", "cat /default; echo; cat /none; echo; cat /hosts"),
+        "eth0 lo \nlo \n10.1.2.3\textra"
+    );
+    let _ = build(w, &dir, &["-t", "net", "--network", "none", "--add-host", "extra:10.1.2.3"]).ok();
+    assert_eq!(sh(w, "net", "cat /default"), "lo");
+}
+
+fn failing_steps_are_pointed_at(w: &World) {
+    let dockerfile = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /stamp\n\nRUN echo about to fail && \\\n    exit 3\n";
+    let dir = context(w, "fails", &[("Dockerfile", dockerfile)]);
+    let failed = build(w, &dir, &["-t", "never"]);
+    failed.fails(1, &["exit code: 3", "Dockerfile:4", "^^^", "about to fail"]);
+    w.cata(&["image", "inspect", "never"]).fails(1, &[]);
+    // What was finished is where the next build goes on.
+    fs::write(dir.join("Dockerfile"), dockerfile.replace("exit 3", "true")).unwrap();
+    let said = build(w, &dir, &["-t", "mended"]).ok();
+    assert!(said.stderr.contains("1 of 2 steps cached"), "{said}");
+    for (text, says) in [
+        ("FROM busybox\nRUN [\"/nothing/here\"]", "/nothing/here"),
+        ("FROM busybox\nUSER nobody-knows\nRUN true", "nobody-knows"),
+        ("FROM busybox\nCOPY missing /", "\"/missing\": not found"),
+        ("FROM busybox\nCOPY --chown=ghost Dockerfile /", "ghost"),
+        ("FROM busybox\nCOPY --from=no-such-stage:tag a /", "no-such-stage"),
+        (
+            "FROM busybox\nRUN mkdir /d\nCOPY Dockerfile /d/x/\nCOPY Dockerfile /d/x/Dockerfile/y",
+            "cannot make the directory",
+        ),
+        ("FROM busybox\nADD https://127.0.0.1:1/x /", "not supported yet"),
+        ("FROM scratch\nRUN true", "/bin/sh"),
+    ] {
+        fs::write(dir.join("Dockerfile"), text).unwrap();
+        build(w, &dir, &[]).fails(1, &[says, "Dockerfile:", "^^^"]);
+    }
+    // Another stage that fails stops the one that runs.
+    let two = "FROM busybox AS slow\nRUN touch /begun; sleep 300\nFROM busybox AS bad\nRUN exit 7\nFROM busybox\nCOPY --from=slow / /s\nCOPY --from=bad / /b\n";
+    fs::write(dir.join("Dockerfile"), two).unwrap();
+    build(w, &dir, &[]).fails(1, &["exit code: 7", "RUN exit 7"]);
+}
+
+fn faults_of_a_dockerfile_are_pointed_at(w: &World) {
+    let dir = context(w, "faults", &[("Dockerfile", "FROM busybox\nRUM echo\n")]);
+    build(w, &dir, &[]).fails(1, &["unknown instruction: RUM", "2 | RUM echo", "^^^", "did you mean RUN?"]);
+    fs::write(dir.join("Dockerfile"), "FROM busybox AS base\n").unwrap();
+    build(w, &dir, &["--target", "bsae"]).fails(1, &["did you mean base?"]);
+    w.cata(&["build", "/nowhere"]).fails(1, &["failed to read dockerfile"]);
+    w.cata(&["build", "--memory", "1g", "."]).fails(125, &["--memory"]);
+    w.cata_run(["build", "--provenance=true"]).arg(&dir).done().fails(125, &["--provenance"]);
+    build(w, &dir, &["-t", "Not A Name"]).fails(125, &["invalid tag"]);
+}
+
+fn hostile_contexts(w: &World) {
+    let dir = context(w, "hostile", &[("ok", "ok")]);
+    let outside = w.file("outside", "must not be copied");
+    symlink(&outside, dir.join("out")).unwrap();
+    symlink("/etc/shadow", dir.join("shadow")).unwrap();
+    symlink("..", dir.join("up")).unwrap();
+    let _ = Run::new("mkfifo").arg(dir.join("pipe")).done().ok();
+    fs::File::create(dir.join("sparse")).unwrap().set_len(1 << 40).unwrap();
+    fs::create_dir_all(dir.join("n".repeat(200)).join("m".repeat(200))).unwrap();
+    let with = |text: &str| fs::write(dir.join("Dockerfile"), text).unwrap();
+    for source in ["out", "shadow", "up/outside", "../outside"] {
+        with(&format!("FROM busybox\nCOPY {source} /stolen\n"));
+        build(w, &dir, &[]).fails(1, &["not found"]);
+    }
+    with("FROM busybox\nCOPY . /all\n");
+    build(w, &dir, &[]).fails(1, &["pipe"]);
+    fs::write(dir.join(".dockerignore"), "pipe\nDockerfile\n").unwrap();
+    let _ = build(w, &dir, &["-t", "hostile"]).ok();
+    let said = sh(
+        w,
+        "hostile",
+        "readlink /all/out; readlink /all/up; stat -c %s /all/sparse; stat -c %b /all/sparse; ls /all | grep -c pipe; true",
+    );
+    assert_eq!(said, format!("{}\n..\n{}\n0\n0", outside.display(), 1_u64 << 40));
+    // An image that points out of itself: nothing of this machine is written to.
+    with(
+        "FROM busybox\nRUN ln -s /../../../../../../tmp /away && ln -s /proc/1/root/tmp /magic\nCOPY ok /away/catamaran-was-here\n",
+    );
+    let _ = build(w, &dir, &["-t", "away"]).ok();
+    assert_eq!(sh(w, "away", "cat /tmp/catamaran-was-here"), "ok");
+    assert!(!Path::new("/tmp/catamaran-was-here").exists());
+}
+
+fn contexts_and_dockerfiles_from_stdin(w: &World) {
+    let alone = w.cata_run(["build", "-t", "alone", "-"]).input("FROM busybox\nRUN echo alone > /f\n").done();
+    let _ = alone.ok();
+    assert_eq!(sh(w, "alone", "cat /f"), "alone");
+    let dir = context(w, "stdin", &[("f", "from context")]);
+    let run = w.cata_run(["build", "-t", "file", "-f", "-"]).arg(&dir).input("FROM busybox\nCOPY f /f\n");
+    let _ = run.done().ok();
+    assert_eq!(sh(w, "file", "cat /f"), "from context");
+    fs::write(dir.join("Dockerfile"), "FROM busybox\nCOPY f /g\n").unwrap();
+    let tar = w.scratch().join("context.tar.gz");
+    let _ = Run::new("tar").arg("-C").arg(&dir).arg("-czf").arg(&tar).arg(".").done().ok();
+    let _ = w.cata_run(["build", "-t", "tarred", "-"]).input(fs::read(&tar).unwrap()).done().ok();
+    assert_eq!(sh(w, "tarred", "cat /g"), "from context");
+    let named =
+        w.cata_run(["build", "-t", "named", "--build-context"]).arg(format!("more={}", dir.display()));
+    let named = named.args(["--build-context", "base=docker-image://busybox", "-"]);
+    let _ = named.input("FROM base\nCOPY --from=more f /more\n").done().ok();
+    assert_eq!(sh(w, "named", "cat /more"), "from context");
+    let stored = fs::read_dir(w.root().join("build/making")).unwrap().count();
+    assert_eq!(stored, 0, "unpacked contexts were left");
+}
+
+fn outputs(w: &World) {
+    let dockerfile = "FROM busybox AS b\nRUN mkdir /r && echo 1 > /r/a && chmod 640 /r/a && rm /etc/group\nFROM scratch\nCOPY --from=b /r /r\nCOPY --from=b /etc /etc\n";
+    let dir = context(w, "outputs", &[("Dockerfile", dockerfile)]);
+    let to = w.scratch().join("files");
+    let _ = build(w, &dir, &["-o", to.to_str().unwrap()]).ok();
+    assert_eq!(fs::read_to_string(to.join("r/a")).unwrap(), "1\n");
+    assert!(!to.join("etc/group").exists() && to.join("etc/passwd").exists());
+    assert_eq!(w.cata(&["images", "-q"]).lines().len(), 1, "files need no image");
+    let tar = w.scratch().join("files.tar");
+    let _ = build(w, &dir, &["--output", &format!("type=tar,dest={}", tar.display())]).ok();
+    let listed = Run::new("tar").arg("-tf").arg(&tar).done().lines();
+    assert!(listed.contains(&"r/a".to_owned()) && !listed.iter().any(|n| n.contains(".wh.")), "{listed:?}");
+    let ids = (w.scratch().join("iid"), w.scratch().join("meta.json"));
+    let files = ["--iidfile", ids.0.to_str().unwrap(), "--metadata-file", ids.1.to_str().unwrap()];
+    let archive = format!("type=docker,dest={}", w.scratch().join("image.tar").display());
+    let _ = build(w, &dir, &[&["-t", "out:1", "-o", &archive], &files[..]].concat()).ok();
+    assert_eq!(fs::read_to_string(&ids.0).unwrap(), id(w, "out:1"));
+    let meta: serde_json::Value = serde_json::from_slice(&fs::read(&ids.1).unwrap()).unwrap();
+    assert_eq!(meta["containerimage.config.digest"], id(w, "out:1"));
+    let before = id(w, "out:1");
+    let _ = w.cata(&["rmi", "out:1"]).ok();
+    let _ = w.cata(&["load", "-i", w.scratch().join("image.tar").to_str().unwrap()]).ok();
+    assert_eq!(id(w, "out:1"), before);
+    build(w, &dir, &["-o", "type=oci,compression=zstd,dest=/x"])
+        .fails(125, &["compression=zstd", "not supported"]);
+    build(w, &dir, &["--push"]).fails(125, &["tag is needed"]);
+}
+
+fn built_image_is_read_by_skopeo(w: &World) {
+    let dir = context(
+        w,
+        "skopeo",
+        &[(
+            "Dockerfile",
+            "FROM busybox\nRUN mkdir -p /a/b && echo c > /a/b/c && rm -r /var/www\nCMD [\"x\"]\n",
+        )],
+    );
+    let archive = w.scratch().join("image.tar");
+    let _ = build(w, &dir, &["-t", "read:1", "-o", &format!("type=docker,dest={}", archive.display())]).ok();
+    let seen = Run::new("skopeo")
+        .args(["inspect", "--config", &format!("docker-archive:{}", archive.display())])
+        .done()
+        .json();
+    assert_eq!(seen["config"]["Cmd"][0], "x");
+    let lines = seen["history"].as_array().unwrap().iter().filter(|line| line["empty_layer"] != true).count();
+    assert_eq!(lines, seen["rootfs"]["diff_ids"].as_array().unwrap().len());
+}
+
+fn same_digests_on_two_roots(w: &World) {
+    let dockerfile = "FROM busybox AS b\nWORKDIR /work/dir\nRUN echo x > x && ln -s x y && ln x z\nFROM busybox\nCOPY --from=b /work /work\nCOPY f d /data/\nRUN mkdir /m && touch /m/f && rm -r /var/www\nENV A=b\n";
+    let mut digests = Vec::new();
+    for (n, root) in ["one", "two"].into_iter().enumerate() {
+        let dir = context(w, root, &[("Dockerfile", dockerfile), ("f", "f"), ("d/g", "g")]);
+        let root = if n == 0 { w.root() } else { w.scratch().join("second-root") };
+        if n == 1 {
+            let file = w.scratch().join("busybox.tar");
+            let _ = w.cata(&["save", "-o", file.to_str().unwrap(), "busybox"]).ok();
+            let _ = w.cata_run(["load", "-i"]).arg(file).env("CATA_ROOT", &root).done().ok();
+        }
+        let run = w.cata_run(["build", "-q", "-t", "same"]).arg(&dir).env("CATA_ROOT", &root);
+        let built =
+            run.env("SOURCE_DATE_EPOCH", "1700000000").patience(Duration::from_secs(120)).done().text();
+        let inspect = w.cata_run(["image", "inspect", "same"]).env("CATA_ROOT", &root).done().json();
+        assert_eq!(inspect[0]["Created"], "2023-11-14T22:13:20.000000000Z");
+        digests.push((built, inspect[0]["RootFS"]["Layers"].clone()));
+    }
+    assert_eq!(digests[0], digests[1]);
+}
+
+/// Moments of a build's life, in milliseconds.
+const MOMENTS: [u64; 8] = [1, 5, 15, 30, 60, 100, 200, 400];
+
+fn build_killed_at_any_moment(w: &World) {
+    let dockerfile = "FROM busybox\nARG N\nCOPY . /c\nRUN --mount=type=cache,target=/k echo $N; dd if=/dev/zero of=/big bs=1k count=256 2>/dev/null; sleep 600 & sleep 0.1\nRUN echo $N > /n; cat /c/a\n";
+    let dir = context(w, "killed", &[("Dockerfile", dockerfile), ("a", "a")]);
+    for moment in MOMENTS {
+        let n = format!("N={moment}");
+        let mut client = w.cata_run(["build", "-t", "killed", "--build-arg", &n]).arg(&dir).start();
+        std::thread::sleep(Duration::from_millis(moment));
+        client.kill();
+        // The step's container does not outlive the build.
+        eventually("the container is gone", Duration::from_secs(20), || {
+            w.cata(&["ps", "-q"]).text().is_empty().then_some(())
+        });
+        // No half image, and the next build makes a whole one.
+        if w.cata(&["image", "inspect", "killed"]).code() == 0 {
+            let _ = sh(w, "killed", "cat /n /c/a");
+        }
+        let _ = build(w, &dir, &["-t", "killed", "--build-arg", &n]).ok();
+        assert_eq!(sh(w, "killed", "cat /n /c/a"), format!("{moment}\na"));
+        // One that was never started is removed by the next build.
+        assert_eq!(w.cata(&["ps", "-aq"]).text(), "", "at {moment} ms");
+        let _ = w.cata(&["rmi", "killed"]).ok();
+    }
+    for dir in ["build/making", "creating", "removed"] {
+        eventually("nothing half-made is left", Duration::from_secs(20), || {
+            fs::read_dir(w.root().join(dir)).is_ok_and(|list| list.count() == 0).then_some(())
+        });
+    }
+}
+
+fn builds_at_once_share_steps(w: &World) {
+    let dockerfile = "FROM busybox AS a\nRUN sleep 0.3; cat /proc/sys/kernel/random/uuid > /stamp\nFROM busybox AS b\nRUN sleep 0.3; cat /proc/sys/kernel/random/uuid > /stamp\nFROM scratch\nCOPY --from=a /stamp /a\nCOPY --from=b /stamp /b\n";
+    let dir = context(w, "shared", &[("Dockerfile", dockerfile)]);
+    let started: Vec<_> =
+        (0..3).map(|n| w.cata_run(["build", "-q", "-t", &format!("shared{n}")]).arg(&dir).start()).collect();
+    let ids: Vec<String> = started.into_iter().map(|run| run.done(Duration::from_secs(120)).text()).collect();
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let to = w.scratch().join("stamps");
+    let _ = build(w, &dir, &["-o", to.to_str().unwrap()]).ok();
+    // The same instruction upon the same image is one step, whatever the stage is called.
+    assert_eq!(fs::read(to.join("a")).unwrap(), fs::read(to.join("b")).unwrap());
+}
+
+fn disk_full_leaves_a_sound_cache(w: &World) {
+    let root = Path::new("/mnt/small");
+    fs::create_dir_all(root).unwrap();
+    let _ = Run::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(root).done().ok();
+    let cata =
+        |args: &[&str]| w.cata_run(args).env("CATA_ROOT", root).patience(Duration::from_secs(120)).done();
+    let file = w.scratch().join("busybox.tar");
+    let _ = w.cata(&["save", "-o", file.to_str().unwrap(), "busybox"]).ok();
+    let _ = cata(&["load", "-i", file.to_str().unwrap()]).ok();
+    let dir = context(w, "full", &[("Dockerfile", "FROM busybox\nCOPY big /big\nRUN true\n")]);
+    fs::write(dir.join("big"), vec![7; 40 << 20]).unwrap();
+    let path = dir.to_str().unwrap();
+    cata(&["build", "-t", "full", path]).fails(1, &["o space left on device"]);
+    cata(&["image", "inspect", "full"]).fails(1, &[]);
+    fs::write(dir.join("big"), "small now").unwrap();
+    let _ = cata(&["build", "-t", "full", path]).ok();
+    assert_eq!(cata(&["run", "--rm", "full", "cat", "/big"]).text(), "small now");
+    let _ = Run::new("umount").args(["-l"]).arg(root).done().ok();
+}
+
+fn cache_is_listed_and_pruned(w: &World) {
+    let dir = context(
+        w,
+        "prune",
+        &[(
+            "Dockerfile",
+            "FROM busybox AS a\nRUN echo one > /one\nRUN --mount=type=cache,target=/k touch /k/x; echo 2 > /two\nFROM busybox\nCOPY --from=a /two /two\n",
+        )],
+    );
+    let _ = build(w, &dir, &["-t", "kept"]).ok();
+    let listed = w.cata(&["builder", "du", "--verbose"]).ok().stdout;
+    assert!(listed.contains("RUN echo one > /one") && listed.contains("cache mount /k"), "{listed}");
+    assert!(w.cata(&["buildx", "prune", "-f"]).ok().stdout.contains("Total reclaimed space"));
+    assert!(w.cata(&["builder", "du"]).ok().stdout.contains("cache mount /k"), "caches go with --all only");
+    let _ = w.cata(&["builder", "prune", "-af"]).ok();
+    assert_eq!(w.cata(&["builder", "du"]).ok().stdout.lines().count(), 4);
+    // Images are not the cache's.
+    assert_eq!(sh(w, "kept", "cat /two"), "2");
+    assert_eq!(fs::read_dir(w.root().join("build/layers")).unwrap().count(), 0);
+    let again = build(w, &dir, &["-t", "kept"]).ok();
+    assert!(again.stderr.contains("0 of 3 steps cached"), "{again}");
+}
