@@ -135,7 +135,7 @@ impl Driver {
         exec: Exec,
         stdio: &[OwnedFd; 3],
     ) -> Result<(), Failure> {
-        let (spawned, report) = self.spawn_session(&exec.request, stdio)?;
+        let (spawned, report) = self.spawn_session(&exec.request, stdio, &["session"])?;
         let client = (connection, number);
         let wait = exec.wait;
         // The client's copy of the terminal goes with the news that there is a process.

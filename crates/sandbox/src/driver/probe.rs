@@ -86,7 +86,7 @@ impl Driver {
             };
             let stdio = [null, copy()?, copy()?];
             // Nobody hears its report: its output says the same.
-            self.spawn_session(&request, &stdio)?.0
+            self.spawn_session(&request, &stdio, &["session", "probe"])?.0
         } else {
             let container = self.pidfd().ok_or(Rejected::NotRunning)?;
             let handles = Handles::new(null.as_fd(), theirs.as_fd(), theirs.as_fd());

@@ -265,11 +265,13 @@ impl Driver {
         Ok(ours)
     }
 
-    /// A process of the host's that stands for one more in the guest, and the socket it reports to.
+    /// A process of the host's that stands for one more in the guest, and the socket it reports to. With
+    /// `probe` among its arguments nobody listens to that: it says what it has to say with its output.
     pub(super) fn spawn_session(
         &mut self,
         request: &ExecRequest,
         stdio: &[OwnedFd; 3],
+        arguments: &[&str],
     ) -> Result<(Spawned, OwnedFd), Failure> {
         let guest = self.connect_to_guest()?;
         let program = self.machine.as_ref().map(|machine| machine.program.clone()).unwrap_or_default();
@@ -280,7 +282,7 @@ impl Driver {
         let handles = Handles::new(stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd());
         let wanted = Companion {
             program: &program,
-            arguments: &["session"],
+            arguments,
             descriptors: &[self.plan.as_fd(), theirs.as_fd(), guest.as_fd()],
             terminal: request.terminal.then_some(request.window),
         };

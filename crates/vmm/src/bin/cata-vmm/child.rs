@@ -9,8 +9,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use cata_sys::clone::{Namespaces, Side, SoleThread};
+use cata_sys::mount::{self, Depth, attribute};
+use cata_sys::{capability, namespace};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Gid, Pid, Signal, Uid};
+use rustix::thread::UnshareFlags;
 
 /// A program that runs.
 #[derive(Debug)]
@@ -60,7 +64,7 @@ fn prepare(order: &Order<'_>, null: BorrowedFd<'_>) -> Result<std::convert::Infa
         rustix::stdio::dup2_stdout(order.stderr)?;
         rustix::stdio::dup2_stderr(order.stderr)?;
         if let Some(uid) = order.uid {
-            become_user(uid)?;
+            shut_in(uid)?;
         }
         // A change of ids cancels it: after that.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -74,11 +78,19 @@ fn prepare(order: &Order<'_>, null: BorrowedFd<'_>) -> Result<std::convert::Infa
     Err(steps().err())
 }
 
-/// Gives up root for good, in a process of one thread.
-pub(crate) fn become_user(uid: u32) -> Result<(), Errno> {
+/// Gives up root for good, in a process of one thread that needs programs and libraries of the host: what it
+/// sees of the file system it can only read.
+fn shut_in(uid: u32) -> Result<(), Errno> {
+    let apart = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    namespace::unshare(apart)?;
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let set = attribute::RDONLY | attribute::NOSUID;
+    mount::set_attributes(root.as_fd(), Depth::Recursive, set, 0, attribute::PRIVATE)?;
+    capability::limit_bounding(0)?;
     rustix::thread::set_thread_groups(&[])?;
     rustix::thread::set_thread_gid(Gid::from_raw(uid))?;
-    rustix::thread::set_thread_uid(Uid::from_raw(uid))
+    rustix::thread::set_thread_uid(Uid::from_raw(uid))?;
+    rustix::thread::set_no_new_privs(true)
 }
 
 /// A descriptor's number as text.

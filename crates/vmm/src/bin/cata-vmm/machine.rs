@@ -3,7 +3,7 @@
 //! First as root and with nothing of the guest's in sight: the tree, its server, the monitor. Then this process
 //! becomes another user and one loop passes everything between the guest and those outside.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ use crate::console::Console;
 use crate::names::Names;
 use crate::pump::{Pump, make_raw};
 use crate::relay::{Clients, Wire};
-use crate::{Refusal, alone, qemu, read_errand, report, stage};
+use crate::{Refusal, alone, kvm, qemu, read_errand, report, stage};
 
 /// Most descriptors of a machine.
 const MOST_DESCRIPTORS: usize = 64;
@@ -79,6 +79,22 @@ enum End {
     Broken(String),
 }
 
+/// What runs the guest.
+enum Running {
+    Kvm(cata_vmm::Running),
+    Qemu(Child),
+}
+
+impl Running {
+    /// Readable when it has ended.
+    fn ended(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Kvm(machine) => machine.ended(),
+            Self::Qemu(child) => child.pidfd.as_fd(),
+        }
+    }
+}
+
 struct Machine {
     stage: Stage,
     errand: Errand,
@@ -87,7 +103,7 @@ struct Machine {
     log: Console,
     complaints: Console,
     signals: SignalFd,
-    monitor: Child,
+    monitor: Running,
     server: Child,
     pump: Pump,
     clients: Clients,
@@ -112,7 +128,7 @@ fn forwarded() -> Vec<i32> {
     (1..32).chain(34..65).filter(|signal| !own.contains(signal)).collect()
 }
 
-fn begin(plan: &OwnedFd, supervisor: std::os::fd::BorrowedFd<'_>) -> Result<Machine, Refusal> {
+fn begin(plan: &OwnedFd, supervisor: BorrowedFd<'_>) -> Result<Machine, Refusal> {
     // From the first moment: one that comes early is passed on when there is a process.
     let signals = SignalFd::new(&forwarded()).map_err(Refusal::at("receive signals"))?;
     let errand = read_errand(plan)?;
@@ -134,7 +150,11 @@ fn begin(plan: &OwnedFd, supervisor: std::os::fd::BorrowedFd<'_>) -> Result<Mach
     let (channel, theirs) = pair()?;
     let (log, their_log) = pair()?;
     nonblocking(&log)?;
-    let monitor = match errand.vm.monitor {
+    enum Made {
+        Kvm(cata_vmm::Machine),
+        Qemu(Child),
+    }
+    let made = match errand.vm.monitor {
         Monitor::Qemu => {
             let ends = qemu::Ends {
                 kernel: &kernel,
@@ -145,13 +165,28 @@ fn begin(plan: &OwnedFd, supervisor: std::os::fd::BorrowedFd<'_>) -> Result<Mach
                 taps: &taps,
                 stderr: &stderr,
             };
-            qemu::start(&errand.vm, &links.interfaces, &ends)?
+            Made::Qemu(qemu::start(&errand.vm, &links.interfaces, &ends)?)
         }
-        Monitor::Kvm => return Err(Refusal::new("this build has no KVM monitor")),
+        Monitor::Kvm => {
+            let ends =
+                kvm::Ends { kernel, archives, channel: theirs, log: their_log, deck: served.socket, taps };
+            Made::Kvm(kvm::make(&errand.vm, &links, ends)?)
+        }
     };
+    // The write ends are the children's: their end is to be seen.
+    drop(stderr);
     let names = links.names.then(Names::new).transpose()?;
-    alone::give_up_rights(errand.vm.uid)?;
     let terminal = errand.plan.process.terminal;
+    if terminal {
+        make_raw();
+    }
+    let filters = alone::filters()?;
+    alone::give_up_rights(errand.vm.uid)?;
+    let monitor = match made {
+        Made::Qemu(child) => Running::Qemu(child),
+        Made::Kvm(machine) => Running::Kvm(machine.start(Some(&filters)).map_err(Refusal::new)?),
+    };
+    alone::give_up_calls(&filters)?;
     Ok(Machine {
         stage: Stage::Booting,
         wire: Wire::new(channel),
@@ -228,10 +263,10 @@ impl Machine {
             self.told_time = Instant::now();
             self.send(&Frame::new(Kind::Clock, 0, now().to_le_bytes().to_vec()))?;
         }
-        if closed || self.has_ended(&self.monitor) {
+        if closed || is_readable(self.monitor.ended()) {
             return Err(End::Broken(self.why_it_ended()));
         }
-        if self.has_ended(&self.server) {
+        if is_readable(self.server.pidfd.as_fd()) {
             self.complaints.read();
             return Err(End::Broken(format!("the file server ended: {}", self.complaints.last(3))));
         }
@@ -254,7 +289,7 @@ impl Machine {
         let mut watched = vec![
             PollFd::new(&self.wire, flags),
             PollFd::new(supervisor, read),
-            PollFd::new(&self.monitor.pidfd, read),
+            PollFd::from_borrowed_fd(self.monitor.ended(), read),
             PollFd::new(&self.server.pidfd, read),
         ];
         watched.extend(
@@ -287,7 +322,7 @@ impl Machine {
 
     /// The supervisor says something; its going is our end by another way.
     fn listen(&mut self, supervisor: &OwnedFd) -> Turn {
-        if !is_readable(supervisor) {
+        if !is_readable(supervisor.as_fd()) {
             return Ok(());
         }
         match message::receive(supervisor.as_fd(), LONGEST, 1) {
@@ -387,7 +422,6 @@ impl Machine {
         let mut plan = self.errand.plan.clone();
         plan.cgroup = Some(self.errand.vm.cgroup.clone());
         if plan.process.terminal {
-            make_raw();
             plan.process.window = tcgetwinsize(rustix::stdio::stdin())
                 .ok()
                 .map(|size| WindowSize { rows: size.ws_row, columns: size.ws_col });
@@ -403,17 +437,20 @@ impl Machine {
         Ok(())
     }
 
-    fn has_ended(&self, child: &Child) -> bool {
-        is_readable(&child.pidfd)
-    }
-
     /// The monitor is gone: because of what?
     fn why_it_ended(&mut self) -> String {
         self.settle();
         if let Some(why) = self.log.panic() {
             return format!("the guest's kernel panicked: {why}");
         }
-        let status = waitpid(Some(self.monitor.pid), WaitOptions::NOHANG).ok().flatten();
+        let child = match &self.monitor {
+            Running::Kvm(machine) => {
+                let end = machine.end().map_or_else(|| "it hung up".to_owned(), |end| kvm::describe(&end));
+                return format!("the virtual machine (kvm) ended: {end}");
+            }
+            Running::Qemu(child) => child.pid,
+        };
+        let status = waitpid(Some(child), WaitOptions::NOHANG).ok().flatten();
         let said = self.complaints.last(3);
         let how = match status.map(|(_, status)| (status.exit_status(), status.terminating_signal())) {
             Some((Some(0), _)) => "ended by itself".to_owned(),
@@ -475,9 +512,9 @@ impl Machine {
     }
 }
 
-fn is_readable(fd: &OwnedFd) -> bool {
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut watched = [PollFd::new(fd, PollFlags::IN)];
+    let mut watched = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     matches!(poll(&mut watched, Some(&now)), Ok(1..))
 }
 

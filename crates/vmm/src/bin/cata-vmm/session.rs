@@ -33,9 +33,11 @@ pub(crate) fn run(plan: &OwnedFd, supervisor: &OwnedFd, machine: OwnedFd) -> Exi
 
 fn refuse(supervisor: &OwnedFd, failed: Failed) -> ExitCode {
     let code = u8::try_from(failed.exit_code).unwrap_or(125);
-    // A probe has nobody who hears the report: its output is what is kept.
-    let text = format!("{}\n", failed.message);
-    let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+    if std::env::args().nth(2).is_some() {
+        // A probe has nobody who hears the report: its output is what is kept.
+        let text = format!("{}\n", failed.message);
+        let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+    }
     report(supervisor.as_fd(), &Report::Failed(failed));
     ExitCode::from(code)
 }
@@ -53,6 +55,9 @@ fn begin(plan: &OwnedFd, supervisor: &OwnedFd) -> Result<(Frame, bool), Refusal>
     }
     let process = Box::new(ExecPlan::new(&errand.plan, request).process);
     let start = Frame::document(Kind::Start, FIRST, &Start::Further { process }).map_err(Refusal::new)?;
+    if terminal {
+        make_raw();
+    }
     alone::give_up_rights(errand.vm.uid)?;
     Ok((start, terminal))
 }
@@ -89,14 +94,12 @@ fn speak(start: &Frame, terminal: bool, supervisor: &OwnedFd, machine: OwnedFd) 
         hint: None,
         exit_code: 125,
     };
-    if terminal {
-        make_raw();
-    }
     let window = SignalFd::new(&[Signal::WINCH.as_raw()]).map_err(|e| Refusal::new(e).0)?;
     let mut pump = Pump::new(FIRST, terminal);
     let mut talk = Conversation { machine, waiting: Vec::new() };
     let mut decoder = Decoder::default();
     let mut running = false;
+    alone::filters().and_then(|filters| alone::give_up_calls(&filters)).map_err(|refusal| refusal.0)?;
     talk.send(start).map_err(gone)?;
     loop {
         let mut flags = PollFlags::IN;
