@@ -18,6 +18,7 @@ mod kernels;
 mod life;
 mod limits;
 mod logs;
+mod machines;
 mod network;
 mod oci;
 mod oci_confinement;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         life::tests(),
         limits::tests(),
         logs::tests(),
+        machines::tests(),
         network::tests(),
         oci::tests(),
         oci_confinement::tests(),

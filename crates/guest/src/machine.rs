@@ -48,6 +48,7 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     boot::mount_kernels_own()?;
     // The OOM killer takes the container's processes, never this one.
     fs::write("/proc/self/oom_score_adj", "-1000").map_err(failed("be spared by the OOM killer"))?;
+    raise_limits();
     let signals = SignalFd::new(&[rustix::process::Signal::CHILD.as_raw()]).map_err(failed("see signals"))?;
     let port = boot::open_port(&drivers)?;
     let mut machine =
@@ -157,6 +158,8 @@ impl Machine {
         let deck = PathBuf::from("/").join(DECK);
         fs::create_dir_all(&deck).map_err(failed("make /deck"))?;
         boot::mount_at("virtiofs", DECK, &deck, &[], 0)?;
+        // Programs that reserve much and use little find on a small machine what they find on a large host.
+        let _ = fs::write("/proc/sys/vm/overcommit_memory", "1");
         // Fails for no name that the engine lets through.
         let _ = rustix::system::sethostname(boot.hostname.as_bytes());
         network::configure(boot)?;
@@ -282,17 +285,26 @@ impl Machine {
                 continue;
             };
             let session = self.sessions.remove(at);
-            let mut oom = false;
+            let (mut oom, mut peak) = (false, None);
             if session.number == FIRST {
                 // The host ends the machine when it hears of it.
                 rustix::fs::sync();
                 oom = self.count_ooms() > self.ooms;
+                peak = self.cgroup.as_ref().and_then(|cgroup| cgroup.peak().ok().flatten());
             }
-            let exited = Exited { code, oom };
+            let exited = Exited { code, oom, peak };
             self.link.send(&Frame::document(Kind::Exited, session.number, &exited)?)?;
         }
         Ok(())
     }
+}
+
+/// As service managers do: a kernel's own limits are those of forty years ago.
+fn raise_limits() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    // What the kernel refuses stays as it is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(1024), maximum: Some(524_288) });
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: Some(8 << 20), maximum: Some(8 << 20) });
 }
 
 fn for_session(session: &mut Session, frame: &Frame) -> Result<Option<Frame>, ProtocolError> {

@@ -504,6 +504,9 @@ pub struct Exited {
     pub code: i32,
     /// The guest's OOM killer took a process of the container meanwhile.
     pub oom: bool,
+    /// The most memory that the container's processes had, where the guest's kernel tells.
+    #[serde(default)]
+    pub peak: Option<u64>,
 }
 
 /// A question about the guest.

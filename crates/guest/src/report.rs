@@ -32,6 +32,8 @@ pub enum Report {
     Ended {
         /// The guest's OOM killer took a process of the container.
         oom: bool,
+        /// The most memory that the container had in the guest.
+        peak: Option<u64>,
         /// What went wrong, if the machine ended and not the process.
         error: Option<String>,
     },

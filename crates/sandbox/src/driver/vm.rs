@@ -41,7 +41,17 @@ pub(super) struct Machine {
     /// Signals that the guest's kernel dropped.
     dropped: Vec<i32>,
     failed: Option<Failed>,
-    ended: Option<(bool, Option<String>)>,
+    ended: Option<Ended>,
+    /// Bytes of its own memory.
+    memory: u64,
+}
+
+/// What it said of its end.
+#[derive(Default)]
+struct Ended {
+    oom: bool,
+    peak: Option<u64>,
+    error: Option<String>,
 }
 
 impl Machine {
@@ -124,6 +134,7 @@ impl Driver {
             dropped: Vec::new(),
             failed: None,
             ended: None,
+            memory: order.memory,
         });
         Ok(())
     }
@@ -145,7 +156,7 @@ impl Driver {
                 Report::Failed(failed) => machine.failed = Some(failed),
                 Report::Fate { signal, dropped } => self.signal_fate(signal, dropped),
                 Report::Exiting => self.ending(),
-                Report::Ended { oom, error } => machine.ended = Some((oom, error)),
+                Report::Ended { oom, peak, error } => machine.ended = Some(Ended { oom, peak, error }),
             }
         }
     }
@@ -225,7 +236,12 @@ impl Driver {
     pub(super) fn end_of(&mut self, machine: Machine, exit: &Exit) -> What {
         if !matches!(self.state.phase, Phase::Starting { .. }) {
             let killed = exit.code == 137 && machine.ended.is_none() && machine.failed.is_none();
-            let (oom, error) = machine.ended.unwrap_or_default();
+            let Ended { oom, peak, error } = machine.ended.unwrap_or_default();
+            if !exit.oom {
+                // The limit that was asked for is the machine's; around it is what running it takes.
+                self.status.memory_limit = self.status.memory_limit.map(|_| machine.memory);
+                self.status.memory_peak = peak;
+            }
             let expected = matches!(self.state.phase, Phase::Stopping { stage: Stage::Killed, .. });
             let error = error.or_else(|| {
                 (killed && !expected).then(|| "the virtual machine's process was killed".to_owned())

@@ -490,7 +490,10 @@ impl Machine {
         match end {
             End::Exited(exited) => {
                 self.pump.finish(LAST);
-                report(supervisor.as_fd(), &Report::Ended { oom: exited.oom, error: None });
+                report(
+                    supervisor.as_fd(),
+                    &Report::Ended { oom: exited.oom, peak: exited.peak, error: None },
+                );
                 exited.code
             }
             End::Failed(failed) => {
@@ -500,7 +503,7 @@ impl Machine {
             }
             End::Broken(message) if self.stage == Stage::Running => {
                 self.pump.finish(LAST);
-                report(supervisor.as_fd(), &Report::Ended { oom: false, error: Some(message) });
+                report(supervisor.as_fd(), &Report::Ended { oom: false, peak: None, error: Some(message) });
                 BROKEN
             }
             End::Broken(message) => {

@@ -1,0 +1,486 @@
+//! Containers in virtual machines. A boot takes seconds under software emulation: few machines, each asked much.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
+use std::time::Duration;
+
+use cata_tests::command::{Done, Run, cata_binary, eventually};
+use cata_tests::harness::Test;
+use cata_tests::terminal::Terminal;
+use cata_tests::world::{World, pids};
+
+use crate::test;
+
+/// For one boot on a host with other things to do.
+const BOOT: Duration = Duration::from_secs(180);
+const SOON: Duration = Duration::from_secs(60);
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(machine_is_a_container).with_kernel(),
+        test!(machine_terminal).with_kernel(),
+        test!(machine_ends_and_starts_again).with_kernel(),
+        test!(machine_on_networks).with_kernel(),
+        test!(machine_files).with_kernel().images(&["debian"]),
+        test!(machine_faults).with_kernel(),
+        test!(machine_crowd).with_kernel(),
+        test!(machine_bad_input).with_kernel(),
+        test!(machine_postgres).with_kernel().images(&["postgres"]).needs(&["psql"]),
+    ]
+}
+
+#[track_caller]
+fn run(w: &World, args: &[&str]) -> Done {
+    let mut words = vec!["run", "--isolation", "vm"];
+    words.extend(args);
+    w.cata_run(words).patience(BOOT).done()
+}
+
+fn processes_named(name: &str) -> Vec<u32> {
+    let has = |pid: &u32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+            let first = line.split(|byte| *byte == 0).next().unwrap_or_default();
+            first.ends_with(name.as_bytes())
+        })
+    };
+    pids().into_iter().filter(has).collect()
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// One machine, and everything that is asked of a container in it.
+fn machine_is_a_container(w: &World) {
+    let script = "echo out; echo err >&2; trap 'echo asked; exit 7' TERM; while :; do sleep 0.2; done";
+    let options = ["-d", "--name", "vm1", "--memory", "300m", "--cpus", "2", "-u", "1000:1000"];
+    let more = [
+        "-e",
+        "A=b c",
+        "-w",
+        "/tmp",
+        "--hostname",
+        "deck",
+        "--pids-limit",
+        "50",
+        "--cap-drop",
+        "ALL",
+        "--cap-add",
+        "NET_RAW",
+        "--health-cmd",
+        "test -e /tmp/well",
+        "--health-interval",
+        "500ms",
+        "--health-retries",
+        "1",
+    ];
+    let mut args = options.to_vec();
+    args.extend(more);
+    args.extend(["busybox", "sh", "-c", script]);
+    let _ = run(w, &args).ok();
+    let sh = |script: &str| w.cata_run(["exec", "vm1", "sh", "-c", script]).patience(SOON).done();
+    let host = rustix::system::uname().release().to_string_lossy().into_owned();
+    let kernel = sh("uname -r").text();
+    assert_ne!(kernel, host, "the host's kernel");
+    // What was allocated, and no more.
+    assert_eq!(sh("nproc").text(), "2");
+    let memory = sh("free -m | awk '/Mem:/ { print $2 }'").text().parse::<u32>().unwrap();
+    assert!((200..=300).contains(&memory), "{memory} MB");
+    assert_eq!(sh("id -u; id -g; echo $A; pwd; hostname").lines(), ["1000", "1000", "b c", "/tmp", "deck"]);
+    assert_eq!(sh("cat /sys/fs/cgroup/pids.max").text(), "50");
+    let caps = sh("grep -E 'CapBnd|Seccomp:' /proc/1/status").ok().stdout;
+    assert!(caps.contains("0000000000002000") && caps.contains("Seccomp:\t2"), "{caps}");
+    assert!(sh("mount -t tmpfs x /tmp").stderr.contains("permission denied"));
+    // exec: streams, codes, user, directory, environment.
+    let done = w.cata_run(["exec", "-i", "vm1", "cat"]).input("piped").patience(SOON).done().ok();
+    assert_eq!(done.stdout, "piped");
+    assert_eq!(sh("echo no >&2; exit 9").exits(9).stderr.trim(), "no");
+    let args = ["exec", "-u", "0", "-w", "/", "-e", "B=2", "vm1", "sh", "-c", "id -u; pwd; echo $B"];
+    assert_eq!(w.cata(&args).lines(), ["0", "/", "2"]);
+    let _ = w.cata(&["exec", "vm1", "nosuch"]).exits(127).says("not found");
+    let _ = w.cata(&["exec", "vm1", "/etc/passwd"]).exits(126);
+    let _ = w.cata(&["exec", "-d", "vm1", "sleep", "77"]).ok();
+    // More than any buffer on the way, in both directions at once.
+    let bulk = vec![b'x'; 3 << 20];
+    let done = w.cata_run(["exec", "-i", "vm1", "cat"]).input(bulk).patience(SOON).done().ok();
+    assert_eq!(done.stdout.len(), 3 << 20);
+    // One that nobody reads does not stop the others.
+    let mut deaf =
+        w.cata_run(["exec", "-i", "vm1", "sh", "-c", "sleep 600"]).input(vec![b'y'; 1 << 20]).start();
+    assert_eq!(sh("echo still here").text(), "still here");
+    deaf.kill();
+    // top tells the guest's processes; the host sees the machine only.
+    let top = w.cata(&["top", "vm1"]).ok().stdout;
+    assert!(top.contains("sleep 77") && !top.contains("qemu"), "{top}");
+    let ps = Run::new("ps").arg("aux").done().ok().stdout;
+    assert!(!ps.contains("sleep 77") && ps.contains("cata-vmm machine"), "{ps}");
+    for name in ["cata-vmm", "qemu-system-x86_64"] {
+        for pid in processes_named(name) {
+            let owner = fs::metadata(format!("/proc/{pid}")).unwrap().uid();
+            assert_ne!(owner, 0, "{name} runs as root");
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            assert!(status.contains("CapEff:\t0000000000000000"), "{name}: {status}");
+            assert!(status.contains("Seccomp:\t2"), "{name} has no filter: {status}");
+        }
+    }
+    let machine = w.inspect("vm1")["Machine"].clone();
+    assert_eq!((&machine["Cpus"], &machine["Memory"]), (&2.into(), &(300 << 20).into()), "{machine}");
+    assert!(!machine["Reason"].as_str().unwrap().is_empty());
+    // Health checks run in the guest.
+    let health = |word: &str| {
+        eventually(word, SOON, || (w.field("vm1", "{{.State.Health.Status}}") == word).then_some(()));
+    };
+    health("unhealthy");
+    let _ = sh("touch /tmp/well").ok();
+    health("healthy");
+    let _ = w.cata(&["pause", "vm1"]).ok();
+    let _ = w.cata(&["exec", "vm1", "true"]).exits(1).says("paused");
+    let _ = w.cata(&["unpause", "vm1"]).ok();
+    assert_eq!(sh("echo awake").text(), "awake");
+    let _ = w.cata(&["stop", "vm1"]).ok();
+    let logs = w.cata(&["logs", "vm1"]).ok();
+    assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("out\nasked\n", "err\n"));
+    assert_eq!(w.field("vm1", "{{.State.ExitCode}}"), "7");
+    assert!(processes_named("qemu-system-x86_64").is_empty());
+}
+
+fn machine_terminal(w: &World) {
+    let mut command = Command::new(cata_binary());
+    command.args(["run", "--rm", "-it", "--isolation", "vm", "--name", "tt", "busybox", "sh"]);
+    command.env("CATA_ROOT", w.root()).env("CATA_STATE", w.state());
+    let mut terminal = Terminal::run(&command, 30, 100);
+    eventually("a prompt", BOOT, || terminal.shown().contains("# ").then_some(()));
+    terminal.type_in("stty size; tty; echo $((6*7))\n");
+    terminal.expect("30 100");
+    terminal.expect("/dev/pts/0");
+    terminal.expect("42");
+    terminal.resize(40, 120);
+    eventually("the new size", SOON, || {
+        terminal.type_in("stty size\n");
+        std::thread::sleep(Duration::from_millis(300));
+        terminal.shown().contains("40 120").then_some(())
+    });
+    // One more terminal in the same guest.
+    let mut exec = Command::new(cata_binary());
+    exec.args(["exec", "-it", "tt", "sh", "-c", "stty size; tty; exec sleep 600"]);
+    exec.env("CATA_ROOT", w.root()).env("CATA_STATE", w.state());
+    let mut second = Terminal::run(&exec, 20, 90);
+    second.expect("20 90");
+    second.expect("/dev/pts/1");
+    second.type_in("\x03");
+    assert_eq!(second.exit_code(), 130);
+    terminal.type_in("exit 5\n");
+    assert_eq!(terminal.exit_code(), 5);
+}
+
+fn machine_ends_and_starts_again(w: &World) {
+    // In the foreground: streams apart, input, exit code.
+    let args = ["run", "--rm", "-i", "--isolation", "vm", "busybox", "sh", "-c", "cat; echo e >&2; exit 3"];
+    let done = w.cata_run(args).input("in").patience(BOOT).done().exits(3);
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("in", "e\n"));
+    let _ = run(w, &["--rm", "busybox", "nosuch"]).exits(127).says("not found");
+    // Nothing handles the signal: one second, not ten.
+    let script = "date +%s >> /starts; wc -l < /starts; sleep 600";
+    let _ = run(w, &["-d", "--name", "vm1", "--restart", "on-failure:1", "busybox", "sh", "-c", script]).ok();
+    let stopped = w.cata_run(["stop", "vm1"]).patience(SOON).done().ok();
+    assert!(stopped.stderr.contains("nothing in vm1 handles signal 15"), "{stopped}");
+    assert_eq!(w.field("vm1", "{{.State.ExitCode}}"), "137");
+    // What it wrote is still there, and so is what it is told by exec.
+    let _ = w.cata_run(["start", "vm1"]).patience(BOOT).done().ok();
+    let starts = w.cata_run(["exec", "vm1", "cat", "/starts"]).patience(SOON).done().lines();
+    assert_eq!(starts.len(), 2);
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let told: u64 = starts[1].parse().unwrap();
+    assert!(now.abs_diff(told) < 600, "the guest's clock says {told}, the host's {now}");
+    // The policy restarts it, once.
+    let _ = w.cata_run(["exec", "vm1", "kill", "-9", "1"]).patience(SOON).done();
+    let _ = w.cata_run(["exec", "vm1", "killall", "sleep"]).patience(SOON).done();
+    eventually("the policy's restart", BOOT, || {
+        (w.field("vm1", "{{.RestartCount}} {{.State.Running}}") == "1 true").then_some(())
+    });
+    let _ = w.cata_run(["kill", "vm1"]).patience(SOON).done().ok();
+    let _ = w.cata(&["wait", "vm1"]).ok();
+    // The guest's OOM killer is named, and the limit was the machine's.
+    let eat = ["--name", "eat", "--memory", "128m", "busybox", "sh", "-c", "tail -c 500m /dev/zero"];
+    assert_eq!(run(w, &eat).code(), 137);
+    assert_eq!(w.field("eat", "{{.State.OOMKilled}}"), "true");
+    assert_eq!(w.field("eat", "{{.State.MemoryLimit}}"), (128_u64 << 20).to_string());
+}
+
+fn ask(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(b"hello\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    (!text.is_empty()).then(|| text.trim().to_owned())
+}
+
+fn machine_on_networks(w: &World) {
+    let serve = |word: &str| format!("while :; do echo {word} | nc -l -p 80; done");
+    let _ = w.cata(&["network", "create", "deck"]).ok();
+    let (from_container, from_vm) = (serve("container"), serve("machine"));
+    let _ = w
+        .cata(&["run", "-d", "--name", "cc", "--network", "deck", "busybox", "sh", "-c", &from_container])
+        .ok();
+    let options = ["-d", "--name", "vv", "--network", "deck", "-p", "8080:80", "--sysctl"];
+    let mut args = options.to_vec();
+    args.extend(["net.ipv4.ip_forward=1", "busybox", "sh", "-c", &from_vm]);
+    let _ = run(w, &args).ok();
+    let inside =
+        |name: &str, script: &str| w.cata_run(["exec", name, "sh", "-c", script]).patience(SOON).done();
+    // Names, both ways, through 127.0.0.11 in the guest too.
+    eventually("the machine reaches the container", SOON, || {
+        (inside("vv", "nc cc 80 < /dev/null").stdout.trim() == "container").then_some(())
+    });
+    eventually("the container reaches the machine", SOON, || {
+        (inside("cc", "nc vv 80 < /dev/null").stdout.trim() == "machine").then_some(())
+    });
+    let lookup = inside("vv", "cat /etc/resolv.conf; nslookup cc 127.0.0.11").ok().stdout;
+    assert!(lookup.contains("nameserver 127.0.0.11"), "{lookup}");
+    eventually("the published port", SOON, || (ask(8080)? == "machine").then_some(()));
+    assert_eq!(inside("vv", "cat /proc/sys/net/ipv4/ip_forward").text(), "1");
+    let address = w.field("vv", "{{.NetworkSettings.Networks.deck.IPAddress}}");
+    let own = inside("vv", "ip -o addr show eth0").ok().stdout;
+    assert!(own.contains(&address), "{own}");
+    // A machine that starts again has the same device, and answers again.
+    let _ = w.cata_run(["restart", "-t", "0", "vv"]).patience(BOOT).done().ok();
+    eventually("the published port again", SOON, || (ask(8080)? == "machine").then_some(()));
+    let _ = w.cata(&["rm", "-f", "vv"]).ok();
+    assert!(TcpStream::connect(("127.0.0.1", 8080)).is_err());
+    let none = run(w, &["--rm", "--network", "none", "busybox", "ip", "-o", "link"]).ok().stdout;
+    assert!(none.contains("lo:") && !none.contains("eth0"), "{none}");
+}
+
+fn machine_files(w: &World) {
+    let source = w.scratch().join("src");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("given"), "given\n").unwrap();
+    std::os::unix::fs::chown(source.join("given"), Some(1234), Some(2345)).unwrap();
+    let bind = format!("{}:/src", source.display());
+    let file = w.file("one", "one\n");
+    let one = format!("{}:/etc/one:ro", file.display());
+    let script = "set -e\n\
+        stat -c '%u:%g' /src/given; id > /src/owner; ls -ln /src > /dev/null\n\
+        chown 77:88 /src/owner; ln -s given /src/link; mkdir /src/dir; mv /src/dir /src/moved\n\
+        echo kept > /data/file; cat /etc/one; ! echo x > /etc/one; ! touch /cannot; ! touch /ro/x\n\
+        stat -f -c %T /scratch; echo t > /scratch/t; ulimit -n; ulimit -Hn\n\
+        cat /proc/sys/kernel/msgmax; df -m /dev/shm | tail -1 | awk '{print $2}'\n\
+        python3 --version > /dev/null 2>&1 || true; cp -a /usr/bin /scratch/ && ls /scratch/bin | wc -l > /dev/null\n\
+        dd if=/dev/zero of=/src/big bs=1M count=20 status=none; sync; stat -c %s /src/big";
+    let args = [
+        "--rm",
+        "--read-only",
+        "-v",
+        &bind,
+        "-v",
+        &one,
+        "-v",
+        "data:/data",
+        "-v",
+        "data:/ro:ro",
+        "--tmpfs",
+        "/scratch:size=256m",
+        "--tmpfs",
+        "/tmp",
+        "--ulimit",
+        "nofile=123:456",
+        "--sysctl",
+        "kernel.msgmax=9000",
+        "--shm-size",
+        "32m",
+        "debian",
+        "bash",
+        "-c",
+        script,
+    ];
+    let lines = run(w, &args).lines();
+    assert_eq!(lines, ["1234:2345", "one", "tmpfs", "123", "456", "9000", "32", "20971520"]);
+    let owner = fs::metadata(source.join("owner")).unwrap();
+    assert_eq!((owner.uid(), owner.gid()), (77, 88), "owners are not kept");
+    assert!(source.join("moved").is_dir());
+    assert_eq!(fs::read_link(source.join("link")).unwrap().to_str(), Some("given"));
+    let data = w.root().join("volumes/data/_data/file");
+    assert_eq!(fs::read_to_string(data).unwrap(), "kept\n");
+    assert_eq!(fs::read_to_string(file).unwrap(), "one\n");
+    // Another container sees what the machine wrote.
+    assert_eq!(w.cata(&["run", "--rm", "-v", "data:/d", "debian", "cat", "/d/file"]).text(), "kept");
+}
+
+/// Each end has a name, and nothing is left: the harness looks.
+fn machine_faults(w: &World) {
+    let sleeper = |name: &str| {
+        let _ = run(w, &["-d", "--name", name, "-p", "8080:80", "busybox", "sleep", "600"]).ok();
+    };
+    let ended = |name: &str| {
+        eventually("it has ended", SOON, || {
+            (w.field(name, "{{.State.Status}}") == "exited").then(|| w.field(name, "{{.State.Error}}"))
+        })
+    };
+    sleeper("vmm");
+    let machine = w.field("vmm", "{{.State.Pid}}").parse().unwrap();
+    kill(machine);
+    assert!(ended("vmm").contains("was killed"), "{}", ended("vmm"));
+    assert!(processes_named("qemu-system-x86_64").is_empty());
+    assert!(processes_named("virtiofsd").is_empty());
+    let _ = w.cata(&["rm", "vmm"]).ok();
+
+    sleeper("monitor");
+    processes_named("qemu-system-x86_64").into_iter().for_each(kill);
+    assert!(ended("monitor").contains("killed by signal 9"), "{}", ended("monitor"));
+    let _ = w.cata(&["rm", "monitor"]).ok();
+
+    sleeper("server");
+    processes_named("virtiofsd").into_iter().for_each(kill);
+    assert!(ended("server").contains("file server"), "{}", ended("server"));
+    let _ = w.cata(&["rm", "server"]).ok();
+
+    let crash = "echo c > /proc/sysrq-trigger; sleep 600";
+    let _ = run(w, &["-d", "--name", "panic", "--privileged", "busybox", "sh", "-c", crash]).ok();
+    assert!(ended("panic").contains("kernel panicked"), "{}", ended("panic"));
+    let _ = w.cata(&["rm", "panic"]).ok();
+
+    // A supervisor that is killed takes its machine with it.
+    sleeper("lost");
+    kill(w.inspect("lost")["State"]["SupervisorPid"].as_u64().map_or_else(
+        || *processes_named("cata-supervisor").first().unwrap(),
+        |pid| u32::try_from(pid).unwrap(),
+    ));
+    eventually("the machine is gone", SOON, || processes_named("cata-vmm").is_empty().then_some(()));
+    eventually("all of it", SOON, || processes_named("qemu-system-x86_64").is_empty().then_some(()));
+    let _ = w.cata(&["rm", "-f", "lost"]).ok();
+
+    // Whoever starts it goes away while it boots, and a stop while it boots.
+    let args = ["run", "--rm", "--isolation", "vm", "busybox", "sleep", "600"];
+    let mut starter = w.cata_run(args).start();
+    eventually("it boots", SOON, || (!processes_named("qemu-system-x86_64").is_empty()).then_some(()));
+    starter.kill();
+    eventually("it is gone", SOON, || processes_named("cata-supervisor").is_empty().then_some(()));
+    let args = ["run", "-d", "--name", "early", "--isolation", "vm", "busybox", "sleep", "600"];
+    let starter = w.cata_run(args).patience(BOOT).start();
+    eventually("it boots", SOON, || (!processes_named("qemu-system-x86_64").is_empty()).then_some(()));
+    let _ = w.cata_run(["stop", "early"]).patience(SOON).done().ok();
+    let _ = starter.done(SOON).says("stopped while its virtual machine booted");
+    assert_eq!(w.cata(&["ps", "-q"]).text(), "");
+}
+
+fn machine_crowd(w: &World) {
+    let many = 20;
+    let start = |number: u32| {
+        let name = format!("vm{number}");
+        let words = ["run", "-d", "--isolation", "vm", "--cpus", "1", "--memory", "96m", "--name", &name];
+        let words = words.into_iter().chain(["busybox", "sh", "-c", "echo here; sleep 600"]);
+        w.cata_run(words.collect::<Vec<_>>()).patience(BOOT).start()
+    };
+    let starting: Vec<_> = (0..many).map(start).collect();
+    for one in starting {
+        let _ = one.done(BOOT).ok();
+    }
+    let running = w.cata(&["ps", "-q"]).lines();
+    assert_eq!(running.len(), many as usize);
+    for number in [0, many - 1] {
+        assert_eq!(w.cata(&["logs", &format!("vm{number}")]).text(), "here");
+    }
+    let mut args = vec!["rm", "-f"];
+    args.extend(running.iter().map(String::as_str));
+    let _ = w.cata_run(args).patience(SOON).done().ok();
+}
+
+fn machine_bad_input(w: &World) {
+    let refused = |args: &[&str], texts: &[&str]| {
+        let mut words = vec!["--rm"];
+        words.extend(args);
+        run(w, &words).fails(125, texts);
+    };
+    refused(&["--kernel", "nope", "busybox", "true"], &["no such kernel: nope", "cata kernel"]);
+    refused(&["--memory", "20m", "busybox", "true"], &["too little for a virtual machine"]);
+    refused(&["--pid=host", "busybox", "true"], &["--pid=host is not possible", "kernel of its own"]);
+    refused(&["--network", "host", "busybox", "true"], &["--network host is not possible"]);
+    refused(&["--ipc", "container:x", "busybox", "true"], &["--ipc=container:x is not possible"]);
+    refused(&["--device", "/dev/null", "busybox", "true"], &["--device /dev/null is not possible"]);
+    refused(&["--vmm", "xen", "busybox", "true"], &["must be auto, kvm or qemu"]);
+    refused(
+        &["--mount", "type=bind,source=/no/such,target=/x", "busybox", "true"],
+        &["source path does not exist: /no/such"],
+    );
+    // Two machines on one volume: locks would not reach from one into the other.
+    let _ = run(w, &["-d", "--name", "vm1", "-v", "data:/data", "busybox", "sleep", "600"]).ok();
+    refused(&["-v", "data:/data", "busybox", "true"], &["volume data is used", "vm1"]);
+    let _ = run(w, &["--rm", "-v", "data:/data:ro", "busybox", "true"]).ok();
+    let _ = w.cata(&["rm", "-f", "vm1"]).ok();
+    assert_eq!(w.cata(&["ps", "-aq"]).text(), "");
+    // Programs that are not there.
+    hidden("/usr/lib/qemu/virtiofsd", || {
+        refused(&["busybox", "true"], &["virtiofsd is not installed", "qemu-system-common"]);
+    });
+    hidden("/usr/bin/qemu-system-x86_64", || {
+        refused(&["--vmm", "qemu", "busybox", "true"], &["is not installed", "qemu-system-x86"]);
+    });
+    // No kernel at all.
+    fs::rename(w.root().join("kernels"), w.root().join("away")).unwrap();
+    refused(&["busybox", "true"], &["no kernel for amd64 is installed", "cata kernel install"]);
+    fs::rename(w.root().join("away"), w.root().join("kernels")).unwrap();
+    let info = w.cata(&["info", "--format", "{{.Isolation.vm}}"]).text();
+    assert!(info.starts_with("kvm (") || info.starts_with("qemu (KVM is not usable:"), "{info}");
+}
+
+/// Runs with a program out of sight: an empty directory is where it was. The world's mounts are its own.
+fn hidden(path: &str, then: impl FnOnce()) {
+    let dir = std::path::Path::new(path).parent().unwrap();
+    let copy = std::path::Path::new("/run/hidden");
+    fs::create_dir_all(copy).unwrap();
+    let name = std::path::Path::new(path).file_name().unwrap();
+    for entry in fs::read_dir(dir).unwrap().flatten().filter(|entry| entry.file_name() != name) {
+        let target = fs::canonicalize(entry.path()).unwrap_or_else(|_| entry.path());
+        let _ = std::os::unix::fs::symlink(
+            format!("/run/shown{}", target.display()),
+            copy.join(entry.file_name()),
+        );
+    }
+    fs::create_dir_all("/run/shown").unwrap();
+    rustix::mount::mount_bind_recursive("/", "/run/shown").unwrap();
+    rustix::mount::mount_bind(copy, dir).unwrap();
+    then();
+    rustix::mount::unmount(dir, rustix::mount::UnmountFlags::DETACH).unwrap();
+    rustix::mount::unmount("/run/shown", rustix::mount::UnmountFlags::DETACH).unwrap();
+    fs::remove_dir_all(copy).unwrap();
+}
+
+fn psql(sql: &str) -> Done {
+    let args = ["-h", "127.0.0.1", "-p", "5433", "-U", "postgres", "-Atc", sql];
+    Run::new("psql").args(args).env("PGPASSWORD", "password").patience(SOON).done()
+}
+
+fn machine_postgres(w: &World) {
+    let start = |w: &World| {
+        let args = ["-d", "--name", "pgvm", "-p", "5433:5432", "-e", "POSTGRES_PASSWORD=password", "-v"];
+        let args: Vec<&str> =
+            args.into_iter().chain(["pgdata:/var/lib/postgresql/data", "postgres"]).collect();
+        let _ = run(w, &args).ok();
+        eventually("the server answers", BOOT, || (psql("select 1").code() == 0).then_some(()));
+    };
+    start(w);
+    let _ = psql("create table t as select * from generate_series(1, 1000) as n").ok();
+    let top = w.cata_run(["top", "pgvm"]).patience(SOON).done().ok().stdout;
+    assert!(top.contains("postgres"), "{top}");
+    assert!(
+        !Run::new("ps").arg("aux").done().ok().stdout.contains("postgres: "),
+        "the host sees its processes"
+    );
+    let count = ["exec", "-u", "postgres", "pgvm", "psql", "-Atc", "select count(*) from t"];
+    assert_eq!(w.cata_run(count).patience(SOON).done().text(), "1000");
+    let _ = w.cata_run(["stop", "pgvm"]).patience(SOON).done().ok();
+    assert_eq!(w.field("pgvm", "{{.State.ExitCode}}"), "0");
+    let _ = w.cata(&["rm", "pgvm"]).ok();
+    // The same data in a container, and what it adds in a machine again.
+    let args = ["run", "-d", "--name", "pg", "-p", "5433:5432", "-v", "pgdata:/var/lib/postgresql/data"];
+    let args: Vec<&str> = args.into_iter().chain(["postgres"]).collect();
+    let _ = w.cata(&args).ok();
+    eventually("the server answers", SOON, || (psql("select 1").code() == 0).then_some(()));
+    assert_eq!(psql("select count(*) from t").text(), "1000");
+    let _ = w.cata(&["rm", "-f", "pg"]).ok();
+}
