@@ -49,6 +49,10 @@ pub(crate) fn companions(profile: &str) -> Result<()> {
     for (name, package) in companion_programs() {
         let mut args = vec!["rustc", "--quiet", "--profile", profile, "--package", package, "--bin", name];
         args.extend(["--", "-C", "target-feature=+crt-static"]);
+        if name == "cata-guest" {
+            // It is unpacked at each boot of a machine.
+            args.extend(["-C", "strip=symbols"]);
+        }
         cargo(&args)?;
     }
     Ok(())

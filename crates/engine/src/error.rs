@@ -116,6 +116,8 @@ pub enum Error {
         exit_code: u8,
         /// What the runtime said.
         message: String,
+        /// The way out, where one is known.
+        hint: Option<String>,
     },
     /// A deadline passed.
     #[error("{0} did not answer in time")]
@@ -265,7 +267,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Unsupported { hint, .. } => Some(hint.clone()),
-            Self::State { hint, .. } => hint.clone(),
+            Self::State { hint, .. } | Self::Start { hint, .. } => hint.clone(),
             Self::NameInUse { name, .. } => {
                 Some(format!("remove it with `cata rm {name}`, rename it, or choose another --name"))
             }

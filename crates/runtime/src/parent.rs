@@ -24,7 +24,7 @@ use crate::manner::Attendant;
 use crate::plan::{IdMapping, NamespaceKind, TimeOffset};
 
 /// A process that has not started its program after so long is killed.
-const SETUP_SECONDS_MAX: i64 = 120;
+const SETUP_SECONDS_MAX: i64 = 300;
 
 /// Open things that a plan cannot hold.
 #[derive(Debug, Clone)]

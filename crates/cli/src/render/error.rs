@@ -197,8 +197,9 @@ mod tests {
     #[test]
     fn exit_codes_are_dockers() {
         use cata_engine::Error;
-        let start =
-            |code| Failure::from(Error::Start { name: "a".into(), exit_code: code, message: "m".into() });
+        let start = |code| {
+            Failure::from(Error::Start { name: "a".into(), exit_code: code, message: "m".into(), hint: None })
+        };
         assert_eq!(start(127).exit_code(Family::Run), 127);
         assert_eq!(start(126).exit_code(Family::Exec), 126);
         assert_eq!(start(125).exit_code(Family::Run), 125);

@@ -350,6 +350,7 @@ fn start_error(record: &Record, error: &cata_sandbox::LaunchError) -> Error {
         name: record.name.to_string(),
         exit_code: u8::try_from(error.exit_code()).unwrap_or(125),
         message: crate::error::chain(error),
+        hint: error.hint(),
     }
 }
 
