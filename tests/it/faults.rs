@@ -10,6 +10,7 @@ use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
+        test!(damaged_container_hides_nobody_else),
         test!(run_killed_at_any_moment),
         test!(rm_killed_at_any_moment),
         test!(pull_and_load_killed_at_any_moment),
@@ -219,4 +220,25 @@ fn disk_full(w: &World) {
     let _ = Run::new("mount").args(["-o", "remount,size=20m"]).arg(&small).done().ok();
     let _ = import().ok();
     let _ = Run::new("umount").arg("-l").arg(&small).done().ok();
+}
+
+fn damaged_container_hides_nobody_else(w: &World) {
+    let _ = w.cata(&["run", "-d", "--name", "good", "busybox", "sleep", "600"]).ok();
+    let _ = w.cata(&["network", "create", "sea"]).ok();
+    for (file, text) in [("record.json", "{"), ("record.json", ""), ("record.json", "{\"version\":1}")] {
+        let run =
+            ["run", "-d", "--name", "bad", "--network", "sea", "-p", "8080:80", "busybox", "sleep", "600"];
+        let id = w.cata(&run).text();
+        std::fs::write(w.root().join("containers").join(&id).join(file), text).unwrap();
+        let done = w.cata(&["ps", "-a", "--format", "{{.Names}}"]).ok();
+        assert_eq!(done.stdout, "good\n");
+        assert!(done.stderr.contains(&id[..12]) && done.stderr.contains(file), "{done}");
+        let _ = w.cata(&["info"]).ok();
+        w.cata(&["inspect", "bad"]).fails(1, &["damaged", &id]);
+        w.cata(&["rm", "bad"]).fails(1, &["damaged"]);
+        // Its image may be in use by it: nobody can tell.
+        let _ = w.cata(&["rmi", "busybox"]).exits(1);
+        let _ = w.cata(&["rm", "-f", "bad"]).ok();
+        assert_eq!(w.cata(&["ps", "-a"]).ok().stderr, "");
+    }
 }

@@ -45,7 +45,12 @@ fn invoke(words: &[String]) -> Outcome {
     }
     let arguments = std::iter::once(std::ffi::OsString::from("cata")).chain(std::env::args_os().skip(1));
     match program().try_get_matches_from(arguments) {
-        Ok(matches) => tree::dispatch(command::TREE, &matches, &Session::new(global_values(&matches))),
+        Ok(matches) => {
+            let session = Session::new(global_values(&matches));
+            let outcome = tree::dispatch(command::TREE, &matches, &session);
+            session.tell_damage();
+            outcome
+        }
         Err(error) => refusal::answer(&error, words),
     }
 }

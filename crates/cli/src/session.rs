@@ -40,6 +40,13 @@ impl Session {
         Ok(self.engine.get_or_init(|| engine))
     }
 
+    /// Says what was left out of what was printed.
+    pub(crate) fn tell_damage(&self) {
+        for damage in self.engine.get().map(Engine::damage).unwrap_or_default() {
+            note(format!("WARNING: left out: {damage} (`cata rm -f` removes it)"));
+        }
+    }
+
     /// The global flags as words, for a command line that means the same engine.
     pub(crate) fn given(&self) -> Vec<String> {
         let globals = [

@@ -1,9 +1,10 @@
 //! The handle: where everything is, and the rooms below.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -19,6 +20,7 @@ pub struct Engine {
     pub(crate) host: Host,
     pub(crate) images: cata_image::Store,
     pub(crate) networks: OnceLock<cata_network::Networks>,
+    pub(crate) damage: Mutex<BTreeSet<String>>,
 }
 
 impl Engine {
@@ -44,7 +46,7 @@ impl Engine {
             make_private(&paths.state)?;
         }
         let images = cata_image::Store::open(&paths.root);
-        let engine = Self { paths, host, images, networks: OnceLock::new() };
+        let engine = Self { paths, host, images, networks: OnceLock::new(), damage: Mutex::default() };
         // Whoever comes next removes what a killed command left. What cannot be removed now is no reason not
         // to go on.
         let _ = engine.sweep();
@@ -55,6 +57,13 @@ impl Engine {
     #[must_use]
     pub fn paths(&self) -> &Paths {
         &self.paths
+    }
+
+    /// What could not be read so far and was left out of listings, in words.
+    #[must_use]
+    pub fn damage(&self) -> Vec<String> {
+        let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        damage.iter().cloned().collect()
     }
 
     /// The supervisor's program.

@@ -33,7 +33,7 @@ impl Engine {
     /// The containers cannot be listed.
     pub fn start_at_boot(&self, each: impl Fn(&Record, Result<()>) + Sync) -> Result<()> {
         let mut waiting: Vec<Record> = Vec::new();
-        for record in self.records()? {
+        for record in self.readable_records()? {
             let (status, owner) = self.status(&record.id)?;
             let ran = self.paths.container(&record.id).join(RAN_FILE).exists();
             if owner != Owner::Alive && ran && is_due(record.request.restart, &status) {
@@ -69,7 +69,7 @@ impl Engine {
     /// The containers cannot be listed.
     pub fn stop_for_shutdown(&self, each: impl Fn(&Record, Result<()>) + Sync) -> Result<()> {
         let mut running = Vec::new();
-        for record in self.records()? {
+        for record in self.readable_records()? {
             if self.status(&record.id)?.1 == Owner::Alive {
                 running.push(record);
             }

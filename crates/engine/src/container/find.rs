@@ -73,6 +73,41 @@ impl Engine {
         Ok(records)
     }
 
+    /// The records that can be read; what is wrong with the others is kept for [`Engine::damage`].
+    pub(crate) fn readable_records(&self) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for id in self.ids()? {
+            match self.record(&id) {
+                Ok(record) => records.extend(record),
+                Err(error) => self.note_damage(&id, &error),
+            }
+        }
+        Ok(records)
+    }
+
+    /// One damaged container must not hide all others.
+    pub(crate) fn note_damage(&self, id: &ContainerId, error: &Error) {
+        let text = format!("container {}: {}", id.short(), crate::error::chain(error));
+        self.damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(text);
+    }
+
+    /// The container that `text` means by its id, the beginning of it, or its name, whatever its record says.
+    pub(crate) fn find_id(&self, text: &str) -> Result<ContainerId> {
+        let missing = || Error::NoContainer(text.to_owned());
+        if let Ok(name) = Name::parse(text)
+            && let Some(id) = names::owner(&self.paths, &name)?
+        {
+            return Ok(id);
+        }
+        let mut fitting =
+            self.ids()?.into_iter().filter(|id| !text.is_empty() && id.as_str().starts_with(text));
+        match (fitting.next(), fitting.next()) {
+            (Some(id), None) => Ok(id),
+            (None, _) => Err(missing()),
+            (Some(_), Some(_)) => Err(Error::Ambiguous(text.to_owned(), 2)),
+        }
+    }
+
     /// The names of a container's files.
     pub(crate) fn dir(&self, id: &ContainerId) -> ContainerDir {
         ContainerDir::new(self.paths.container(id))

@@ -109,16 +109,17 @@ impl Engine {
     /// Every container with its present, newest first.
     ///
     /// # Errors
-    /// A record that cannot be read. A container that vanishes meanwhile is left out.
+    /// The directory cannot be read. A container that vanishes meanwhile is left out, and so is one whose
+    /// record or state is damaged, which [`Engine::damage`] then tells.
     pub fn views(&self) -> Result<Vec<View>> {
         let mut views = Vec::new();
-        for record in self.records()? {
+        for record in self.readable_records()? {
             let id = record.id.clone();
             match self.view(record) {
                 Ok(view) => views.push(view),
                 Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 Err(_) if !self.paths.container(&id).exists() => {}
-                Err(error) => return Err(error),
+                Err(error) => self.note_damage(&id, &error),
             }
         }
         views.sort_by_key(|view| std::cmp::Reverse(view.record.created));

@@ -4,7 +4,9 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
+use cata_sandbox::launch::Undo;
 use cata_sandbox::status::StatusKind;
+use cata_spec::ContainerId;
 
 use crate::container::live::Owner;
 use crate::container::names;
@@ -23,12 +25,17 @@ pub struct RemoveOptions {
 }
 
 impl Engine {
-    /// Removes a container; returns its record.
+    /// Removes a container; with `force` also one whose record is damaged.
     ///
     /// # Errors
     /// [`Error::NoContainer`]; [`Error::State`] when it runs and `force` is not given.
-    pub fn remove(&self, container: &str, options: RemoveOptions) -> Result<Record> {
-        let record = self.find(container)?;
+    pub fn remove(&self, container: &str, options: RemoveOptions) -> Result<()> {
+        let record = match self.find(container) {
+            Err(Error::Record { .. }) if options.force => {
+                return self.remove_damaged(&self.find_id(container)?);
+            }
+            found => found?,
+        };
         let id = &record.id;
         let (status, owner) = self.status(id)?;
         if owner == Owner::Alive {
@@ -46,25 +53,37 @@ impl Engine {
         }
         let lock = match self.lock(id) {
             // --rm was faster.
-            Err(Error::NoContainer(_)) => return Ok(record),
+            Err(Error::NoContainer(_)) => return Ok(()),
             lock => lock?,
         };
         self.recover_lost(id)?;
         self.discard(&record, options.volumes)?;
         drop(lock);
-        Ok(record)
+        Ok(())
+    }
+
+    /// What can be taken away of a container that nobody knows any more: its process, its names, its files.
+    fn remove_damaged(&self, id: &ContainerId) -> Result<()> {
+        self.kill_and_wait(id, Duration::from_secs(10))?;
+        let lock = match self.lock(id) {
+            Err(Error::NoContainer(_)) => return Ok(()),
+            lock => lock?,
+        };
+        self.recover_lost(id)?;
+        self.release_network(id)?;
+        let steps = [Undo::UnlinkPointing { directory: self.paths.names(), text: id.to_string() }];
+        if let Some(error) = cata_sandbox::undo::perform(&steps).pop() {
+            return Err(Error::file("remove the names of", id.as_str())(io::Error::other(error.to_string())));
+        }
+        self.remove_files(id)?;
+        drop(lock);
+        Ok(())
     }
 
     /// Takes a container that does not run out of the world. Every step may be repeated.
     pub(crate) fn discard(&self, record: &Record, volumes: bool) -> Result<()> {
         names::release(&self.paths, &record.name, &record.id)?;
-        let dir = self.paths.container(&record.id);
-        let away = self.paths.removed().join(record.id.as_str());
-        match fs::rename(&dir, &away) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::file("remove", dir)(error)),
-        }
+        self.hide_files(&record.id)?;
         if volumes {
             for name in anonymous_volumes(record) {
                 match volume::remove(&self.paths, name) {
@@ -73,7 +92,22 @@ impl Engine {
                 }
             }
         }
-        let live = self.paths.live(&record.id);
+        self.remove_files(&record.id)
+    }
+
+    /// Out of every listing at once.
+    fn hide_files(&self, id: &ContainerId) -> Result<()> {
+        let dir = self.paths.container(id);
+        match fs::rename(&dir, self.paths.removed().join(id.as_str())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", dir)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove_files(&self, id: &ContainerId) -> Result<()> {
+        self.hide_files(id)?;
+        let live = self.paths.live(id);
+        let away = self.paths.removed().join(id.as_str());
         for tree in [live, away] {
             match fs::remove_dir_all(&tree) {
                 Ok(()) => {}

@@ -64,9 +64,9 @@ impl Engine {
     /// Every container's record, the newest first.
     ///
     /// # Errors
-    /// A record that cannot be read.
+    /// The directory cannot be read.
     pub fn records_newest_first(&self) -> Result<Vec<Record>> {
-        let mut records = self.records()?;
+        let mut records = self.readable_records()?;
         records.sort_by_key(|record| std::cmp::Reverse(record.created));
         Ok(records)
     }

@@ -24,7 +24,7 @@ impl Verb for Remove {
     fn call(self, session: &Session) -> Outcome {
         let engine = session.engine()?;
         let options = RemoveOptions { force: self.force, volumes: self.volumes };
-        let remove = |name: &str| engine.remove(name, options).map(|_| ()).map_err(Failure::from);
+        let remove = |name: &str| engine.remove(name, options).map_err(Failure::from);
         if !self.force {
             return each_at_once(&self.containers, remove, |name, ()| session::print_line(name));
         }
