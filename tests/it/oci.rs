@@ -222,7 +222,8 @@ fn hooks_run_in_order_with_the_state(w: &World) {
     assert_eq!(kinds, ["prestart", "createRuntime", "createContainer"]);
     let pid = b.state("c")["pid"].clone();
     for (kind, namespace, state) in &created {
-        assert_eq!((&state["status"], &state["pid"]), (&json!("creating"), &pid), "{kind}");
+        let status = if kind == "prestart" { "created" } else { "creating" };
+        assert_eq!((&state["status"], &state["pid"]), (&json!(status), &pid), "{kind}");
         assert_eq!((&state["id"], &state["annotations"]["a"]), (&json!("c"), &json!("b")), "{kind}");
         assert_eq!(*namespace == own, kind != "createContainer", "{kind} in {namespace}");
     }

@@ -70,7 +70,9 @@ impl Bundle {
         let spec: Spec =
             parse(&text, &mut ignored).map_err(|error| Error::new(format!("{}: {error}", name.display())))?;
         check_version(spec.version())?;
-        Ok(Self { path, text, spec, ignored })
+        let mut bundle = Self { path, text, spec, ignored };
+        bundle.bind_mounts();
+        Ok(bundle)
     }
 
     /// The root's path, absolute.
@@ -88,7 +90,6 @@ impl Bundle {
             root.set_path(rootfs);
         }
         self.default_cgroup(&mut spec, id);
-        self.bind_sources(&mut spec);
         let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let filter = profile.map(|profile| filter::of(profile, cache)).transpose()?;
         let options = Options { hooks: true, filter, mount_mappings: self.mappings()?, ..Options::default() };
@@ -105,12 +106,24 @@ impl Bundle {
         }
     }
 
-    /// Sources of bind mounts are relative to the bundle.
-    fn bind_sources(&self, spec: &mut Spec) {
-        for mount in spec.mounts_mut().iter_mut().flatten() {
+    /// Sources of bind mounts are relative to the bundle. Options of file systems mean nothing to them: that is
+    /// told, as everybody else lets it pass.
+    fn bind_mounts(&mut self) {
+        let known = cata_runtime::plan::mount_options();
+        for mount in self.spec.mounts_mut().iter_mut().flatten() {
             let words = mount.options().as_ref().map(Vec::as_slice).unwrap_or_default();
             let bind = mount.typ().as_deref() == Some("bind")
                 || words.iter().any(|word| word == "bind" || word == "rbind");
+            if bind {
+                let (kept, void) =
+                    words.iter().cloned().partition(|word| known.contains(word) || word.is_empty());
+                let void: Vec<String> = void;
+                for word in void {
+                    let target = mount.destination().display();
+                    self.ignored.push(format!("mount {target}: `{word}` means nothing to a bind mount"));
+                }
+                mount.set_options(Some(kept));
+            }
             if let Some(source) = mount.source().clone().filter(|source| bind && source.is_relative()) {
                 mount.set_source(Some(self.path.join(source)));
             }

@@ -53,9 +53,10 @@ impl Own {
         })
     }
 
-    /// Before the root changes. The first that fails ends it.
-    pub(crate) fn create(&self, state: &[u8]) -> std::result::Result<(), String> {
-        self.prestart.iter().try_for_each(|hook| hook.run("prestart", state))?;
+    /// Before the root changes. The first that fails ends it. To `prestart`, which is older than the status
+    /// `creating`, a container is `created`.
+    pub(crate) fn create(&self, created: &[u8], state: &[u8]) -> std::result::Result<(), String> {
+        self.prestart.iter().try_for_each(|hook| hook.run("prestart", created))?;
         self.create_runtime.iter().try_for_each(|hook| hook.run("createRuntime", state))
     }
 

@@ -36,6 +36,7 @@ pub fn spawn_with(
         .map(|(kind, fd)| (*kind, fd.as_fd()))
         .chain(opened.iter().map(|(kind, fd)| (*kind, fd.as_fd())))
         .collect();
+    refuse_own_mounts(&joined)?;
     let is_joined = |kind| joined.iter().any(|(joined, _)| *joined == kind);
     let flags = plan
         .namespaces
@@ -67,6 +68,19 @@ pub fn spawn_with(
     birth.give(attendant, |channel, proof| match init::first(plan, inherited, channel, proof) {
         Err(failure) => failure,
     })
+}
+
+/// The root changes in a joined mount namespace too: it must not be the caller's.
+fn refuse_own_mounts(joined: &[(NamespaceKind, BorrowedFd<'_>)]) -> Result<(), SpawnError> {
+    let Some((_, mounts)) = joined.iter().find(|(kind, _)| *kind == NamespaceKind::Mount) else {
+        return Ok(());
+    };
+    let own = rustix::fs::stat("/proc/self/ns/mnt").map_err(at(Stage::JoinNamespace, "mnt"))?;
+    let theirs = rustix::fs::fstat(mounts).map_err(at(Stage::JoinNamespace, "mnt"))?;
+    if (own.st_dev, own.st_ino) == (theirs.st_dev, theirs.st_ino) {
+        return Err(SpawnError::Unsupported("a container in its runtime's own mount namespace"));
+    }
+    Ok(())
 }
 
 /// Opens the namespaces that the plan names by path and nobody handed in.

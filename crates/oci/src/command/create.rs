@@ -253,7 +253,8 @@ impl Attendant for Company<'_> {
     fn create_runtime(&mut self, pid: Pid) -> std::result::Result<Vec<u8>, String> {
         let pid = pid.as_raw_nonzero().get();
         let state = hooks::text(&self.container.record, Status::Creating, pid);
-        self.hooks.create(&state)?;
+        let created = hooks::text(&self.container.record, Status::Created, pid);
+        self.hooks.create(&created, &state)?;
         Ok(state)
     }
 

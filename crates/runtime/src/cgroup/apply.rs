@@ -270,8 +270,11 @@ fn write_all(writes: &[Write], cgroup: &mut Cgroup) -> Result<(), CgroupError> {
             (name, value) = (&otherwise.0, &otherwise.1);
             file = files::open_write(open.fd.as_fd(), name);
         }
-        let absent = file.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         let result = file.and_then(|fd| files::write_value(&fd, value).map(|()| fd));
+        // ENOTSUPP: the file is there for old programs only.
+        let absent = result.as_ref().is_err_and(|error| {
+            error.kind() == io::ErrorKind::NotFound || matches!(error.raw_os_error(), Some(95 | 524))
+        });
         match (result, &write.need) {
             (Ok(fd), _) => kept = (name == &write.file).then_some((write.directory, name.as_str(), fd)),
             (Err(_), Need::BestEffort) => {}

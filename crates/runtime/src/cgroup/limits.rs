@@ -87,10 +87,11 @@ fn given<T: Default + PartialEq>(value: Option<T>) -> Option<T> {
 }
 
 fn check_memory(memory: &LinuxMemory, version: &'static str) -> Result<(), CgroupError> {
+    // Version 1 has files for them, where the kernel still has.
     for (value, name) in
         [(memory.kernel(), "kernel memory limit"), (memory.kernel_tcp(), "kernel TCP memory limit")]
     {
-        if given(value).is_some_and(|value| value > 0) {
+        if version == "v2" && given(value).is_some_and(|value| value > 0) {
             return Err(unsupported(name.to_owned(), version));
         }
     }
@@ -119,6 +120,14 @@ fn memory_v1(memory: &LinuxMemory, planner: &mut Planner<'_>) -> Result<(), Cgro
     }
     if let Some(reservation) = given(memory.reservation()) {
         planner.limit(on, "memory reservation", "memory.soft_limit_in_bytes", reservation)?;
+    }
+    for (value, name, file) in [
+        (memory.kernel(), "kernel memory limit", "memory.kmem.limit_in_bytes"),
+        (memory.kernel_tcp(), "kernel TCP memory limit", "memory.kmem.tcp.limit_in_bytes"),
+    ] {
+        if let Some(limit) = given(value) {
+            planner.limit(on, name, file, limit)?.need = Need::IfPresent(name.to_owned());
+        }
     }
     if let Some(swappiness) = memory.swappiness() {
         planner.limit(on, "memory swappiness", "memory.swappiness", swappiness)?;

@@ -78,6 +78,9 @@ pub(super) fn finish(
     } else {
         cata_sys::disposition::reset().map_err(Failure::at(Stage::Execute, "signals"))?;
     }
+    // Before the filter: profiles are older than the call. What is opened from here on closes by itself.
+    let first = 3u32.saturating_add(manner.preserve);
+    cata_sys::program::close_on_execute_from(first).map_err(Failure::at(Stage::Execute, "close_range"))?;
     // Without no_new_privs a filter needs CAP_SYS_ADMIN: it is kept for this one call.
     if process.no_new_privileges {
         drop_rights(sets)?;
@@ -94,8 +97,6 @@ pub(super) fn finish(
     if manner.outlive && manner.gate.is_none() {
         live_on()?;
     }
-    let first = 3u32.saturating_add(manner.preserve);
-    cata_sys::program::close_on_execute_from(first).map_err(Failure::at(Stage::Execute, "close_range"))?;
     channel.send(&Message::Ready, None).map_err(Failure::at(Stage::Handshake, ""))?;
     Err(program::execute(&path, process, &environment))
 }

@@ -79,11 +79,7 @@ pub(crate) fn first(
     if plan.makes(NamespaceKind::Uts) && !is_joined(NamespaceKind::Uts) {
         set_names(plan)?;
     }
-    let prepared = if is_joined(NamespaceKind::Mount) {
-        prepare_joined(&plan.process, channel)?
-    } else {
-        prepare_root(plan, &host, trees, channel)?
-    };
+    let prepared = prepare_root(plan, &host, trees, channel)?;
     if let Some(persona) = plan.personality {
         cata_sys::schedule::set_personality(persona).map_err(Failure::at(Stage::Schedule, "personality"))?;
     }

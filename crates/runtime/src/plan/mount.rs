@@ -144,6 +144,7 @@ pub fn mount_options() -> Vec<String> {
         words.push(format!("r{word}"));
     }
     words.extend(["bind", "rbind", "remount", "defaults", "idmap", "ridmap", "tmpcopyup"].map(str::to_owned));
+    words.extend(["async", "nomand", "noiversion", "nolazytime", "silent", "loud"].map(str::to_owned));
     words.sort();
     words
 }
