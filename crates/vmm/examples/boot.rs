@@ -1,7 +1,7 @@
 //! Boots a kernel in a machine of this library and says how it ended: for the lab, and for measurements.
 //!
 //!     boot --kernel FILE [--initramfs FILE]… [--cmdline TEXT] [--cpus N] [--memory MIB] [--serial] [--disk FILE]… [--rng] [--balloon]
-//!          [--fs TAG=SOCKET] [--tap (as descriptor 3)] [--pause MS] [--balloon-at MS=MIB]
+//!          [--fs TAG=SOCKET] [--vsock SOCKET] [--tap (as descriptor 3)] [--pause MS] [--balloon-at MS=MIB]
 //!
 //!     boot --probe
 //!
@@ -11,12 +11,12 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use cata_vmm::config::{BlockConfig, FsConfig, MachineConfig, NetConfig};
+use cata_vmm::config::{BlockConfig, FsConfig, MachineConfig, NetConfig, VsockConfig};
 use cata_vmm::{End, Machine};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -67,6 +67,10 @@ fn parse(mut arguments: VecDeque<String>, events: &mut Events) -> anyhow::Result
             "--tap" => {
                 let [tap] = cata_sys::detach::received::<1>()?;
                 config.net.push(NetConfig { tap, mac: [2, 0, 0, 0, 0, 1], mtu: 1500 });
+            }
+            "--vsock" => {
+                let listener = UnixListener::bind(value()?)?.into();
+                config.vsock = Some(VsockConfig { cid: 3, listener });
             }
             "--pause" => events.pause = Some(value()?.parse()?),
             "--balloon-at" => {
