@@ -122,6 +122,15 @@ fn machine_is_a_container(w: &World) {
     let machine = w.inspect("vm1")["Machine"].clone();
     assert_eq!((&machine["Cpus"], &machine["Memory"]), (&2.into(), &(300 << 20).into()), "{machine}");
     assert!(!machine["Reason"].as_str().unwrap().is_empty());
+    // Files go in and come out while it runs.
+    let sent = w.file("sent", "by cp\n");
+    let _ = w.cata(&["cp", sent.to_str().unwrap(), "vm1:/tmp/sent"]).ok();
+    assert_eq!(sh("cat /tmp/sent; echo by the guest > /tmp/made").text(), "by cp");
+    let got = w.scratch().join("made");
+    let _ = w.cata(&["cp", "vm1:/tmp/made", got.to_str().unwrap()]).ok();
+    assert_eq!(fs::read_to_string(got).unwrap(), "by the guest\n");
+    let limit = w.cata(&["stats", "--no-stream", "--format", "{{.MemUsage}}", "vm1"]).text();
+    assert!(limit.ends_with("300MiB"), "{limit}");
     // Health checks run in the guest.
     let health = |word: &str| {
         eventually(word, SOON, || (w.field("vm1", "{{.State.Health.Status}}") == word).then_some(()));
@@ -189,7 +198,7 @@ fn machine_ends_and_starts_again(w: &World) {
     assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("in", "e\n"));
     run(w, &["--rm", "busybox", "nosuch"]).fails(127, &["not found"]);
     // Nothing handles the signal: one second, not ten.
-    let script = "date +%s >> /starts; wc -l < /starts; sleep 600";
+    let script = "date +%s >> /starts; wc -l < /starts; sleep 600; exit 4";
     let _ = run(w, &["-d", "--name", "vm1", "--restart", "on-failure:1", "busybox", "sh", "-c", script]).ok();
     let stopped = w.cata_run(["stop", "vm1"]).patience(SOON).done().ok();
     assert!(stopped.stderr.contains("nothing in vm1 handles signal 15"), "{stopped}");

@@ -28,6 +28,7 @@ pub(crate) fn tell(ask: Ask, cgroup: Option<&Cgroup>) -> Told {
             memory_total: memory("MemTotal:"),
             memory_used: memory("MemTotal:").saturating_sub(memory("MemAvailable:")),
             processes: u64::try_from(pids.len()).unwrap_or(0),
+            traffic: traffic(&fs::read_to_string("/proc/net/dev").unwrap_or_default()),
         },
     }
 }
@@ -47,6 +48,15 @@ fn process(pid: i32) -> Option<RawProcess> {
 fn boot() -> u64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok()).unwrap_or(0)
+}
+
+fn traffic(text: &str) -> (u64, u64) {
+    let lines = text.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| name.trim() != "lo");
+    lines.fold((0, 0), |(received, sent), (_, counters)| {
+        let at =
+            |index| counters.split_whitespace().nth(index).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+        (received + at(0), sent + at(8))
+    })
 }
 
 fn memory(field: &str) -> u64 {

@@ -542,6 +542,8 @@ pub enum Told {
         memory_used: u64,
         /// How many processes the container has.
         processes: u64,
+        /// Bytes that came and went through its interfaces, loopback not counted.
+        traffic: (u64, u64),
     },
     /// It could not be found out.
     Unknown(String),

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use cata_runtime::plan::Root as PlannedRoot;
+use cata_sandbox::launch::Isolation;
 use cata_sys::mount::{self, Depth, attribute};
 use cata_sys::path::{Make, Root};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat};
@@ -58,7 +59,8 @@ impl Engine {
     /// The root of a running container, volumes and all.
     fn live_root(&self, record: &Record) -> Result<Option<Root>> {
         let (status, owner) = self.status(&record.id)?;
-        if owner != Owner::Alive || status.pid == 0 {
+        // A machine's tree is put together anew, of what its file server shows.
+        if owner != Owner::Alive || status.pid == 0 || record.request.isolation == Isolation::Vm {
             return Ok(None);
         }
         let path = PathBuf::from(format!("/proc/{}/root", status.pid));
@@ -90,13 +92,18 @@ impl Engine {
         let slash = Path::new("/");
         mount::set_propagation(slash, attribute::PRIVATE, Depth::Recursive).map_err(failed("mount"))?;
         let dir = self.dir(&record.id);
-        let tree = cata_runtime::companion::root_tree(&PlannedRoot::Overlay {
-            lower: record.image.layers.clone(),
-            upper: Some(dir.upper()),
-            work: Some(dir.work()),
-            options: Vec::new(),
-        })
-        .map_err(|text| Error::Runtime(Foreign::new(Kind::Internal, None, &std::io::Error::other(text))))?;
+        let tree = match self.machine_root(record)? {
+            Some(tree) => tree,
+            None => cata_runtime::companion::root_tree(&PlannedRoot::Overlay {
+                lower: record.image.layers.clone(),
+                upper: Some(dir.upper()),
+                work: Some(dir.work()),
+                options: Vec::new(),
+            })
+            .map_err(|text| {
+                Error::Runtime(Foreign::new(Kind::Internal, None, &std::io::Error::other(text)))
+            })?,
+        };
         let host = Root::open_trusted(slash).map_err(failed("open /"))?;
         mount::attach(fd(&tree), fd(&host)).map_err(failed("mount the root file system"))?;
         let root = Root::new(tree);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cata_guest::order::{Links, Monitor, Order};
-use cata_guest::protocol::{Ask, Decoder, FIRST, Frame, Interface, Kind as FrameKind, Told};
+use cata_guest::protocol::{Ask, DECK_ROOT, Decoder, FIRST, Frame, Interface, Kind as FrameKind, Told};
 use cata_kernel::image::Arch;
 use cata_runtime::cgroup::Layout;
 use cata_runtime::plan::{Host as Cgroups, Options, Plan, Root};
@@ -218,6 +218,28 @@ impl Engine {
             return None;
         }
         ledger::read(&self.paths.live(&record.id).join(MACHINE_FILE)).ok().flatten()
+    }
+
+    /// The root of a running machine, from the mount namespace that its file server has: an overlay must not be
+    /// mounted twice. For a thread that has a mount namespace of its own.
+    pub(crate) fn machine_root(&self, record: &Record) -> Result<Option<OwnedFd>> {
+        let (_, owner) = self.status(&record.id)?;
+        if record.request.isolation != Isolation::Vm || owner != Owner::Alive {
+            return Ok(None);
+        }
+        let tree = self.paths.live(&record.id).join("deck/tree").join(DECK_ROOT);
+        for pid in crate::container::top::pids(record)? {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if name.trim_end() != "virtiofsd" {
+                continue;
+            }
+            let namespace = PathBuf::from(format!("/proc/{pid}/ns/mnt"));
+            if let Ok(tree) = cata_sys::mount::clone_from(&namespace, &tree) {
+                return Ok(Some(tree));
+            }
+        }
+        let what = format!("the machine of container {} shows no files at the moment", record.name);
+        Err(Error::State { what, hint: Some("try again, or stop it first".to_owned()) })
     }
 
     /// Asks a running container's guest.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use cata_guest::protocol::{Ask, Told};
 use cata_runtime::cgroup::{self, Cgroup, CgroupError, Layout, Stats};
 use cata_sandbox::status::StatusKind;
 
@@ -50,6 +51,14 @@ impl Engine {
             Err(_) if self.status(&record.id)?.1 != Owner::Alive => return Ok(usage),
             Err(error) => return Err(wrap(error)),
         };
+        if let Some(machine) = self.machine_facts(record) {
+            // What the guest has not said is not shown; how much it is, is what the host counts.
+            if let Ok(Told::Usage { traffic, .. }) = self.ask_guest(record, Ask::Usage) {
+                usage.network = traffic;
+            }
+            usage.memory_limit = machine.memory;
+            return Ok(usage);
+        }
         // In the host's network the counters are the host's, not the container's.
         if record.request.network != NetworkMode::Host {
             let counters = std::fs::read_to_string(format!("/proc/{}/net/dev", status.pid));

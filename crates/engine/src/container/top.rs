@@ -98,7 +98,7 @@ impl Engine {
 }
 
 /// Every process of the container's cgroup: also those that joined by exec or left its first process's tree.
-fn pids(record: &Record) -> Result<Vec<i32>> {
+pub(crate) fn pids(record: &Record) -> Result<Vec<i32>> {
     let wrap = |e: CgroupError| Error::Runtime(Foreign::new(Kind::Internal, e.hint().map(str::to_owned), &e));
     let layout = Layout::detect().map_err(wrap)?;
     let plan = cgroup::plan(None, &cgroup_path(record).to_string_lossy(), &layout).map_err(wrap)?;
