@@ -122,15 +122,7 @@ fn machine_is_a_container(w: &World) {
     let machine = w.inspect("vm1")["Machine"].clone();
     assert_eq!((&machine["Cpus"], &machine["Memory"]), (&2.into(), &(300 << 20).into()), "{machine}");
     assert!(!machine["Reason"].as_str().unwrap().is_empty());
-    // Files go in and come out while it runs.
-    let sent = w.file("sent", "by cp\n");
-    let _ = w.cata(&["cp", sent.to_str().unwrap(), "vm1:/tmp/sent"]).ok();
-    assert_eq!(sh("cat /tmp/sent; echo by the guest > /tmp/made").text(), "by cp");
-    let got = w.scratch().join("made");
-    let _ = w.cata(&["cp", "vm1:/tmp/made", got.to_str().unwrap()]).ok();
-    assert_eq!(fs::read_to_string(got).unwrap(), "by the guest\n");
-    let limit = w.cata(&["stats", "--no-stream", "--format", "{{.MemUsage}}", "vm1"]).text();
-    assert!(limit.ends_with("300MiB"), "{limit}");
+    machine_is_copied_to_and_counted(w);
     // Health checks run in the guest.
     let health = |word: &str| {
         eventually(word, SOON, || (w.field("vm1", "{{.State.Health.Status}}") == word).then_some(()));
@@ -147,6 +139,19 @@ fn machine_is_a_container(w: &World) {
     assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("out\nasked\n", "err\n"));
     assert_eq!(w.field("vm1", "{{.State.ExitCode}}"), "7");
     assert!(processes_named("qemu-system-x86_64").is_empty());
+}
+
+/// Files go in and come out while it runs, and the limit is its own.
+fn machine_is_copied_to_and_counted(w: &World) {
+    let sh = |script: &str| w.cata_run(["exec", "vm1", "sh", "-c", script]).patience(SOON).done();
+    let sent = w.file("sent", "by cp\n");
+    let _ = w.cata(&["cp", sent.to_str().unwrap(), "vm1:/tmp/sent"]).ok();
+    assert_eq!(sh("cat /tmp/sent; echo by the guest > /tmp/made").text(), "by cp");
+    let got = w.scratch().join("made");
+    let _ = w.cata(&["cp", "vm1:/tmp/made", got.to_str().unwrap()]).ok();
+    assert_eq!(fs::read_to_string(got).unwrap(), "by the guest\n");
+    let limit = w.cata(&["stats", "--no-stream", "--format", "{{.MemUsage}}", "vm1"]).text();
+    assert!(limit.ends_with("300MiB"), "{limit}");
 }
 
 /// What a guest that breaks out finds itself as.
