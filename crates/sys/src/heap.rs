@@ -8,3 +8,13 @@ pub fn trim() {
         libc::malloc_trim(0);
     }
 }
+
+/// Threads made from now on share one heap. A heap of a thread's own costs address space, and glibc opens a
+/// file before it gives some of one back, which a thread without that call would not survive.
+pub fn share() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets a number that is looked at when a thread allocates for the first time.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cata_sys::mount::{Depth, Filesystem, attach, attribute, pivot_into, set_propagation};
-use cata_sys::{capability, namespace};
+use cata_sys::{capability, heap, namespace};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit};
 use rustix::thread::{Gid, Uid};
@@ -162,8 +162,9 @@ const DEVICES_IOCTLS: &[u64] = &[0x4004_54d0, 0x4004_54d8, 0x5421];
 const LINK_IOCTLS: &[u64] = &[0x5421, 0x541b, 0x5401, 0x5402, 0x5413, 0x5414];
 
 impl Filters {
-    /// Compiles them.
+    /// Compiles them, and prepares the heap for threads that have them: to be called before there are others.
     pub fn new() -> Result<Filters, JailError> {
+        heap::share();
         let compile = |thread| {
             compile(thread).map_err(|e| JailError { what: "system calls", source: io::Error::other(e) })
         };
@@ -234,8 +235,12 @@ mod tests {
         let good = match step.as_str() {
             "cage" => in_the_cage(),
             _ => {
-                Filters::new().unwrap().confine(Thread::Devices).unwrap();
-                with_filter(&step)
+                let filters = Filters::new().unwrap();
+                let thread = std::thread::spawn(move || {
+                    filters.confine(Thread::Devices).unwrap();
+                    with_filter(&step)
+                });
+                thread.join().unwrap()
             }
         };
         std::process::exit(if good { 7 } else { 8 });
@@ -248,7 +253,12 @@ mod tests {
                 let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
                 vm_memory::MmapRegion::<()>::build(None, 4096, libc::PROT_EXEC, flags).is_ok()
             }
-            _ => vec![1_u8; 10 << 20].iter().map(|byte| u64::from(*byte)).sum::<u64>() == 10 << 20,
+            _ => {
+                // So much that the allocator gives some back, then what it maps by itself.
+                let small: Vec<Vec<u8>> = (0..200).map(|_| vec![1; 60_000]).collect();
+                drop(small);
+                vec![1_u8; 10 << 20].iter().map(|byte| u64::from(*byte)).sum::<u64>() == 10 << 20
+            }
         }
     }
 
