@@ -17,6 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(cache_follows_content_and_nothing_else),
         test!(arguments_heredocs_and_metadata),
         test!(copies_of_every_kind),
+        test!(archives_are_added).needs(&["zstd"]),
         test!(mounts_of_a_step),
         test!(secrets_get_nowhere),
         test!(networks_of_a_step),
@@ -193,6 +194,29 @@ fn copies_of_every_kind(w: &World) {
     let _ = context(w, "copies/over", &[("f", "new"), ("dir/from-context", "y")]);
     let _ = build(w, &dir, &["-t", "over", "-f", dir.join("Over").to_str().unwrap()]).ok();
     assert_eq!(sh(w, "over", "cat /t/f /etc/from-context"), "newy");
+}
+
+fn archives_are_added(w: &World) {
+    let dir = context(w, "add", &[("inner/f", "f"), ("inner/d/g", "g"), ("plain.gz", "no archive")]);
+    let tar = |args: &[&str]| {
+        let _ = Run::new("tar").arg("-C").arg(dir.join("inner")).args(args).arg(".").done().ok();
+    };
+    let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    tar(&["--owner=7", "--group=8", "-cf", &path("a.tar")]);
+    tar(&["-czf", &path("a.tgz")]);
+    tar(&["--zstd", "-cf", &path("a.tar.zst")]);
+    fs::write(dir.join("a.tar.xz"), b"\xfd7zXZ\0rest").unwrap();
+    let dockerfile = "FROM busybox\nRUN ln -s /etc /link\nADD a.tar /one/\nADD --chown=1:2 a.tgz /two\nADD a.tar.zst /link/three/\nADD plain.gz /plain\nADD --unpack=false a.tgz /kept\nCOPY a.tar /copied\n";
+    fs::write(dir.join("Dockerfile"), dockerfile).unwrap();
+    let _ = build(w, &dir, &["-t", "add"]).ok();
+    let said = sh(
+        w,
+        "add",
+        "cat /one/f /one/d/g /two/f /etc/three/d/g /plain; stat -c '%u %g' /one/f /two/f; ls /kept /copied",
+    );
+    assert_eq!(said, "fgfgno archive7 8\n1 2\n/copied\n/kept");
+    fs::write(dir.join("Dockerfile"), "FROM busybox\nADD a.tar.xz /\n").unwrap();
+    build(w, &dir, &[]).fails(1, &["xz", "not supported yet", "--unpack=false"]);
 }
 
 fn mounts_of_a_step(w: &World) {

@@ -13,6 +13,7 @@ use clap::Args;
 
 use crate::{build, deps, images};
 
+mod build_images;
 mod case;
 mod engine;
 mod measure;
@@ -21,13 +22,16 @@ mod report;
 /// Options of `bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
+    /// `build`: builds of images, instead of containers
+    #[arg(value_parser = ["build"])]
+    what: Option<String>,
     /// How often each engine does each thing
     #[arg(long, default_value_t = 10)]
     rounds: usize,
     /// Only the cases whose name holds this
     #[arg(long)]
     case: Option<String>,
-    /// Only these engines: cata, podman, docker, crun, runc
+    /// Only these engines: cata, podman, docker, crun, runc (of `build`: cata, podman, docker, buildah)
     #[arg(long, value_delimiter = ',')]
     engine: Vec<String>,
 }
@@ -64,6 +68,9 @@ pub(crate) fn run(options: &Options, world: Option<World>) -> Result<()> {
 }
 
 fn measure_all(options: &Options, world: &World) -> Result<()> {
+    if options.what.is_some() {
+        return build_images::run(options, world);
+    }
     let wanted = |name: &str| options.engine.is_empty() || options.engine.iter().any(|engine| engine == name);
     let mut engines = Vec::new();
     for kind in engine::Kind::ALL.into_iter().filter(|kind| wanted(kind.name())) {

@@ -46,6 +46,39 @@ pub fn write(parent: BorrowedFd<'_>, name: &[u8], called: &[u8], to: &mut dyn Wr
     Ok(diff::write_tree(parent, name, called, to)?.size)
 }
 
+/// Whether a stream is an archive that [`unpack`] would unpack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looks {
+    /// A tar, compressed or not.
+    Archive,
+    /// Anything else.
+    Other,
+    /// Compressed in a way that is known and not read: its name.
+    Unreadable(&'static str),
+}
+
+/// Looks at the beginning of a stream.
+#[must_use]
+pub fn looks(input: &mut dyn Read) -> Looks {
+    use std::io::BufRead as _;
+
+    use crate::layer::compression::Compression;
+    use crate::layer::header;
+    let mut buffered = BufReader::with_capacity(1 << 16, input);
+    // What cannot be read is no archive; copying it will say why.
+    let Ok(start) = buffered.fill_buf() else { return Looks::Other };
+    if let Compression::Other(name) = Compression::detect(start) {
+        return Looks::Unreadable(name);
+    }
+    let Ok(decoder) = Decoder::new(buffered) else { return Looks::Other };
+    let mut block = Vec::with_capacity(header::BLOCK);
+    let _ = decoder.take(header::BLOCK as u64).read_to_end(&mut block);
+    match <&[u8; header::BLOCK]>::try_from(block.as_slice()) {
+        Ok(block) if matches!(header::parse(block), Ok(Some(_))) => Looks::Archive,
+        _ => Looks::Other,
+    }
+}
+
 /// Unpacks a tar, compressed or not, and reads it to its end.
 ///
 /// # Errors

@@ -26,7 +26,7 @@ use super::BuildError;
 use crate::container::live::Owner;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
-use crate::ledger::{self, Durability};
+use crate::ledger;
 
 /// What a step made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,7 +158,8 @@ impl Cache {
         }
         for dir in [self.root.join("making"), engine.paths.state.join("build")] {
             for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-                let _ = fs::remove_dir_all(entry.path());
+                let path = entry.path();
+                let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
             }
         }
     }
@@ -212,6 +213,19 @@ impl Cache {
         self.root.join("layers").join(name).join("diff")
     }
 
+    /// Replaces a record. Several builds may do that at once: each by a name of its own.
+    fn write(&self, key: &Key, record: &StepRecord) -> Result<()> {
+        let path = self.step_path(key);
+        let new = self.root.join("making").join(crate::container::names::random_id().short());
+        let text =
+            serde_json::to_vec(record).map_err(|source| Error::Record { path: path.clone(), source })?;
+        let written = fs::write(&new, text).and_then(|()| fs::rename(&new, &path));
+        if written.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        written.map_err(Error::file("write", path))
+    }
+
     /// A complete step becomes visible. An empty upper directory is no layer.
     pub(crate) fn publish(
         &self,
@@ -234,7 +248,7 @@ impl Cache {
             fs::rename(&making.path, &to).map_err(|e| BuildError::io("name", &to, e))?;
             record.layer = Some(making.name.clone());
         }
-        ledger::write(&self.step_path(key), &record, Durability::Volatile)?;
+        self.write(key, &record)?;
         Ok(record)
     }
 
@@ -246,6 +260,13 @@ impl Cache {
         mut record: StepRecord,
     ) -> std::result::Result<(StepRecord, Option<Captured>), BuildError> {
         let Some(name) = record.layer.clone() else { return Ok((record, None)) };
+        // Another build may be at the same layer.
+        let _lock = self.lock_step(key)?;
+        if let Ok(Some(now)) = ledger::read::<StepRecord>(&self.step_path(key))
+            && now.layer == record.layer
+        {
+            record = now;
+        }
         if let Some(known) = &record.captured
             && store.has_plain_layer(&known.diff_id)
         {
@@ -260,7 +281,7 @@ impl Cache {
         }
         record.captured = Some(CapturedLayer { diff_id: captured.diff_id, size: captured.descriptor.size });
         record.size = captured.written.size;
-        ledger::write(&self.step_path(key), &record, Durability::Volatile)?;
+        self.write(key, &record)?;
         Ok((record, Some(captured)))
     }
 
@@ -274,7 +295,8 @@ impl Cache {
     pub(crate) fn remember_content(&self, selection: &Key, content: &Key) {
         let path = self.root.join("contents").join(selection.hex());
         // Only a short way; without it the files are read again.
-        let _ = ledger::write_bytes(&path, content.hex().as_bytes(), Durability::Volatile);
+        let new = self.root.join("making").join(crate::container::names::random_id().short());
+        let _ = fs::write(&new, content.hex()).and_then(|()| fs::rename(&new, &path));
     }
 
     /// Digests of the files of a context at this place.
@@ -358,8 +380,9 @@ impl Cache {
             // Another build may have captured its layer meanwhile: the record is read again.
             if let Ok(Some(now)) = ledger::read::<StepRecord>(&path)
                 && now.layer == record.layer
+                && let Some(key) = path.file_name().and_then(|name| Digest::from_hex(name.to_str()?))
             {
-                ledger::write(&path, &StepRecord { synced: true, ..now }, Durability::Volatile)?;
+                self.write(&key, &StepRecord { synced: true, ..now })?;
             }
         }
         Ok(())

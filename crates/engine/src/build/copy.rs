@@ -36,6 +36,8 @@ pub(super) struct Target<'t> {
     pub(super) keep_owner: bool,
     pub(super) chmod: Option<&'t Chmod>,
     pub(super) parents: bool,
+    /// ADD: archives among the sources are unpacked.
+    pub(super) unpack: bool,
     pub(super) threads: usize,
 }
 
@@ -66,6 +68,9 @@ pub(super) fn copy(selection: &Selection, target: &Target<'_>) -> Result<bool, B
             base.push_str(parent);
         }
         let mut made = Vec::new();
+        if target.unpack && first.kind == EntryKind::File && unpack(source, first, target)? {
+            continue;
+        }
         if first.kind == EntryKind::Directory {
             if target.parents && !source.name.is_empty() {
                 base.push('/');
@@ -90,6 +95,31 @@ pub(super) fn copy(selection: &Selection, target: &Target<'_>) -> Result<bool, B
         set_times(target.root, &made);
     }
     Ok(changed.into_inner())
+}
+
+/// Unpacks a source that is an archive; says whether it is one.
+fn unpack(source: &Source, entry: &Entry, target: &Target<'_>) -> Result<bool, BuildError> {
+    use cata_image::tree::{self, Looks, Unpack};
+    let name = String::from_utf8_lossy(&source.name).into_owned();
+    let open = || -> Result<std::fs::File, BuildError> {
+        Ok(source.open(entry).map_err(|errno| BuildError::io("open", Path::new(&name), errno))?.into())
+    };
+    match tree::looks(&mut open()?) {
+        Looks::Archive => {}
+        Looks::Other => return Ok(false),
+        Looks::Unreadable(kind) => {
+            return Err(BuildError::new(
+                Kind::Unsupported,
+                format!("ADD {name}: archives compressed with {kind} are not supported yet"),
+            )
+            .hint(Some("unpack it in a RUN, or copy it as it is with --unpack=false".to_owned())));
+        }
+    }
+    make_directories(target, target.destination, 0o755, None, &mut Vec::new())?;
+    let place = open_directory(target.root, "/")?;
+    let base = target.destination.as_bytes().to_vec();
+    tree::unpack(&mut open()?, Unpack { place, is_root: true, base, owner: target.owner })?;
+    Ok(true)
 }
 
 /// Makes a file of bytes.

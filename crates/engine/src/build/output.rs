@@ -87,6 +87,7 @@ impl Engine {
             keep_owner: true,
             chmod: None,
             parents: false,
+            unpack: false,
             threads: usize::try_from(self.host.cpus).unwrap_or(1),
         };
         copy::copy(&found, &target).map(|_| ())

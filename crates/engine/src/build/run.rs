@@ -566,6 +566,7 @@ impl Solver<'_> {
             keep_owner: matches!(place, Place::Tree(_)),
             chmod: None,
             parents: false,
+            unpack: false,
             threads,
         };
         copy::copy(&found.selection, &target)?;

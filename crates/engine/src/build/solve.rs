@@ -508,6 +508,7 @@ impl<'s> Solver<'s> {
             keep_owner: matches!(found.place, Place::Tree(_)),
             chmod: copy.chmod.as_ref(),
             parents: copy.parents,
+            unpack: copy.add && copy.unpack != Some(false),
             threads: usize::try_from(self.engine.host.cpus).unwrap_or(1),
             ..target(&root, &copy.destination)
         };
@@ -593,6 +594,7 @@ fn target<'t>(root: &'t cata_sys::path::Root, destination: &'t str) -> copy::Tar
         keep_owner: false,
         chmod: None,
         parents: false,
+        unpack: false,
         threads: 1,
     }
 }
