@@ -147,6 +147,10 @@ impl Worker {
                 loop {
                     match self.commands.recv() {
                         Ok(Command::Resume) => return true,
+                        // Paused is paused, however often it is asked for.
+                        Ok(Command::Pause(done)) => {
+                            let _ = done.send(());
+                        }
                         Ok(Command::Stop) | Err(_) => return false,
                         Ok(other) => {
                             self.obey(other);
@@ -194,5 +198,29 @@ impl Worker {
             place.kicks.iter().for_each(|kick| active.poll.remove(borrow(kick)));
             place.device.reset(&mut active);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::virtio::driver::MEMORY;
+
+    #[test]
+    fn worker_paused_twice_goes_on_after_one_resume_and_still_stops() {
+        let worker = Worker::new(Arc::new(Ram::new(MEMORY).unwrap())).unwrap();
+        let handle = worker.handle();
+        let thread = std::thread::spawn(move || worker.run());
+        handle.ask(Command::Pause);
+        handle.ask(Command::Pause);
+        handle.send(Command::Resume);
+        // From here on commands are woken for, not waited for: the pause is over.
+        let (done, answer) = channel();
+        handle.send(Command::Reset(0, done));
+        answer.recv_timeout(Duration::from_secs(60)).unwrap();
+        handle.send(Command::Stop);
+        thread.join().unwrap();
     }
 }
