@@ -18,12 +18,13 @@ mod case;
 mod engine;
 mod measure;
 mod report;
+mod runtime;
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// `build`: builds of images, instead of containers
-    #[arg(value_parser = ["build"])]
+    /// `build`: builds of images; `runtime`: OCI runtimes; otherwise containers
+    #[arg(value_parser = ["build", "runtime"])]
     what: Option<String>,
     /// How often each engine does each thing
     #[arg(long, default_value_t = 10)]
@@ -38,8 +39,13 @@ pub(crate) struct Options {
 
 /// Prepares and measures, or, inside the world, only measures.
 pub(crate) fn run(options: &Options, world: Option<World>) -> Result<()> {
+    let runtimes = options.what.as_deref() == Some("runtime");
     if let Some(world) = world {
-        return measure_all(options, &world);
+        return if runtimes {
+            runtime::measure(&world, options.rounds)
+        } else {
+            measure_all(options, &world)
+        };
     }
     ensure!(
         rustix::process::geteuid().is_root(),
@@ -47,17 +53,22 @@ pub(crate) fn run(options: &Options, world: Option<World>) -> Result<()> {
     );
     world::sweep();
     deps::run(deps::Set::Bench)?;
-    let programs = build::run(&build::Options { release: true })?;
-    images::make(&["busybox", "postgres"])?;
+    let programs = if runtimes {
+        vec![("CATA_RUNTIME".into(), build::runtime("release")?.into())]
+    } else {
+        let programs = build::run(&build::Options { release: true })?;
+        images::make(&["busybox", "postgres"])?;
+        vec![
+            ("CATA_BIN".into(), programs.cata.into()),
+            ("CATA_SUPERVISOR".into(), programs.supervisor.into()),
+        ]
+    };
     let name = format!("cata-bench-{}", std::process::id());
     let setup = Setup {
         dir: cache::dir()?.join("worlds").join(&name),
         name,
         args: std::env::args_os().skip(1).collect(),
-        env: vec![
-            ("CATA_BIN".into(), programs.cata.into()),
-            ("CATA_SUPERVISOR".into(), programs.supervisor.into()),
-        ],
+        env: programs,
         deadline: Some(Duration::from_secs(3600)),
         linger: false,
         output: None,

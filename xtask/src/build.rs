@@ -58,6 +58,16 @@ pub(crate) fn companions(profile: &str) -> Result<()> {
     Ok(())
 }
 
+/// Builds the OCI runtime alone.
+pub(crate) fn runtime(profile: &str) -> Result<PathBuf> {
+    let package = ["--package", "cata-oci", "--bin", "cata-runtime"];
+    let mut args = vec!["rustc", "--quiet", "--profile", profile];
+    args.extend(package);
+    args.extend(["--", "-C", "target-feature=+crt-static"]);
+    cargo(&args)?;
+    Ok(target().join(profile).join("cata-runtime"))
+}
+
 /// Those of the companions that are programs.
 fn companion_programs() -> impl Iterator<Item = (&'static str, &'static str)> {
     let is_program = |name: &str, room: &str| {

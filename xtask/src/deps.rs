@@ -34,7 +34,7 @@ const LAB: [&str; 6] =
 const DEMO: [&str; 6] = ["mmdebstrap", "postgresql-client", "procps", "tmux", "iproute2", "nftables"];
 const TEST: [&str; 8] =
     ["docker-registry", "skopeo", "podman", "apache2-utils", "netcat-openbsd", "openssl", "zstd", "attr"];
-const BENCH: [&str; 4] = ["crun", "runc", "docker.io", "buildah"];
+const BENCH: [&str; 5] = ["crun", "runc", "docker.io", "buildah", "time"];
 
 fn packages(set: Set) -> Vec<&'static str> {
     let mut packages = LAB.to_vec();

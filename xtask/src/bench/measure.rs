@@ -65,7 +65,7 @@ pub(crate) fn interleaved(
 }
 
 /// CPU time of everything that ever ran in this world.
-fn cpu_ms() -> Result<f64> {
+pub(super) fn cpu_ms() -> Result<f64> {
     for path in ["/sys/fs/cgroup/cpuacct/cpuacct.usage", "/sys/fs/cgroup/cpu,cpuacct/cpuacct.usage"] {
         if let Ok(text) = fs::read_to_string(path) {
             let nanoseconds: f64 = text.trim().parse().with_context(|| format!("read {path}"))?;

@@ -181,3 +181,85 @@ fn mount_refuses_what_it_would_ignore() {
         assert_eq!(mount(value).unwrap_err().to_string(), expected);
     }
 }
+
+/// Where something is changed, and into what.
+const PLACES: [&str; 24] = [
+    "/process/args",
+    "/process/env",
+    "/process/cwd",
+    "/process/rlimits",
+    "/process/capabilities",
+    "/process/scheduler",
+    "/process/ioPriority",
+    "/process/consoleSize",
+    "/process/user",
+    "/root",
+    "/hostname",
+    "/hooks",
+    "/mounts",
+    "/linux/namespaces",
+    "/linux/uidMappings",
+    "/linux/devices",
+    "/linux/resources",
+    "/linux/cgroupsPath",
+    "/linux/sysctl",
+    "/linux/seccomp",
+    "/linux/maskedPaths",
+    "/linux/rootfsPropagation",
+    "/linux/personality",
+    "/linux/memoryPolicy",
+];
+
+fn values() -> Vec<Value> {
+    vec![
+        Value::Null,
+        json!(""),
+        json!("/"),
+        json!("a:b:c"),
+        json!("../.."),
+        json!("rshared"),
+        json!(-1),
+        json!(u64::MAX),
+        json!([]),
+        json!(["\0", "sh"]),
+        json!({}),
+        json!({"path": "x", "uid": 4_294_967_295_u32, "gid": 0}),
+        json!({"height": u64::MAX, "width": 0}),
+        json!({"policy": "SCHED_DEADLINE", "runtime": u64::MAX, "priority": -9}),
+        json!({"class": "IOPRIO_CLASS_RT", "priority": i64::MIN}),
+        json!({"poststop": [{"path": "relative", "timeout": -5}]}),
+        json!([{"type": "user"}, {"type": "mount", "path": ""}, {"type": "time"}]),
+        json!([{"containerID": 0, "hostID": u32::MAX, "size": u32::MAX}]),
+        json!([{"destination": "/../x", "type": "tmpfs", "options": ["=", "idmap", "r", "rro", "size=", "remount"]}]),
+        json!([{"path": "/dev/x", "type": "a", "major": i64::MAX, "minor": -1}]),
+        json!({"net/../x": "1", "kernel.sem": ""}),
+        json!({"defaultAction": "SCMP_ACT_NOTIFY", "syscalls": [{"names": ["read", ""], "action": "SCMP_ACT_ERRNO",
+            "errnoRet": u32::MAX, "args": [{"index": 9, "value": u64::MAX, "op": "SCMP_CMP_MASKED_EQ"}]}]}),
+        json!({"memory": {"limit": i64::MIN, "swap": i64::MAX}, "cpu": {"shares": u64::MAX, "cpus": "9-1"},
+            "hugepageLimits": [{"pageSize": "../1MB", "limit": -1}], "pids": {"limit": i64::MIN}}),
+        json!({"mode": "MPOL_BIND", "nodes": "0-99999999999"}),
+        json!({"domain": "LINUX32", "flags": ["X"]}),
+    ]
+}
+
+proptest::proptest! {
+    /// Whatever a specification holds: a plan or an error, the same every time.
+    #[test]
+    fn plan_of_anything_is_the_same_twice(
+        changes in proptest::collection::vec((0..PLACES.len(), 0..25_usize), 0..5),
+    ) {
+        let mut document = document();
+        let values = values();
+        for (place, value) in changes {
+            let (parent, key) = PLACES[place].rsplit_once('/').unwrap();
+            if let Some(Value::Object(parent)) = document.pointer_mut(parent) {
+                parent.insert(key.to_owned(), values[value].clone());
+            }
+        }
+        if let Ok(spec) = serde_json::from_value::<Spec>(document) {
+            let options = || Options { hooks: true, ..Options::default() };
+            let made = || plan(&spec, &host(), &options()).map_err(|error| error.to_string());
+            proptest::prop_assert_eq!(made(), made());
+        }
+    }
+}
