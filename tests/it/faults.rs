@@ -10,6 +10,7 @@ use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
+        test!(commands_at_once_leave_nothing),
         test!(damaged_container_hides_nobody_else),
         test!(run_killed_at_any_moment),
         test!(rm_killed_at_any_moment),
@@ -241,4 +242,49 @@ fn damaged_container_hides_nobody_else(w: &World) {
         let _ = w.cata(&["rm", "-f", "bad"]).ok();
         assert_eq!(w.cata(&["ps", "-a"]).ok().stderr, "");
     }
+}
+
+/// Everybody does something else to the same few containers. Most of it fails, as it should; nothing may be left
+/// that nobody owns, which the harness looks for, and no answer may be a muddle.
+fn commands_at_once_leave_nothing(w: &World) {
+    let worker = |mut seed: usize| {
+        let mut muddles = Vec::new();
+        for _ in 0..25 {
+            let mut pick = |of: usize| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (seed >> 33) % of
+            };
+            let (one, other) = (format!("n{}", pick(3)), format!("n{}", pick(3)));
+            let port = format!("80{:02}:80", pick(20));
+            let line = match pick(9) {
+                0 | 1 => format!("run -d --name {one} -p {port} busybox sleep 600"),
+                2 => format!("create --name {one} busybox true"),
+                3 => format!("start {one}"),
+                4 => format!("stop -t 0 {one}"),
+                5 => format!("rm -f {one}"),
+                6 => format!("rename {one} {other}"),
+                7 => format!("restart -t 0 {one}"),
+                _ => format!("exec {one} true"),
+            };
+            let done = w.cata(&line.split(' ').collect::<Vec<_>>());
+            // Whether nobody is there, or nobody is there any more, is said in words.
+            if ["unexpected answer", "internal", "panicked"].iter().any(|word| done.stderr.contains(word)) {
+                muddles.push(done.to_string());
+            }
+        }
+        muddles
+    };
+    let muddles: Vec<String> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (1..=8).map(|seed| scope.spawn(move || worker(seed * 7919))).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    assert!(muddles.is_empty(), "{}", muddles.join("\n"));
+    let names = w.cata(&["ps", "-aq"]).lines();
+    if !names.is_empty() {
+        let mut args = vec!["rm", "-f"];
+        args.extend(names.iter().map(String::as_str));
+        let _ = w.cata(&args).ok();
+    }
+    let left = supervisors();
+    assert!(left.is_empty(), "supervisors without a container: {left:?}");
 }

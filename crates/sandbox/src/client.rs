@@ -239,7 +239,7 @@ impl Client {
     fn done(&mut self, request: Request) -> Result<(), ClientError> {
         match self.ask(request, Some(AT_ONCE))?.0 {
             Reply::Done => Ok(()),
-            _ => Err(ClientError::Protocol),
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -259,7 +259,7 @@ impl Client {
         match self.ask(Request::Stop { signal, timeout }, within)?.0 {
             Reply::Stopped { exit_code, ignored_signal } => Ok((exit_code, ignored_signal)),
             Reply::Exited { exit_code, .. } => Ok((exit_code, false)),
-            _ => Err(ClientError::Protocol),
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -270,7 +270,7 @@ impl Client {
     pub fn restart(&mut self, timeout: Option<i64>, default: Option<Duration>) -> Result<i32, ClientError> {
         match self.ask(Request::Restart { timeout }, stop_deadline(timeout, default))?.0 {
             Reply::Running { pid, .. } => Ok(pid),
-            _ => Err(ClientError::Protocol),
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -298,7 +298,7 @@ impl Client {
         let number = self.send(Request::Connect, &[])?;
         match self.answer(number, Some(AT_ONCE))? {
             (Reply::Connected, fds) => fds.into_iter().next().ok_or(ClientError::Protocol),
-            _ => Err(ClientError::Protocol),
+            (other, _) => Err(unexpected(&other)),
         }
     }
 
@@ -350,7 +350,7 @@ impl Client {
     pub fn finish_wait(&mut self, number: u32, within: Option<Duration>) -> Result<Ended, ClientError> {
         match self.answer(number, within)?.0 {
             Reply::Exited { exit_code, error, oom_killed } => Ok(Ended { exit_code, error, oom_killed }),
-            _ => Err(ClientError::Protocol),
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -361,7 +361,7 @@ impl Client {
     pub fn attach(&mut self, streams: Streams) -> Result<Attached, ClientError> {
         match self.ask(Request::Attach { streams }, Some(AT_ONCE))? {
             (Reply::Attached { streams, terminal }, fds) => Ok(Attached::new(streams, terminal, fds)),
-            _ => Err(ClientError::Protocol),
+            (other, _) => Err(unexpected(&other)),
         }
     }
 
@@ -376,7 +376,7 @@ impl Client {
                 let terminal = if terminal { fds.into_iter().next() } else { None };
                 Ok(ExecStarted { pid, terminal, withheld, number })
             }
-            _ => Err(ClientError::Protocol),
+            (other, _) => Err(unexpected(&other)),
         }
     }
 
@@ -387,7 +387,7 @@ impl Client {
     pub fn finish_exec(&mut self, number: u32, within: Option<Duration>) -> Result<i32, ClientError> {
         match self.answer(number, within)?.0 {
             Reply::ExecExited { exit_code } => Ok(exit_code),
-            _ => Err(ClientError::Protocol),
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -398,7 +398,7 @@ impl Client {
     pub fn inspect_exec(&mut self, id: &str) -> Result<(i32, Option<i32>), ClientError> {
         match self.ask(Request::ExecInspect { id: id.to_owned() }, Some(AT_ONCE))?.0 {
             Reply::ExecState { pid, exit_code } => Ok((pid, exit_code)),
-            _ => Err(ClientError::Protocol),
+            other => Err(unexpected(&other)),
         }
     }
 }
@@ -406,6 +406,14 @@ impl Client {
 impl AsFd for Client {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// An answer that is none: the supervisor's goodbye means that nobody does it any more.
+fn unexpected(reply: &Reply) -> ClientError {
+    match reply {
+        Reply::Exited { .. } => ClientError::Gone,
+        _ => ClientError::Protocol,
     }
 }
 

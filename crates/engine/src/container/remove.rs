@@ -37,9 +37,19 @@ impl Engine {
             found => found?,
         };
         let id = &record.id;
-        let (status, owner) = self.status(id)?;
-        if owner == Owner::Alive {
-            if !options.force {
+        let live = self.paths.live(id);
+        let lock = loop {
+            let lock = match self.lock(id) {
+                // --rm was faster.
+                Err(Error::NoContainer(_)) => return Ok(()),
+                lock => lock?,
+            };
+            // Nobody can start it while we hold the lock; until we had it, anybody could.
+            if !cata_sandbox::status::alive(&live) {
+                break lock;
+            }
+            let (status, owner) = self.status(id)?;
+            if owner == Owner::Alive && !options.force {
                 let state = if status.status == StatusKind::Paused { "paused" } else { "running" };
                 return Err(Error::State {
                     what: format!(
@@ -49,12 +59,11 @@ impl Engine {
                     hint: Some(format!("`cata stop {0}` first, or `cata rm -f {0}`", record.name)),
                 });
             }
+            // Held on to: its supervisor needs no lock of ours to end.
             self.kill_and_wait(id, Duration::from_secs(10))?;
-        }
-        let lock = match self.lock(id) {
-            // --rm was faster.
-            Err(Error::NoContainer(_)) => return Ok(()),
-            lock => lock?,
+            if !cata_sandbox::status::alive(&live) {
+                break lock;
+            }
         };
         self.recover_lost(id)?;
         self.discard(&record, options.volumes)?;
@@ -64,11 +73,11 @@ impl Engine {
 
     /// What can be taken away of a container that nobody knows any more: its process, its names, its files.
     fn remove_damaged(&self, id: &ContainerId) -> Result<()> {
-        self.kill_and_wait(id, Duration::from_secs(10))?;
         let lock = match self.lock(id) {
             Err(Error::NoContainer(_)) => return Ok(()),
             lock => lock?,
         };
+        self.kill_and_wait(id, Duration::from_secs(10))?;
         self.recover_lost(id)?;
         self.release_network(id)?;
         let steps = [Undo::UnlinkPointing { directory: self.paths.names(), text: id.to_string() }];

@@ -35,6 +35,9 @@ use crate::timing::Timing;
 const LOG_MAX_SIZE: u64 = 10 * 1000 * 1000;
 const LOG_MAX_FILE: u32 = 5;
 
+/// How long a supervisor may take to clean up after its container.
+const PREDECESSOR: Duration = Duration::from_secs(20);
+
 /// What the starter wants of a start.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StartOptions {
@@ -91,6 +94,7 @@ impl Engine {
             }
             return Ok(None);
         }
+        self.wait_for_predecessor(&record.id)?;
         self.recover_lost(&record.id)?;
         self.check_mounts(record)?;
         let state_dir = self.make_live_dir(record)?;
@@ -101,6 +105,19 @@ impl Engine {
         }
         drop(lock);
         started.map(Some)
+    }
+
+    /// A supervisor whose container has ended cleans up after it: what it still removes must not be its
+    /// successor's.
+    fn wait_for_predecessor(&self, id: &cata_spec::ContainerId) -> Result<()> {
+        let start = std::time::Instant::now();
+        while cata_sandbox::status::alive(&self.paths.live(id)) {
+            if start.elapsed() > PREDECESSOR {
+                return Err(Error::Timeout(format!("the supervisor of container {} to leave", id.short())));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     fn launch(

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use cata_sandbox::client::{Client, ClientError};
-use cata_sandbox::protocol::Until;
+use cata_sandbox::protocol::{FailureKind, Until};
 use cata_spec::ContainerId;
 
 use crate::container::life::client_error;
@@ -100,30 +100,30 @@ impl Engine {
         }
     }
 
-    /// SIGKILLs a running container and waits for its end, at most `within`.
+    /// SIGKILLs a running container and waits until its supervisor has gone, at most `within`. Whatever others
+    /// ask of it meanwhile: it is asked again as long as it lives.
     pub(crate) fn kill_and_wait(&self, id: &ContainerId, within: Duration) -> Result<()> {
+        let live = self.paths.live(id);
         let start = std::time::Instant::now();
-        let mut client = loop {
-            match self.try_client(id)? {
-                Some(client) => break client,
-                // One that makes itself ready does not listen yet: it will, or it gives up.
-                None if cata_sandbox::status::alive(&self.paths.live(id)) => {
-                    if start.elapsed() > within {
-                        return Err(Error::Timeout(format!("the supervisor of container {}", id.short())));
-                    }
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-                None => return Ok(()),
+        while cata_sandbox::status::alive(&live) {
+            let left = within.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Err(Error::Timeout(format!("the supervisor of container {}", id.short())));
             }
-        };
-        match client.stop(Some(rustix::process::Signal::KILL.as_raw()), Some(0), Some(within)) {
-            Ok(_) | Err(ClientError::Gone | ClientError::NotRunning(_)) => {}
-            Err(error) => return Err(client_error("kill", &error)),
+            // One that makes itself ready does not listen yet, one that cleans up not any more.
+            if let Some(mut client) = self.try_client(id)? {
+                let killed = client.stop(Some(rustix::process::Signal::KILL.as_raw()), Some(0), Some(left));
+                let left = within.saturating_sub(start.elapsed());
+                match killed.and_then(|_| client.wait(Until::Removed, Some(left)).map(|_| ())) {
+                    Ok(()) | Err(ClientError::Gone | ClientError::NotRunning(_)) => {}
+                    // It is being stopped or started by somebody else this moment.
+                    Err(ClientError::Failed(failure)) if failure.kind == FailureKind::State => {}
+                    Err(error) => return Err(client_error("kill", &error)),
+                }
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
-        match client.wait(Until::Removed, Some(within)) {
-            Ok(_) | Err(ClientError::Gone | ClientError::NotRunning(_)) => Ok(()),
-            Err(error) => Err(client_error("kill", &error)),
-        }
+        Ok(())
     }
 
     /// A connection to the container's supervisor; `None` when none lives.
