@@ -4,14 +4,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cata_tests::bundle::Bundle;
-use cata_tests::command::{Done, Run, eventually, runtime_binary};
+use cata_tests::command::{Done, Run, Running, eventually, runtime_binary};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
 use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test!(podman_containers), test!(podman_pods), test!(podman_user_namespace)]
+    vec![
+        test!(podman_containers),
+        test!(podman_pods),
+        test!(podman_user_namespace),
+        test!(containerd_tasks),
+        test!(dockerd_containers),
+    ]
 }
 
 /// podman with everything of its own in the world.
@@ -116,4 +122,116 @@ fn podman_user_namespace(w: &World) {
     let text = done.text();
     assert!(text.starts_with("0     100000      65536"), "{text}");
     assert!(text.ends_with("0\n0"), "{text}");
+}
+
+/// A daemon that listens at a socket, ended with this.
+struct Daemon {
+    running: Running,
+    /// Started by the daemon, as a session of their own.
+    helpers: &'static [&'static str],
+}
+
+impl Daemon {
+    fn start(run: Run, socket: &str, helpers: &'static [&'static str]) -> Self {
+        let mut this = Self { running: run.start(), helpers };
+        eventually(socket, Duration::from_secs(60), || {
+            assert!(this.running.poll().is_none(), "it has ended: {}", this.running.stderr());
+            std::os::unix::net::UnixStream::connect(socket).ok()
+        });
+        this
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.running.signal(rustix::process::Signal::TERM);
+        for _ in 0..200 {
+            if self.running.poll().is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        for pid in cata_tests::world::pids() {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if self.helpers.contains(&name.trim())
+                && let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
+            {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
+fn containerd_tasks(w: &World) {
+    let archive = w.scratch().join("bb.tar");
+    let _ = Podman::new(w).run(&["save", "-q", "-o", archive.to_str().unwrap(), "bb"]).ok();
+    let configuration = w.file(
+        "containerd.toml",
+        format!(
+            "version = 2\nroot = \"{}\"\nstate = \"/run/containerd\"\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"/run/containerd.sock\"\n",
+            w.scratch().join("containerd").display()
+        ),
+    );
+    let run = Run::new("containerd").arg("--config").arg(&configuration);
+    let daemon = Daemon::start(run, "/run/containerd.sock", &["containerd-shim"]);
+    let ctr = |words: &[&str]| Run::new("ctr").args(["--address", "/run/containerd.sock"]).args(words).done();
+    let _ = ctr(&["image", "import", "--snapshotter", "native", archive.to_str().unwrap()]).ok();
+    let program = runtime_binary();
+    let run = |options: &[&str], id: &str, words: &[&str]| {
+        let mut all = vec!["run", "--snapshotter", "native", "--runc-binary", program.to_str().unwrap()];
+        all.extend(options);
+        all.extend(["localhost/bb:latest", id]);
+        all.extend(words);
+        ctr(&all)
+    };
+    assert_eq!(run(&["--rm"], "a", &["echo", "hello"]).text(), "hello");
+    let _ = run(&["--rm"], "b", &["sh", "-c", "exit 6"]).exits(6);
+    let _ = run(&["--detach"], "c", &["sleep", "600"]).ok();
+    assert_eq!(
+        ctr(&["task", "exec", "--exec-id", "e", "c", "sh", "-c", "echo in; exit 4"]).exits(4).stdout,
+        "in\n"
+    );
+    let status = || ctr(&["task", "ls"]).text();
+    assert!(status().contains("RUNNING"));
+    let _ = ctr(&["task", "pause", "c"]).ok();
+    assert!(status().contains("PAUSED"));
+    let _ = ctr(&["task", "resume", "c"]).ok();
+    let _ = ctr(&["task", "kill", "--signal", "KILL", "c"]).ok();
+    eventually("the end", Duration::from_secs(20), || status().contains("STOPPED").then_some(()));
+    let _ = ctr(&["task", "rm", "c"]);
+    let _ = ctr(&["container", "rm", "c"]).ok();
+    drop(daemon);
+}
+
+fn dockerd_containers(w: &World) {
+    let bundle = Bundle::new(w, "image");
+    let tar = w.scratch().join("image.tar");
+    let _ = Run::new("tar").arg("-C").arg(bundle.rootfs()).arg("-cf").arg(&tar).arg(".").done().ok();
+    let run = Run::new("dockerd")
+        .args(["--host", "unix:///run/d.sock", "--exec-root", "/run/d", "--pidfile", "/run/d.pid"])
+        .args(["--iptables=false", "--bridge=none", "--storage-driver=vfs", "--data-root"])
+        .arg(w.scratch().join("docker"))
+        .arg("--add-runtime")
+        .arg(format!("cata={}", runtime_binary().display()))
+        .arg("--default-runtime=cata");
+    let daemon = Daemon::start(run, "/run/d.sock", &["containerd-shim", "containerd"]);
+    let docker =
+        |words: &[&str]| Run::new("docker").args(["--host", "unix:///run/d.sock"]).args(words).done();
+    let _ = docker(&["import", tar.to_str().unwrap(), "bb"]).ok();
+    assert_eq!(docker(&["run", "--rm", "bb", "echo", "hello"]).text(), "hello");
+    let _ = docker(&["run", "--rm", "bb", "sh", "-c", "exit 7"]).exits(7);
+    docker(&["run", "--rm", "bb", "nosuch"]).fails(127, &["executable file not found"]);
+    let _ = docker(&["run", "-d", "--name", "box", "--memory", "50m", "bb", "sh", "-c", LOOP]).ok();
+    assert_eq!(docker(&["exec", "box", "sh", "-c", "echo inside; exit 3"]).exits(3).stdout, "inside\n");
+    eventually("its output", Duration::from_secs(20), || {
+        (docker(&["logs", "box"]).text() == "out").then_some(())
+    });
+    let _ = docker(&["update", "--memory", "60m", "--memory-swap", "60m", "box"]).ok();
+    let _ = docker(&["pause", "box"]).ok();
+    let _ = docker(&["unpause", "box"]).ok();
+    let _ = docker(&["stop", "-t", "20", "box"]).ok();
+    assert_eq!(docker(&["inspect", "--format", "{{.State.ExitCode}}", "box"]).text(), "5");
+    let _ = docker(&["rm", "-f", "box"]).ok();
+    drop(daemon);
 }

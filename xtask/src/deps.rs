@@ -32,9 +32,18 @@ pub(crate) struct Options {
 const LAB: [&str; 6] =
     ["busybox-static", "e2fsprogs", "kmod", "qemu-system-common", "qemu-system-x86", "util-linux"];
 const DEMO: [&str; 6] = ["mmdebstrap", "postgresql-client", "procps", "tmux", "iproute2", "nftables"];
-const TEST: [&str; 8] =
-    ["docker-registry", "skopeo", "podman", "apache2-utils", "netcat-openbsd", "openssl", "zstd", "attr"];
-const BENCH: [&str; 5] = ["crun", "runc", "docker.io", "buildah", "time"];
+const TEST: [&str; 9] = [
+    "docker-registry",
+    "skopeo",
+    "podman",
+    "docker.io",
+    "apache2-utils",
+    "netcat-openbsd",
+    "openssl",
+    "zstd",
+    "attr",
+];
+const BENCH: [&str; 4] = ["crun", "runc", "buildah", "time"];
 
 fn packages(set: Set) -> Vec<&'static str> {
     let mut packages = LAB.to_vec();
