@@ -135,6 +135,8 @@ impl Screen {
         if let Some((took, title)) =
             lock(&self.shared).longest.as_ref().filter(|(t, _)| *t > Duration::from_millis(200))
         {
+            let title: Vec<&str> = title.split_whitespace().collect();
+            let title: String = title.join(" ").chars().take(60).collect();
             text.push_str(&format!("; longest: {title} ({})", seconds(*took)));
         }
         session::note(text);
