@@ -23,6 +23,13 @@ pub struct Exit {
     pub oom_killed: bool,
 }
 
+impl Exit {
+    /// With its supervisor.
+    fn killed() -> Self {
+        Self { code: 137, error: Some("its supervisor was killed".to_owned()), oom_killed: false }
+    }
+}
+
 /// A question already asked of a supervisor: its answer is the container's end.
 #[derive(Debug)]
 pub struct Waiter {
@@ -57,9 +64,7 @@ impl Waiter {
         let number = self.number.unwrap_or_default();
         match self.client.finish_wait(number, None) {
             Ok(ended) => Ok(Exit { code: ended.exit_code, error: ended.error, oom_killed: ended.oom_killed }),
-            Err(ClientError::Gone) => {
-                Ok(Exit { code: 137, error: Some("its supervisor was killed".to_owned()), oom_killed: false })
-            }
+            Err(ClientError::Gone) => Ok(Exit::killed()),
             Err(error) => Err(client_error("wait", &error)),
         }
     }
@@ -80,16 +85,27 @@ impl Engine {
     pub fn wait(&self, container: &str, until: Until) -> Result<Exit> {
         let record = self.find(container)?;
         match self.try_client(&record.id)? {
-            Some(client) => {
-                let mut waiter = Waiter::new(client);
-                waiter.ask(until)?;
-                waiter.finish()
+            Some(mut client) => {
+                match client.wait(until, None) {
+                    Ok(ended) => {
+                        Ok(Exit { code: ended.exit_code, error: ended.error, oom_killed: ended.oom_killed })
+                    }
+                    // It left before it heard us: what it wrote last says how its container ended.
+                    Err(ClientError::Gone) if self.paths.container(&record.id).exists() => {
+                        self.last_exit(&record.id)
+                    }
+                    Err(ClientError::Gone) => Ok(Exit::killed()),
+                    Err(error) => Err(client_error("wait", &error)),
+                }
             }
-            None => {
-                let (status, _) = self.status(&record.id)?;
-                Ok(Exit { code: status.exit_code, error: status.error, oom_killed: status.oom_killed })
-            }
+            None => self.last_exit(&record.id),
         }
+    }
+
+    /// How a container ended, from its files.
+    fn last_exit(&self, id: &ContainerId) -> Result<Exit> {
+        let (status, _) = self.status(id)?;
+        Ok(Exit { code: status.exit_code, error: status.error, oom_killed: status.oom_killed })
     }
 
     /// Waits, a moment at most, until a leashed container's supervisor has taken it away.
