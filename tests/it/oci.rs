@@ -26,6 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(killed_while_creating),
         test!(rights_and_schedules),
         test!(clocks_and_ids_of_its_own),
+        test!(user_namespace_of_somebody_else),
         test!(mounts_with_every_option),
         test!(filter_hands_calls_on),
     ]
@@ -451,6 +452,25 @@ fn clocks_and_ids_of_its_own(w: &World) {
     assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
     assert_ne!(lines[2], fs::read_link("/proc/self/ns/time").unwrap().to_string_lossy());
     assert_ne!(lines[3], fs::read_link("/proc/self/ns/user").unwrap().to_string_lossy());
+}
+
+fn user_namespace_of_somebody_else(w: &World) {
+    let mut b = Bundle::new(w, "b");
+    let holder = cata_tests::command::Run::new("unshare").args(["--user", "sleep", "600"]).start();
+    let pid = holder.pid();
+    let own = fs::read_link("/proc/self/ns/user").unwrap();
+    let path = format!("/proc/{pid}/ns/user");
+    let theirs = eventually("a user namespace", Duration::from_secs(20), || {
+        fs::read_link(&path).ok().filter(|theirs| *theirs != own)
+    });
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{pid}/{map}"), "0 100000 65536").unwrap();
+    }
+    b.spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user", "path": path}));
+    b.script("readlink /proc/self/ns/user; id -u; hostname; sleep 600 & exit 4");
+    let done = b.run("c").exits(4);
+    assert_eq!(done.stdout, format!("{}\n0\ncata\n", theirs.display()));
+    drop(holder);
 }
 
 fn mounts_with_every_option(w: &World) {

@@ -47,6 +47,7 @@ pub fn companion(wanted: &Companion<'_>, handles: &Handles<'_>) -> Result<Spawne
     let birth = Birth {
         namespaces: Namespaces(u64::from(rustix::thread::UnshareFlags::NEWNS.bits())),
         pid_namespace: None,
+        user: None,
         enter: Vec::new(),
         time: None,
         uid_mappings: &[],

@@ -111,6 +111,7 @@ pub fn exec_with(
         namespaces: Namespaces::default(),
         pid_namespace: pid_namespace.as_ref().map(AsFd::as_fd),
         time: None,
+        user: None,
         enter: Vec::new(),
         uid_mappings: &[],
         gid_mappings: &[],

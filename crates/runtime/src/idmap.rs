@@ -23,7 +23,7 @@ pub(crate) struct Trees {
 
 /// What this plan needs of them.
 pub(crate) fn trees(plan: &Plan) -> Result<Trees, SpawnError> {
-    let unreachable = plan.makes(NamespaceKind::User);
+    let unreachable = plan.namespace(NamespaceKind::User).is_some();
     let root = match &plan.root {
         Root::Path(path) if unreachable => {
             let tree = cata_sys::mount::clone_path(path, Depth::Recursive);

@@ -77,6 +77,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) namespaces: Namespaces,
     /// A pid namespace of somebody else to be born in.
     pub(crate) pid_namespace: Option<BorrowedFd<'a>>,
+    /// Somebody else's user namespace, to which the new namespaces are to belong.
+    pub(crate) user: Option<BorrowedFd<'a>>,
     /// Namespaces of somebody else to be born in, since a new user namespace has no right to them.
     pub(crate) enter: Vec<(NamespaceKind, BorrowedFd<'a>)>,
     /// A new time namespace, and how far its clocks are off.
@@ -162,8 +164,50 @@ impl Birth<'_> {
         result
     }
 
+    /// Namespaces belong to the user namespace of who makes them, and nobody comes back from one: somebody else
+    /// goes there, makes the process as a child of ours, and ends.
+    fn clone_by_another(&self, user: BorrowedFd<'_>, proof: SoleThread) -> Result<Side, SpawnError> {
+        let failed = |errno| at(Stage::Clone, "in a user namespace")(errno);
+        let (ours, theirs) = cata_sys::message::pair().map_err(failed)?;
+        let another = cata_sys::clone::clone(proof, Namespaces::default(), None).map_err(failed)?;
+        let pid = match another {
+            Side::Child(proof) => {
+                let entered = rustix::thread::move_into_link_name_space(user, Some(LinkNameSpaceType::User));
+                let sibling = Namespaces(self.namespaces.0 | cata_sys::clone::PARENT);
+                let born_in = self.cgroup.and_then(Cgroup::unified_fd);
+                match entered.and_then(|()| cata_sys::clone::clone(proof, sibling, born_in)) {
+                    Ok(Side::Child(proof)) => return Ok(Side::Child(proof)),
+                    Ok(Side::Parent(pid, pidfd)) => {
+                        let number = pid.as_raw_nonzero().get().to_ne_bytes();
+                        // Without an answer the caller knows that something failed.
+                        let _ = cata_sys::message::send(theirs.as_fd(), &number, &[pidfd.as_fd()]);
+                    }
+                    Err(errno) => {
+                        let number = errno.raw_os_error().to_ne_bytes();
+                        let _ = cata_sys::message::send(theirs.as_fd(), &number, &[]);
+                    }
+                }
+                cata_sys::clone::exit(0)
+            }
+            Side::Parent(pid, _) => pid,
+        };
+        drop(theirs);
+        let answer = cata_sys::message::receive(ours.as_fd(), 4, 1);
+        let waited = rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), WaitOptions::empty()));
+        waited.map_err(failed)?;
+        let (bytes, mut descriptors) = answer.map_err(failed)?.ok_or_else(|| failed(Errno::PIPE))?;
+        let number = <[u8; 4]>::try_from(bytes.as_slice()).map(i32::from_ne_bytes).unwrap_or_default();
+        match (descriptors.pop(), Pid::from_raw(number)) {
+            (Some(pidfd), Some(pid)) => Ok(Side::Parent(pid, pidfd)),
+            _ => Err(failed(Errno::from_raw_os_error(number))),
+        }
+    }
+
     fn clone_in_pids(&self, proof: SoleThread) -> Result<Side, SpawnError> {
         let born_in = self.cgroup.and_then(Cgroup::unified_fd);
+        if let Some(user) = self.user {
+            return self.clone_by_another(user, proof);
+        }
         let Some(namespace) = self.pid_namespace else {
             return cata_sys::clone::clone(proof, self.namespaces, born_in).map_err(at(Stage::Clone, ""));
         };

@@ -50,6 +50,7 @@ pub fn spawn_with(
         .then_some(plan.time_offsets.as_slice());
     let birth = Birth {
         time,
+        user: joined.iter().find(|(kind, _)| *kind == NamespaceKind::User && flags != 0).map(|(_, fd)| *fd),
         enter: joined
             .iter()
             .filter(|(kind, _)| {

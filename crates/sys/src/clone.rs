@@ -12,6 +12,9 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Namespaces(pub u64);
 
+/// `CLONE_PARENT`, beside the kinds of [`Namespaces`]: the new process is the caller's sibling.
+pub const PARENT: u64 = libc::CLONE_PARENT as u64;
+
 /// Which side of the clone this is.
 #[derive(Debug)]
 pub enum Side {
@@ -51,7 +54,8 @@ pub fn clone(
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = namespaces.0 | libc::CLONE_PIDFD as u64;
     arguments.pidfd = (&raw mut pidfd).addr() as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
+    // A sibling ends as its maker does.
+    arguments.exit_signal = if namespaces.0 & PARENT == 0 { libc::SIGCHLD as u64 } else { 0 };
     if let Some(cgroup) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());

@@ -59,8 +59,11 @@ pub(crate) fn first(
             continue;
         };
         let link = Some(link_type(kind));
-        rustix::thread::move_into_link_name_space(*fd, link)
-            .map_err(Failure::at(Stage::JoinNamespace, kind.file_name()))?;
+        match rustix::thread::move_into_link_name_space(*fd, link) {
+            // It was made there.
+            Err(rustix::io::Errno::INVAL) if kind == NamespaceKind::User => {}
+            result => result.map_err(Failure::at(Stage::JoinNamespace, kind.file_name()))?,
+        }
     }
     if plan.namespace(NamespaceKind::User).is_some() {
         identity::become_root()?;
