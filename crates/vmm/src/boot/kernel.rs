@@ -31,7 +31,9 @@ const BELOW: u64 = 16 << 20;
 /// Parameters for what this hardware does not have and a kernel would look for.
 const OWN_PARAMETERS: &str = "pci=off reboot=acpi";
 /// Without the serial port its driver need not look for four of them.
-const NO_SERIAL: &str = "8250.nr_uarts=0";
+const NO_SERIAL: &str = " 8250.nr_uarts=0";
+/// Where the kernel writes its log; without being told it would write to a screen that is not there.
+const CONSOLE: &str = " console=hvc0";
 
 /// A piece of the address space: start, size, kind.
 type Piece = (u64, u64, u32);
@@ -61,12 +63,14 @@ pub(crate) fn load(ram: &Ram, config: &MachineConfig) -> Result<Entry, MachineEr
         return Err(error);
     }
     let initramfs = load_archives(ram, &config.initramfs, archives, config.memory_bytes)?;
-    let own = if config.serial.is_some() {
-        OWN_PARAMETERS.to_owned()
-    } else {
-        format!("{OWN_PARAMETERS} {NO_SERIAL}")
-    };
-    let cmdline = format!("{own} {}\0", config.cmdline);
+    let mut cmdline = OWN_PARAMETERS.to_owned();
+    if config.serial.is_none() {
+        cmdline.push_str(NO_SERIAL);
+    }
+    if config.console.is_some() {
+        cmdline.push_str(CONSOLE);
+    }
+    let cmdline = format!("{cmdline} {}\0", config.cmdline);
     let map = memory_map(config.memory_bytes);
     let written =
         ram.write(layout::CMDLINE, cmdline.as_bytes()) && acpi::write(ram, config.vcpus, config.devices());

@@ -14,7 +14,7 @@ use crate::Refusal;
 /// The virtual device.
 pub(crate) const DEVICE: &str = "/dev/kvm";
 /// What a guest needs to know beside its devices.
-const CMDLINE: &str = "quiet loglevel=4 panic=-1 reboot=t cryptomgr.notests audit=0 random.trust_cpu=on \
+const CMDLINE: &str = "quiet loglevel=4 panic=-1 cryptomgr.notests audit=0 random.trust_cpu=on \
     cgroup_no_v1=all";
 /// Largest packet where the network says nothing.
 const MTU: u16 = 1500;
