@@ -15,6 +15,7 @@ use crate::config::MachineConfig;
 use crate::ending::Ending;
 use crate::error::{End, MachineError};
 use crate::jail::{Filters, Thread};
+use crate::kvm::prefault::prefault;
 use crate::kvm::{fd, signal, vm::Vm};
 use crate::layout;
 use crate::memory::Ram;
@@ -125,7 +126,7 @@ impl Machine {
         let bytes = config.memory_bytes;
         let ram = Arc::new(Ram::new(bytes).map_err(|source| MachineError::Memory { bytes, source })?);
         let vm = Vm::new(kvm, ram.clone(), config.vcpus)?;
-        let entry = boot::load(&ram, &config)?;
+        let boot::Start { entry, image } = boot::load(&ram, &config)?;
         if matches!(entry, boot::Entry::Linux64(_)) {
             boot::cpu::write_tables(&ram);
         }
@@ -148,6 +149,9 @@ impl Machine {
         for index in 0..count {
             let fd = vm.vcpu(index)?;
             boot::cpu::set_up(&fd, vm.cpuid(), vm.deadline_timer(), (index, count), entry)?;
+            if index == 0 {
+                prefault(&fd, image);
+            }
             vcpus.push(Vcpu {
                 fd,
                 bus: bus.clone(),

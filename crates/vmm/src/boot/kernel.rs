@@ -41,8 +41,15 @@ type Piece = (u64, u64, u32);
 const USABLE: u32 = 1;
 const ACPI: u32 = 3;
 
+/// A loaded kernel: where to begin, and which memory (address, size) it lies in as it will run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) entry: Entry,
+    pub(crate) image: (u64, u64),
+}
+
 /// Loads everything; returns where to begin.
-pub(crate) fn load(ram: &Ram, config: &MachineConfig) -> Result<Entry, MachineError> {
+pub(crate) fn load(ram: &Ram, config: &MachineConfig) -> Result<Start, MachineError> {
     let mut kernel = File::from(config.kernel.try_clone().map_err(|e| MachineError::Kernel(e.to_string()))?);
     let mut magic = [0; 4];
     kernel.read_exact_at(&mut magic, 0).map_err(|e| MachineError::Kernel(e.to_string()))?;
@@ -78,11 +85,13 @@ pub(crate) fn load(ram: &Ram, config: &MachineConfig) -> Result<Entry, MachineEr
     match loaded {
         Loaded::Pvh(entry) => {
             write_start_info(ram, initramfs, &map);
-            Ok(Entry::Pvh(entry))
+            let start = BELOW.min(end);
+            Ok(Start { entry: Entry::Pvh(entry), image: (start, end - start) })
         }
         Loaded::Linux64 { entry, header } => {
             write_zero_page(ram, &header, initramfs, &map);
-            Ok(Entry::Linux64(entry))
+            // It moves before it runs.
+            Ok(Start { entry: Entry::Linux64(entry), image: (0, 0) })
         }
     }
 }
@@ -343,7 +352,7 @@ mod tests {
     #[test]
     fn elf_image_is_loaded_and_begins_at_its_note() {
         let ram = Ram::new(64 << 20).unwrap();
-        let entry = load(&ram, &MachineConfig::new(1, 64 << 20, file(&image()))).unwrap();
+        let entry = load(&ram, &MachineConfig::new(1, 64 << 20, file(&image()))).unwrap().entry;
         let mut code = [0; 4];
         assert!(ram.read(2 << 20, &mut code));
         assert_eq!((entry, &code), (Entry::Pvh(0x20_0000), b"code"));

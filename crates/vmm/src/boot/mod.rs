@@ -4,4 +4,4 @@ mod acpi;
 pub(crate) mod cpu;
 mod kernel;
 
-pub(crate) use kernel::{Entry, load};
+pub(crate) use kernel::{Entry, Start, load};
