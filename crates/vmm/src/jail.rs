@@ -86,8 +86,9 @@ const EVERY: &[libc::c_long] = &[
     libc::SYS_close,
     libc::SYS_exit,
     libc::SYS_exit_group,
-    // Asked of a descriptor before it is closed where assertions are compiled in.
+    // Debug builds look whether a descriptor is open before they close it.
     libc::SYS_fcntl,
+    // Asked of a descriptor before it is closed where assertions are compiled in.
     libc::SYS_futex,
     libc::SYS_getpid,
     libc::SYS_gettid,
