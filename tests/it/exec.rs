@@ -18,7 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(exec_input),
         test!(exec_detached),
         test!(exec_on_a_terminal),
-        test!(exec_has_the_containers_limits),
+        test!(exec_has_the_containers_limits).also_in_lab(),
         test!(exec_ends_with_the_container),
         test!(exec_many_at_once),
     ]

@@ -13,11 +13,11 @@ use crate::test;
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(stats_show_what_is_used),
-        test!(memory_limit_is_set_and_kills),
-        test!(pids_limit_is_set),
-        test!(cpu_limits_are_set),
+        test!(memory_limit_is_set_and_kills).also_in_lab(),
+        test!(pids_limit_is_set).also_in_lab(),
+        test!(cpu_limits_are_set).also_in_lab(),
         test!(ulimits),
-        test!(cgroup_parent),
+        test!(cgroup_parent).also_in_lab(),
         test!(memory_too_small),
         test!(limits_are_shown),
     ]

@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_secs(60);
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(machine_is_a_container).with_kernel(),
+        test!(machine_is_a_container).with_kernel().also_in_lab(),
         test!(machine_terminal).with_kernel(),
         test!(machine_ends_and_starts_again).with_kernel(),
         test!(machine_on_networks).with_kernel(),

@@ -30,6 +30,7 @@ pub struct Test {
     images: &'static [&'static str],
     needs: &'static [&'static str],
     kernel: bool,
+    lab: bool,
     leaks_checked: bool,
 }
 
@@ -37,7 +38,7 @@ impl Test {
     /// A test with the `busybox` image in its world.
     #[must_use]
     pub const fn new(name: &'static str, run: fn(&World)) -> Self {
-        Self { name, run, images: &["busybox"], needs: &[], kernel: false, leaks_checked: true }
+        Self { name, run, images: &["busybox"], needs: &[], kernel: false, lab: false, leaks_checked: true }
     }
 
     /// The images in its world instead.
@@ -58,6 +59,13 @@ impl Test {
     #[must_use]
     pub const fn with_kernel(mut self) -> Self {
         self.kernel = true;
+        self
+    }
+
+    /// Played in the lab too: on cgroup v2 alone, with a KVM that works.
+    #[must_use]
+    pub const fn also_in_lab(mut self) -> Self {
+        self.lab = true;
         self
     }
 
@@ -155,7 +163,9 @@ pub fn main(tests: &[Test]) -> ExitCode {
         world::sweep();
     }
     let took: Arc<Mutex<Vec<(Duration, &'static str)>>> = Arc::default();
-    let trials = tests.iter().map(|test| {
+    // The lab is slow: there only what is different there is played, unless asked for by name.
+    let chosen = std::env::var_os("CATA_LAB").is_some() && arguments.filter.is_none();
+    let trials = tests.iter().filter(|test| test.lab || !chosen).map(|test| {
         let test = *test;
         let took = Arc::clone(&took);
         let missing = test.missing();

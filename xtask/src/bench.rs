@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Options, world: Option<World>) -> Result<()> {
     let programs = if runtimes {
         vec![("CATA_RUNTIME".into(), build::runtime("release")?.into())]
     } else {
-        let programs = build::run(&build::Options { release: true })?;
+        let programs = build::run(&build::Options { release: true, arm64: false })?;
         images::make(&["busybox", "postgres"])?;
         vec![
             ("CATA_BIN".into(), programs.cata.into()),

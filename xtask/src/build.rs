@@ -12,12 +12,17 @@ use anyhow::{Context, Result, ensure};
 use cata_tests::cache;
 use clap::Args;
 
+use crate::cross;
+
 /// Options of `build`.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Options {
     /// Optimised, as it is meant to be used
     #[arg(long)]
     pub(crate) release: bool,
+    /// The guest's first process for arm64 too, with Debian's own compiler
+    #[arg(long)]
+    pub(crate) arm64: bool,
 }
 
 /// The programs.
@@ -27,12 +32,12 @@ pub(crate) struct Programs {
     pub(crate) supervisor: PathBuf,
 }
 
-/// What stands beside `cata`: program, room, and the package where it has another name.
-const COMPANIONS: [(&str, &str, &str); 4] = [
-    ("cata-supervisor", "supervisor", "cata-supervisor"),
-    ("cata-guest", "guest", "cata-guest"),
-    ("cata-vmm", "vmm", "cata-vmm"),
-    ("cata-runtime", "oci", "cata-oci"),
+/// What stands beside `cata`: program and package.
+const COMPANIONS: [(&str, &str); 4] = [
+    ("cata-supervisor", "cata-supervisor"),
+    ("cata-guest", "cata-guest"),
+    ("cata-vmm", "cata-vmm"),
+    ("cata-runtime", "cata-oci"),
 ];
 
 /// Builds all programs.
@@ -41,12 +46,15 @@ pub(crate) fn run(options: &Options) -> Result<Programs> {
     cargo(&["build", "--quiet", "--package", "cata-cli", "--profile", profile])?;
     companions(profile)?;
     let folder = target().join(if options.release { "release" } else { "debug" });
+    if options.arm64 {
+        cross::guest(profile, &folder)?;
+    }
     Ok(Programs { cata: folder.join("cata"), supervisor: folder.join("cata-supervisor") })
 }
 
 /// Builds the static companions.
 pub(crate) fn companions(profile: &str) -> Result<()> {
-    for (name, package) in companion_programs() {
+    for (name, package) in COMPANIONS {
         let mut args = vec!["rustc", "--quiet", "--profile", profile, "--package", package, "--bin", name];
         args.extend(["--", "-C", "target-feature=+crt-static"]);
         if name == "cata-guest" {
@@ -68,22 +76,14 @@ pub(crate) fn runtime(profile: &str) -> Result<PathBuf> {
     Ok(target().join(profile).join("cata-runtime"))
 }
 
-/// Those of the companions that are programs.
-fn companion_programs() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let is_program = |name: &str, room: &str| {
-        let source = cache::repository().join("crates").join(room).join("src");
-        source.join("main.rs").exists() || source.join("bin").join(name).join("main.rs").exists()
-    };
-    let programs = COMPANIONS.into_iter().filter(move |(name, room, _)| is_program(name, room));
-    programs.map(|(name, _, package)| (name, package))
-}
-
 /// Copies `cata` and its companions from `folder` to a folder of their own, where later links of the ordinary
 /// way do not reach them.
 pub(crate) fn set_aside(folder: &Path) -> Result<Programs> {
     let aside = folder.join("static");
     fs::create_dir_all(&aside).with_context(|| format!("create {}", aside.display()))?;
-    for name in std::iter::once("cata").chain(companion_programs().map(|(name, _)| name)) {
+    let foreign = Some(cross::GUEST).filter(|name| folder.join(name).exists());
+    let own = COMPANIONS.map(|(name, _)| name);
+    for name in std::iter::once("cata").chain(own).chain(foreign) {
         // A program that runs cannot be written to, but replaced.
         let (new, place) = (aside.join(format!("{name}.new")), aside.join(name));
         fs::copy(folder.join(name), &new).with_context(|| format!("copy {name}"))?;

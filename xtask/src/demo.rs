@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options, world: Option<World>) -> Result<()> {
     );
     world::sweep();
     deps::run(deps::Set::Demo)?;
-    let programs = build::run(&build::Options { release: true })?;
+    let programs = build::run(&build::Options { release: true, arm64: false })?;
     images::make(&["debian", "postgres"])?;
     // Inherited by the world and by everything in it.
     let variables = [("CATA_BIN", programs.cata), ("CATA_SUPERVISOR", programs.supervisor)];

@@ -11,6 +11,8 @@ use clap::{Args, ValueEnum};
 /// What the packages are for. Each includes what comes before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Set {
+    /// To build for arm64
+    Cross,
     /// To start the lab
     Lab,
     /// To play the demo
@@ -29,6 +31,7 @@ pub(crate) struct Options {
     pub(crate) set: Set,
 }
 
+const CROSS: [&str; 2] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
 const LAB: [&str; 6] =
     ["busybox-static", "e2fsprogs", "kmod", "qemu-system-common", "qemu-system-x86", "util-linux"];
 const DEMO: [&str; 6] = ["mmdebstrap", "postgresql-client", "procps", "tmux", "iproute2", "nftables"];
@@ -46,6 +49,10 @@ const TEST: [&str; 9] = [
 const BENCH: [&str; 4] = ["crun", "runc", "buildah", "time"];
 
 fn packages(set: Set) -> Vec<&'static str> {
+    // The compiler is large, and only wanted by name.
+    if set == Set::Cross {
+        return CROSS.to_vec();
+    }
     let mut packages = LAB.to_vec();
     if set >= Set::Demo {
         packages.extend(DEMO);

@@ -7,7 +7,7 @@
 //! There is no network but loopback.
 //!
 //! Work of the processor takes 3 to 10 times as long as here, a new process 12 to 20 times, a guest inside
-//! three times that again. `CATA_TIME_FACTOR` says so to tests.
+//! three times that again. `CATA_TEST_SLOWNESS` says so to tests.
 
 #![allow(clippy::print_stderr, reason = "the command's own output is on standard output")]
 
@@ -24,7 +24,7 @@ mod machine;
 mod ramfs;
 
 /// What deadlines in the lab are multiplied by.
-pub(crate) const TIME_FACTOR: u32 = 20;
+pub(crate) const SLOWNESS: u32 = 20;
 
 /// Options of `lab`.
 #[derive(Debug, Clone, Args)]

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod build;
+mod cross;
 mod demo;
 mod deps;
 mod fuzz;
@@ -57,7 +58,7 @@ fn main() -> Result<ExitCode> {
         Command::Build(options) => build::run(&options).map(|_| ()),
         Command::Deps(options) => deps::run(options.set),
         Command::Images => images::run().and_then(|()| {
-            let programs = build::run(&build::Options { release: false })?;
+            let programs = build::run(&build::Options { release: false, arm64: false })?;
             images::kernels(&programs.cata)
         }),
         Command::Lab(options) => return Ok(lab::run(&options)),

@@ -1,17 +1,22 @@
 //! `cargo xtask test`: everything that the tests need, then all tests, then one line that counts them.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use cata_tests::cache;
 use clap::Args;
+use serde_json::Value;
 
 use crate::{build, deps, images};
 
 /// Options of `test`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
+    /// Only the tests that are run in the lab
+    #[arg(long)]
+    lab: bool,
     /// Passed to `cargo test`: names of tests, `-p cata-network`, `-- --nocapture`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     filter: Vec<String>,
@@ -43,6 +48,67 @@ impl Count {
     }
 }
 
+impl Count {
+    /// Runs a program, prints what it prints and counts the results in it.
+    fn follow(&mut self, command: &mut Command) -> Result<ExitStatus> {
+        let mut child = command.stdout(Stdio::piped()).spawn().context("run the tests")?;
+        for line in BufReader::new(child.stdout.take().context("the tests' output")?).lines() {
+            let line = line.context("read the tests' output")?;
+            self.add(&line);
+            println!("{line}");
+        }
+        child.wait().context("wait for the tests")
+    }
+}
+
+/// Test programs that are run in the lab too: package, name.
+const IN_LAB: [(&str, &str); 2] = [("cata-runtime", "cgroup"), ("cata-tests", "it")];
+
+/// Seconds for all of them. It takes a third of that on two idle cores.
+const LAB_TIMEOUT: u64 = 900;
+
+/// One run of the lab for all of its tests: the start of the machine is a part of what it costs.
+fn lab_command(programs: &build::Programs, filter: &[String]) -> Result<Command> {
+    let mut script = String::from("status=0\n");
+    for program in test_programs()? {
+        script.push_str(&format!("'{}' {} || status=1\n", program.display(), filter.join(" ")));
+    }
+    script.push_str("exit $status\n");
+    let worlds = cache::dir()?.join("worlds");
+    let mut command = Command::new(std::env::current_exe().context("find this program")?);
+    command.args(["lab", "--mem", "4096", "--timeout", &LAB_TIMEOUT.to_string(), "--env", "CI"]);
+    command.arg("--env").arg(format!("CATA_BIN={}", programs.cata.display()));
+    // Writable layers cannot be on an overlay.
+    command.arg("--scratch").arg(worlds).args(["--", "sh", "-c", &script]);
+    Ok(command)
+}
+
+/// Where cargo has put the programs of [`IN_LAB`].
+fn test_programs() -> Result<Vec<PathBuf>> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["test", "--quiet", "--workspace", "--no-run", "--message-format=json"]);
+    let output = cargo.current_dir(cache::repository()).output().context("run cargo test")?;
+    let mut found = Vec::new();
+    for line in output.stdout.split(|byte| *byte == b'\n') {
+        let Ok(message) = serde_json::from_slice::<Value>(line) else { continue };
+        let text = |pointer: &str| message.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let ours = |(package, name): &(&str, &str)| {
+            // `path+file:///…/tests#cata-tests@0.1.0`
+            text("/package_id").contains(&format!("#{package}@")) && text("/target/name") == *name
+        };
+        if IN_LAB.iter().any(ours) && !text("/executable").is_empty() {
+            found.push(PathBuf::from(text("/executable")));
+        }
+    }
+    ensure!(
+        found.len() == IN_LAB.len(),
+        "cargo names {} of {} programs for the lab",
+        found.len(),
+        IN_LAB.len()
+    );
+    Ok(found)
+}
+
 /// Installs, builds, makes images and runs the tests.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let root = rustix::process::geteuid().is_root();
@@ -62,22 +128,24 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         images::kernels(&programs.cata)?;
     }
 
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]).args(&options.filter);
-    command.current_dir(cache::repository()).stdout(Stdio::piped());
-    command.env("CATA_BIN", &programs.cata).env("CATA_SUPERVISOR", &programs.supervisor);
-    command.env("CATA_RUNTIME", programs.cata.with_file_name("cata-runtime"));
-    println!("$ cargo test --workspace --no-fail-fast {}", options.filter.join(" "));
-    let mut child = command.spawn().context("run cargo test")?;
     let mut count = Count::default();
-    for line in BufReader::new(child.stdout.take().context("cargo's output")?).lines() {
-        let line = line.context("read cargo's output")?;
-        count.add(&line);
-        println!("{line}");
+    let mut all_well = true;
+    if !options.lab {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]).args(&options.filter);
+        command.env("CATA_BIN", &programs.cata).env("CATA_SUPERVISOR", &programs.supervisor);
+        command.env("CATA_RUNTIME", programs.cata.with_file_name("cata-runtime"));
+        command.current_dir(cache::repository());
+        println!("$ cargo test --workspace --no-fail-fast {}", options.filter.join(" "));
+        all_well &= count.follow(&mut command)?.success();
     }
-    let status = child.wait().context("wait for cargo test")?;
+    // Whoever names tests wants these and no others.
+    if root && (options.lab || options.filter.is_empty()) {
+        println!("\n$ cargo xtask lab: what is different with cgroup v2 and a working KVM");
+        all_well &= count.follow(&mut lab_command(&programs, &options.filter)?)?.success();
+    }
     println!("\n{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
-    ensure!(status.success(), "some tests failed");
+    ensure!(all_well, "some tests failed");
     ensure!(count.passed > 0, "no test ran");
     if strict && count.skipped > 0 {
         bail!("{} tests were skipped, which CI does not allow", count.skipped);

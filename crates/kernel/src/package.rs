@@ -63,12 +63,31 @@ pub fn fetch(package: &str, arch: Arch, dir: &Path) -> Result<Unpacked> {
 /// # Errors
 /// Not a package, or no space.
 pub fn unpack(deb: &Path, into: &Path) -> Result<Option<Unpacked>> {
-    fs::create_dir_all(into).map_err(Error::file("create", into))?;
-    run(Command::new("dpkg-deb").arg("--extract").arg(deb).arg(into), "dpkg-deb")?;
+    extract(deb, into)?;
     let Some(image) = kernel_in(&into.join("boot")) else { return Ok(None) };
     let modules = ["lib/modules", "usr/lib/modules"].iter().find_map(|place| only_dir(&into.join(place)));
     let (package, package_version) = (field(deb, "Package")?, field(deb, "Version")?);
     Ok(Some(Unpacked { package, package_version, image, modules }))
+}
+
+/// Downloads `package` for `arch` into `dir`, which must exist; the file, and what it depends on, by name.
+///
+/// # Errors
+/// As [`fetch`].
+pub fn download(package: &str, arch: Arch, dir: &Path) -> Result<(PathBuf, Vec<String>)> {
+    check_name(package, arch)?;
+    let deb = Apt { dir: dir.to_owned(), arch }.download(package)?;
+    let depends = names(&field(&deb, "Depends")?).map(str::to_owned).collect();
+    Ok((deb, depends))
+}
+
+/// Unpacks a package's files below `into`.
+///
+/// # Errors
+/// Not a package, or no space.
+pub fn extract(deb: &Path, into: &Path) -> Result<()> {
+    fs::create_dir_all(into).map_err(Error::file("create", into))?;
+    run(Command::new("dpkg-deb").arg("--extract").arg(deb).arg(into), "dpkg-deb").map(|_| ())
 }
 
 /// Whether a file is a Debian package.
@@ -89,13 +108,15 @@ fn check_name(package: &str, arch: Arch) -> Result<()> {
     Err(Error::NoPackage { package: package.to_owned(), arch: arch.to_string(), why })
 }
 
-/// The first kernel among a `Depends:` field's packages.
-fn next(depends: &str) -> Option<String> {
+/// The packages of a `Depends:` field.
+fn names(depends: &str) -> impl Iterator<Item = &str> {
     let words = depends.split([',', '|']).filter_map(|part| part.split_whitespace().next());
-    words
-        .map(|word| word.split(':').next().unwrap_or(word))
-        .find(|word| word.starts_with("linux-image-"))
-        .map(str::to_owned)
+    words.map(|word| word.split(':').next().unwrap_or(word))
+}
+
+/// The first kernel among them.
+fn next(depends: &str) -> Option<String> {
+    names(depends).find(|word| word.starts_with("linux-image-")).map(str::to_owned)
 }
 
 fn kernel_in(boot: &Path) -> Option<PathBuf> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use cata_kernel::cpio;
 
-use super::{Options, TIME_FACTOR};
+use super::{Options, SLOWNESS};
 
 /// The run's archive.
 pub(super) fn make(options: &Options, shares: &[(String, String)], modules: &Path) -> Result<Vec<u8>> {
@@ -56,7 +56,7 @@ fn command(options: &Options) -> String {
 
 /// What the command finds of this machine's environment, and what it is told of the lab.
 fn environment(options: &Options) -> Result<String> {
-    let mut text = format!("export CATA_LAB=1 CATA_TIME_FACTOR={TIME_FACTOR}\n");
+    let mut text = format!("export CATA_LAB=1 CATA_TEST_SLOWNESS={SLOWNESS}\n");
     for name in ["HOME", "PATH", "TERM", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR"] {
         if let Ok(value) = std::env::var(name) {
             writeln!(text, "export {name}={}", quote(&value))?;
