@@ -75,7 +75,8 @@ fn lab_command(programs: &build::Programs, filter: &[String]) -> Result<Command>
     }
     script.push_str("exit $status\n");
     let worlds = cache::dir()?.join("worlds");
-    let mut command = Command::new(std::env::current_exe().context("find this program")?);
+    // The build before has replaced the file that this program was started from.
+    let mut command = Command::new("/proc/self/exe");
     command.args(["lab", "--mem", "4096", "--timeout", &LAB_TIMEOUT.to_string(), "--env", "CI"]);
     command.arg("--env").arg(format!("CATA_BIN={}", programs.cata.display()));
     // Writable layers cannot be on an overlay.
