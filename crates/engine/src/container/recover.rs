@@ -7,8 +7,9 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
+use cata_sandbox::launch::Undo;
 use cata_sandbox::recover::{self, Recovered};
-use cata_sandbox::status;
+use cata_sandbox::{status, undo};
 use cata_spec::ContainerId;
 use rustix::fs::{FlockOperation, flock};
 
@@ -34,7 +35,12 @@ impl Engine {
             let path = self.paths.removed().join(&entry);
             let id = ContainerId::parse(&entry).ok();
             // A supervisor may be at it this moment.
-            if !id.is_some_and(|id| status::alive(&self.paths.live(&id))) {
+            if id.as_ref().is_some_and(|id| status::alive(&self.paths.live(id))) {
+                continue;
+            }
+            // Whoever removed it died before its name was free.
+            let name = Undo::UnlinkPointing { directory: self.paths.names(), text: entry };
+            if undo::perform(&[name]).is_empty() {
                 let _ = fs::remove_dir_all(path);
             }
         }

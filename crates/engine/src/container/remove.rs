@@ -90,9 +90,12 @@ impl Engine {
     }
 
     /// Takes a container that does not run out of the world. Every step may be repeated.
+    ///
+    /// The rename is the moment it is gone. Before it, the name must still lead to it, or who is killed between
+    /// leaves a container that can be listed and not named; after it, a name left behind is free to be taken.
     pub(crate) fn discard(&self, record: &Record, volumes: bool) -> Result<()> {
-        names::release(&self.paths, &record.name, &record.id)?;
         self.hide_files(&record.id)?;
+        names::release(&self.paths, &record.name, &record.id)?;
         if volumes {
             for name in anonymous_volumes(record) {
                 match volume::remove(&self.paths, name) {
