@@ -32,6 +32,9 @@ pub(crate) struct Options {
     /// Virtual processors
     #[arg(long, default_value_t = 2)]
     pub(crate) cpus: u32,
+    /// Emulate all processors in one thread: slower, but what one of them patches no other one is running
+    #[arg(long)]
+    pub(crate) one_thread: bool,
     /// Memory in MiB
     #[arg(long, default_value_t = 3072)]
     pub(crate) mem: u32,

@@ -99,7 +99,7 @@ fn lab_command(programs: &build::Programs, filter: &[String]) -> Result<Command>
     let worlds = cache::dir()?.join("worlds");
     // The build before has replaced the file that this program was started from.
     let mut command = Command::new("/proc/self/exe");
-    // One processor: with two, QEMU now and then runs an instruction of the kernel that the other one is patching.
+    // One: of two, one now and then meets an instruction of the kernel that the other is patching.
     command.args([
         "lab",
         "--cpus",

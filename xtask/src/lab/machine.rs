@@ -155,7 +155,8 @@ impl Machine {
         command.args(["-M", "q35,usb=off,smbus=off,sata=off,vmport=off,memory-backend=mem"]);
         let memory = format!("memory-backend-memfd,id=mem,size={}M,share=on", options.mem);
         command.args(["-object", &memory, "-m", &options.mem.to_string(), "-smp", &options.cpus.to_string()]);
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "max,-la57"]);
+        let threads = if options.one_thread { "single" } else { "multi" };
+        command.args(["-accel", &format!("tcg,thread={threads}"), "-cpu", "max,-la57"]);
         command.args([
             "-nodefaults",
             "-no-user-config",

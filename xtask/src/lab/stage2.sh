@@ -36,6 +36,7 @@ esac
 
 $B hostname lab; $B ip link set lo up; $B ip addr add 127.0.0.1/8 dev lo 2> /dev/null
 [ "$LAB_KVM" = 0 ] || modprobe kvm_amd 2> /dev/null
+modprobe tun 2> /dev/null
 . /run/lab/shares
 . /run/lab/env
 cd "$LAB_DIR" || cd /
