@@ -1,7 +1,9 @@
 //! Volumes, bind mounts, tmpfs.
 
 use std::fs;
+use std::time::Duration;
 
+use cata_tests::command::eventually;
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -53,8 +55,11 @@ fn volume_anonymous_goes_with_rm_v(w: &World) {
     assert_eq!(w.cata(&["volume", "ls", "-q"]).lines().len(), 3);
     let _ = w.cata(&["rm", "-v", "bb"]).ok();
     assert_eq!(w.cata(&["volume", "ls", "-q"]).lines().len(), 2);
+    // Trees go after the command is told of the end.
     let _ = w.cata(&["run", "--rm", "-v", "/data", "busybox", "true"]).ok();
-    assert_eq!(w.cata(&["volume", "ls", "-q"]).lines().len(), 2);
+    eventually("the volume is gone", Duration::from_secs(20), || {
+        (w.cata(&["volume", "ls", "-q"]).lines().len() == 2).then_some(())
+    });
 }
 
 fn volume_in_use_is_kept(w: &World) {

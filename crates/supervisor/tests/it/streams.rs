@@ -27,13 +27,13 @@ fn attached_from_the_first_byte_to_the_last() {
 
 #[test]
 fn exit_does_not_wait_for_a_slow_client_nor_lose_its_output() {
-    // More than the client's pipe holds, less than it and the container's own.
-    let world = World::new("dd if=/dev/zero bs=1000 count=130 2>/dev/null; echo end");
+    // More than the client's pipe holds, less than it and the container's own: pages of pipes are not always full.
+    let world = World::new("dd if=/dev/zero bs=1000 count=100 2>/dev/null; echo end");
     let mut running = world.try_start(Some(Streams::ALL)).expect("started");
     assert_eq!(running.client.wait(Until::NotRunning, Some(SOON)).expect("ended").exit_code, 0);
     world.until_left();
     let out = read_all(running.attached.stdout);
-    assert_eq!(out.len(), 130_004);
+    assert_eq!(out.len(), 100_004);
 }
 
 #[test]
