@@ -269,7 +269,7 @@ mod tests {
 35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
 40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
-    const HYBRID_OWN: &str = "9:name=systemd:/\n4:memory:/process_api/056c\n2:cpuacct:/\n1:cpu:/\n0::/";
+    const HYBRID_OWN: &str = "9:name=systemd:/\n4:memory:/agent/056c\n2:cpuacct:/\n1:cpu:/\n0::/";
 
     #[test]
     fn hybrid_machine() {
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(layout.hierarchies.len(), 5);
         let memory = layout.with(Controller::Memory).unwrap();
         assert_eq!(memory.mount, Path::new("/sys/fs/cgroup/memory"));
-        assert_eq!(memory.own, Path::new("process_api/056c"));
+        assert_eq!(memory.own, Path::new("agent/056c"));
         assert_eq!(layout.unified().unwrap().mount, Path::new("/sys/fs/cgroup/unified"));
         assert_eq!(layout.hierarchies[3].name.as_deref(), Some("systemd"));
         assert!(layout.with(Controller::Pids).is_none());
