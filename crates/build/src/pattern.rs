@@ -120,17 +120,27 @@ impl Glob {
     }
 }
 
-/// As in [`shell`], by components: the last `**` is enough to go back to.
+/// By components.
 fn fits(parts: &[Part], path: &[&str]) -> bool {
+    backtrack(parts, path, |part| *part == Part::Any, |part, name| one(part, name))
+}
+
+/// As in [`shell`]: what takes any number of items is `wild`, and the last of them is enough to go back to.
+fn backtrack<P, T>(
+    pattern: &[P],
+    items: &[T],
+    wild: impl Fn(&P) -> bool,
+    takes: impl Fn(&P, &T) -> bool,
+) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
-    while t < path.len() {
-        match parts.get(p) {
-            Some(Part::Any) => {
+    while t < items.len() {
+        match pattern.get(p) {
+            Some(part) if wild(part) => {
                 star = Some((p, t));
                 p += 1;
             }
-            Some(part) if one(part, path[t]) => {
+            Some(part) if takes(part, &items[t]) => {
                 p += 1;
                 t += 1;
             }
@@ -144,7 +154,7 @@ fn fits(parts: &[Part], path: &[&str]) -> bool {
             },
         }
     }
-    parts[p..].iter().all(|part| *part == Part::Any)
+    pattern[p..].iter().all(wild)
 }
 
 fn one(part: &Part, name: &str) -> bool {
@@ -153,29 +163,7 @@ fn one(part: &Part, name: &str) -> bool {
         Part::Plain(plain) => plain == name,
         Part::One(tokens) => {
             let text: Vec<char> = name.chars().collect();
-            let (mut p, mut t) = (0, 0);
-            let mut star: Option<(usize, usize)> = None;
-            while t < text.len() {
-                match tokens.get(p) {
-                    Some(Token::Star) => {
-                        star = Some((p, t));
-                        p += 1;
-                    }
-                    Some(token) if takes(token, text[t]) => {
-                        p += 1;
-                        t += 1;
-                    }
-                    _ => match star {
-                        Some((from, taken)) => {
-                            p = from + 1;
-                            t = taken + 1;
-                            star = Some((from, t));
-                        }
-                        None => return false,
-                    },
-                }
-            }
-            tokens[p..].iter().all(|token| *token == Token::Star)
+            backtrack(tokens, &text, |token| *token == Token::Star, |token, c| takes(token, *c))
         }
     }
 }
