@@ -16,7 +16,7 @@ use crate::test;
 
 /// For one boot on a host with other things to do.
 const BOOT: Duration = Duration::from_secs(180);
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(100);
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
