@@ -10,6 +10,7 @@ mod archives;
 mod attach;
 mod bad_input;
 mod build;
+mod changes;
 mod copy;
 mod exec;
 mod faults;
@@ -24,6 +25,7 @@ mod oci;
 mod oci_confinement;
 mod oci_engines;
 mod postgres;
+mod prune;
 mod registry;
 mod screen;
 mod volumes;
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         attach::tests(),
         bad_input::tests(),
         build::tests(),
+        changes::tests(),
         copy::tests(),
         exec::tests(),
         faults::tests(),
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         oci_confinement::tests(),
         oci_engines::tests(),
         postgres::tests(),
+        prune::tests(),
         registry::tests(),
         screen::tests(),
         volumes::tests(),

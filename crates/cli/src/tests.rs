@@ -89,7 +89,7 @@ fn refusals_are_clear() {
         "ps --colour",
         "logs --details pg",
         "compose up",
-        "container commit a b",
+        "container checkpoint a b",
         "container dance",
         "dance",
         "-H tcp://x ps",

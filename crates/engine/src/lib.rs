@@ -7,6 +7,7 @@
 
 pub mod build;
 pub mod container;
+pub mod disk;
 mod documents;
 mod engine;
 pub mod error;
@@ -17,6 +18,7 @@ mod ledger;
 pub mod network;
 pub mod paths;
 pub mod plan;
+pub mod prune;
 pub mod record;
 pub mod request;
 pub mod timing;

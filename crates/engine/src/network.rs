@@ -40,7 +40,7 @@ pub(crate) fn network_error(error: cata_network::Error) -> Error {
 
 impl Engine {
     /// The room, opened at first use.
-    fn networks(&self) -> Result<&Networks> {
+    pub(crate) fn networks(&self) -> Result<&Networks> {
         if let Some(networks) = self.networks.get() {
             return Ok(networks);
         }

@@ -13,6 +13,7 @@ use rustix::fs::{CWD, RenameFlags};
 
 use crate::error::{Error, LayerError, StoreError};
 use crate::layer::diff::{self, Written};
+use crate::layer::unpack_blob;
 use crate::store::{Hasher, LayerRecord, Store};
 
 /// Bytes gathered before they are hashed and written.
@@ -51,18 +52,32 @@ impl Store {
     /// # Errors
     /// Something cannot be read; no space.
     pub fn capture(&self, upper: &Path) -> Result<Captured, Error> {
+        self.capture_without(upper, &|_| false)
+    }
+
+    /// As [`Store::capture`], without what `left_out` says of paths relative to the root.
+    ///
+    /// # Errors
+    /// As [`Store::capture`].
+    pub fn capture_without(&self, upper: &Path, left_out: &dyn Fn(&Path) -> bool) -> Result<Captured, Error> {
         let _lease = self.lease()?;
         let (file, path) = self.ingest_file("capture")?;
-        let captured = self.capture_into(upper, &file, &path);
+        let captured = self.capture_into(upper, left_out, &file, &path);
         if captured.is_err() {
             let _ = std::fs::remove_file(&path);
         }
         captured
     }
 
-    fn capture_into(&self, upper: &Path, file: &File, path: &Path) -> Result<Captured, Error> {
+    fn capture_into(
+        &self,
+        upper: &Path,
+        left_out: &dyn Fn(&Path) -> bool,
+        file: &File,
+        path: &Path,
+    ) -> Result<Captured, Error> {
         let mut sink = Sink { file, hasher: Hasher::new(), size: 0, buffer: Vec::with_capacity(BUFFER) };
-        let written = diff::write_layer(upper, &mut sink).map_err(|error| match error {
+        let written = diff::write_layer_without(upper, left_out, &mut sink).map_err(|error| match error {
             LayerError::Write(source) => Error::Store(StoreError::io("writing", path, source)),
             other => other.into(),
         })?;
@@ -74,6 +89,16 @@ impl Store {
             self.publish_blob(file, path, &diff_id)?;
         }
         Ok(Captured { diff_id, descriptor, written })
+    }
+
+    /// Unpacks a captured layer for the images that will have it.
+    ///
+    /// # Errors
+    /// The blob is gone; no space.
+    pub fn unpack_captured(&self, captured: &Captured) -> Result<(), Error> {
+        let _lease = self.lease()?;
+        let (blob, _) = self.open_blob(&captured.diff_id)?;
+        unpack_blob(self, blob, &captured.diff_id, &captured.diff_id)
     }
 
     /// Makes `home`, a directory that holds the captured upper directory as `diff`, the store's unpacked layer

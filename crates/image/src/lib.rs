@@ -25,6 +25,7 @@ pub mod save;
 pub mod store;
 pub mod tree;
 
+pub use archive::apply_change;
 pub use capture::Captured;
 pub use commit::commit;
 pub use error::{Access, ArchiveError, Error, Kind, LayerError, RegistryError, StoreError};

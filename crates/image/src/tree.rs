@@ -46,6 +46,14 @@ pub fn write(parent: BorrowedFd<'_>, name: &[u8], called: &[u8], to: &mut dyn Wr
     Ok(diff::write_tree(parent, name, called, to)?.size)
 }
 
+/// Writes everything in an open directory as a tar; returns the bytes of regular files.
+///
+/// # Errors
+/// What cannot be read or written.
+pub fn write_contents(dir: OwnedFd, to: &mut dyn Write) -> Result<u64, Error> {
+    Ok(diff::write_contents(dir, to)?.size)
+}
+
 /// Whether a stream is an archive that [`unpack`] would unpack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Looks {

@@ -96,12 +96,12 @@ impl Filesystem {
     }
 }
 
-/// A detached copy, with everything mounted below, of a path in another mount namespace. For a thread that
+/// A detached copy of a path in another mount namespace. For a thread that
 /// shares its file system attributes with no other (as after `unshare` of mounts).
 ///
 /// # Errors
 /// Those of `setns` and `open_tree`.
-pub fn clone_from(namespace: &Path, path: &Path) -> Result<OwnedFd, Errno> {
+pub fn clone_from(namespace: &Path, path: &Path, depth: Depth) -> Result<OwnedFd, Errno> {
     use rustix::fs::{Mode, OFlags};
     use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
     let open = |path: &Path| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
@@ -109,7 +109,7 @@ pub fn clone_from(namespace: &Path, path: &Path) -> Result<OwnedFd, Errno> {
         |namespace: &OwnedFd| move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount));
     let own = open(Path::new("/proc/thread-self/ns/mnt"))?;
     enter(&open(namespace)?)?;
-    let tree = clone_path(path, Depth::Recursive);
+    let tree = clone_path(path, depth);
     enter(&own)?;
     tree
 }

@@ -6,6 +6,7 @@ pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod kernel;
 pub(crate) mod network;
+pub(crate) mod prune;
 pub(crate) mod system;
 pub(crate) mod volume;
 
@@ -36,6 +37,9 @@ pub(crate) const TREE: &[Node] = &[
     container::WAIT,
     container::PORT,
     container::RENAME,
+    container::DIFF,
+    container::EXPORT,
+    container::COMMIT,
     container::PAUSE,
     container::UNPAUSE,
     build::BUILD,

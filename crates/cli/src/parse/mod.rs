@@ -17,6 +17,7 @@ pub(crate) mod mount;
 pub(crate) mod namespace;
 pub(crate) mod network;
 pub(crate) mod port;
+pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod restart;
 pub(crate) mod security;

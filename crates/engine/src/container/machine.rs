@@ -13,6 +13,7 @@ use cata_runtime::cgroup::Layout;
 use cata_runtime::plan::{Host as Cgroups, Options, Plan, Root};
 use cata_runtime::user::UserSpec;
 use cata_sandbox::launch::Isolation;
+use cata_sys::mount::Depth;
 use serde::{Deserialize, Serialize};
 
 use crate::container::life::client_error;
@@ -234,7 +235,7 @@ impl Engine {
                 continue;
             }
             let namespace = PathBuf::from(format!("/proc/{pid}/ns/mnt"));
-            if let Ok(tree) = cata_sys::mount::clone_from(&namespace, &tree) {
+            if let Ok(tree) = cata_sys::mount::clone_from(&namespace, &tree, Depth::Recursive) {
                 return Ok(Some(tree));
             }
         }

@@ -1,6 +1,8 @@
 //! Containers: one file a verb, one for names, one for locks, one for what they are doing.
 
 mod boot;
+pub mod changes;
+pub mod commit;
 pub mod copy;
 pub(crate) mod create;
 pub mod exec;

@@ -1,6 +1,6 @@
 //! `volume create`, `ls`, `inspect`, `rm`, `prune` as the engine offers them: with containers in view.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use cata_sandbox::stamp::Stamp;
 use cata_spec::Name;
@@ -10,7 +10,7 @@ use super::{Volume, data};
 use crate::container::names;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::record::MountKind;
+use crate::prune::volumes_of;
 
 impl Engine {
     /// Makes a volume; one that exists already is returned as it is, as Docker does.
@@ -87,34 +87,9 @@ impl Engine {
         super::remove(&self.paths, &volume.name)
     }
 
-    /// Removes every volume no container uses (anonymous ones only, unless `all`); their names.
-    ///
-    /// # Errors
-    /// A file operation.
-    pub fn volume_prune(&self, all: bool) -> Result<Vec<Name>> {
-        let used: BTreeSet<Name> =
-            self.records()?.iter().flat_map(|r| r.mounts.iter()).filter_map(|m| volume_of(&m.kind)).collect();
-        let mut removed = Vec::new();
-        for volume in super::list(&self.paths)? {
-            if (all || volume.anonymous) && !used.contains(&volume.name) {
-                super::remove(&self.paths, &volume.name)?;
-                removed.push(volume.name);
-            }
-        }
-        Ok(removed)
-    }
-
     fn volume_users(&self, name: &Name) -> Result<Vec<String>> {
-        let uses = |kind: &MountKind| volume_of(kind).as_ref() == Some(name);
         let records = self.records()?;
-        let users = records.iter().filter(|r| r.mounts.iter().any(|m| uses(&m.kind)));
+        let users = records.iter().filter(|record| volumes_of(record).any(|used| used == name));
         Ok(users.map(|r| r.id.to_string()).collect())
-    }
-}
-
-fn volume_of(kind: &MountKind) -> Option<Name> {
-    match kind {
-        MountKind::Volume { name, .. } => Some(name.clone()),
-        _ => None,
     }
 }

@@ -8,7 +8,7 @@ use crate::error::ArchiveError;
 ///
 /// # Errors
 /// [`ArchiveError::Change`] naming the instruction.
-pub(crate) fn apply(line: &str, config: &mut ContainerConfig) -> Result<(), ArchiveError> {
+pub fn apply(line: &str, config: &mut ContainerConfig) -> Result<(), ArchiveError> {
     let (word, rest) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
     change(&word.to_ascii_uppercase(), rest.trim(), config)
         .map_err(|reason| ArchiveError::Change { instruction: line.to_owned(), reason })

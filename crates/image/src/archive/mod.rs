@@ -4,3 +4,5 @@ pub(crate) mod document;
 pub(crate) mod ingest;
 pub(crate) mod instruction;
 pub(crate) mod writer;
+
+pub use instruction::apply as apply_change;

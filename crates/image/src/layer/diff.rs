@@ -82,9 +82,24 @@ pub fn changes(upper: &Path) -> Result<Vec<Change>, LayerError> {
 /// # Errors
 /// [`LayerError::Source`] names what cannot be read; [`LayerError::Write`].
 pub fn write_layer(upper: &Path, to: &mut dyn Write) -> Result<Written, LayerError> {
+    write_layer_without(upper, &|_| false, to)
+}
+
+/// As [`write_layer`], without what `left_out` says of paths relative to the root. Of a directory that is left
+/// out, what is in it must be too.
+///
+/// # Errors
+/// As [`write_layer`].
+pub fn write_layer_without(
+    upper: &Path,
+    left_out: &dyn Fn(&Path) -> bool,
+    to: &mut dyn Write,
+) -> Result<Written, LayerError> {
     let mut writer =
         Writer { to, links: HashMap::new(), buffer: vec![0; CHUNK], written: Written::default() };
-    walk(upper, &mut |item| writer.item(item))?;
+    walk(upper, &mut |item| {
+        if left_out(Path::new(os(item.path))) { Ok(()) } else { writer.item(item) }
+    })?;
     let Writer { to, written, .. } = writer;
     to.write_all(&[0; 2 * BLOCK]).and_then(|()| to.flush()).map_err(LayerError::Write)?;
     Ok(written)
@@ -115,6 +130,19 @@ pub(crate) fn write_tree(
     } else {
         writer.item(item(Kind::Other, None))?;
     }
+    let Writer { to, written, .. } = writer;
+    to.write_all(&[0; 2 * BLOCK]).and_then(|()| to.flush()).map_err(LayerError::Write)?;
+    Ok(written)
+}
+
+/// Writes everything in an open directory as a plain tar, the directory itself not.
+///
+/// # Errors
+/// As [`write_layer`].
+pub(crate) fn write_contents(dir: OwnedFd, to: &mut dyn Write) -> Result<Written, LayerError> {
+    let mut writer =
+        Writer { to, links: HashMap::new(), buffer: vec![0; CHUNK], written: Written::default() };
+    walk_from(dir, Vec::new(), Sense::Tree, &mut |item| writer.item(item))?;
     let Writer { to, written, .. } = writer;
     to.write_all(&[0; 2 * BLOCK]).and_then(|()| to.flush()).map_err(LayerError::Write)?;
     Ok(written)

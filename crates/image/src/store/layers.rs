@@ -82,8 +82,9 @@ impl Store {
         self.layer_record(diff_id).filter(LayerRecord::is_trusted)
     }
 
-    /// Bytes of the layer's files.
-    pub(crate) fn layer_size(&self, diff_id: &Digest) -> Option<u64> {
+    /// Bytes of the layer's files; `None` while it is not unpacked.
+    #[must_use]
+    pub fn layer_size(&self, diff_id: &Digest) -> Option<u64> {
         Some(self.layer_record(diff_id)?.size)
     }
 

@@ -67,7 +67,7 @@ impl Verb for Prune {
             request.until = Some(std::time::Duration::from_nanos(parse::duration::nanos(value)?));
         }
         let question = "This removes what builds keep. Continue? [y/N] ";
-        if !self.force && !crate::command::volume::confirmed(question)? {
+        if !self.force && !crate::command::prune::confirmed(question)? {
             return Err(Failure::usage("builder prune has been cancelled"));
         }
         let pruned = session.engine()?.build_prune(&request)?;

@@ -1,14 +1,18 @@
 //! `container` and the commands at the top that are the same.
 
 mod attach;
+mod commit;
 mod cp;
 mod create;
+mod diff;
 mod exec;
+mod export;
 mod kill;
 mod logs;
 pub(crate) mod ls;
 mod pause;
 mod port;
+mod prune;
 mod rename;
 mod restart;
 mod rm;
@@ -63,6 +67,15 @@ pub(crate) const PORT: Node = Node::verb::<port::Port>(
 );
 pub(crate) const RENAME: Node =
     Node::verb::<rename::Rename>("rename", "CONTAINER NEW_NAME", "Rename a container");
+pub(crate) const DIFF: Node =
+    Node::verb::<diff::Diff>("diff", "CONTAINER", "List what a container has changed of its image's files");
+pub(crate) const EXPORT: Node =
+    Node::verb::<export::Export>("export", "CONTAINER", "Write a container's files as a tar archive");
+pub(crate) const COMMIT: Node = Node::verb::<commit::Commit>(
+    "commit",
+    "CONTAINER [REPOSITORY[:TAG]]",
+    "Make an image of what a container has changed",
+);
 pub(crate) const PAUSE: Node =
     Node::verb::<pause::Pause>("pause", "CONTAINER [CONTAINER...]", "Freeze all processes of containers");
 pub(crate) const UNPAUSE: Node =
@@ -91,6 +104,10 @@ pub(crate) const NODES: &[Node] = &[
     WAIT,
     PORT,
     RENAME,
+    DIFF,
+    EXPORT,
+    COMMIT,
+    Node::verb::<prune::Prune>("prune", "", "Remove containers that do not run"),
     PAUSE,
     UNPAUSE,
 ];

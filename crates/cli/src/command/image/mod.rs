@@ -5,6 +5,7 @@ mod import;
 mod inspect;
 mod load;
 pub(crate) mod ls;
+mod prune;
 mod pull;
 mod push;
 pub(crate) mod rm;
@@ -42,6 +43,7 @@ pub(crate) const NODES: &[Node] = &[
     IMPORT,
     HISTORY,
     Node::verb::<ls::List>("ls", "[REPOSITORY[:TAG]]", "List images").also(&["list"]),
+    Node::verb::<prune::Prune>("prune", "", "Remove images that nobody uses"),
     Node::verb::<rm::Remove>("rm", "IMAGE [IMAGE...]", "Remove images").also(&["remove"]),
     Node::verb::<inspect::Inspect>("inspect", "IMAGE [IMAGE...]", "Print details of images"),
 ];

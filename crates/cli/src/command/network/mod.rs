@@ -3,6 +3,7 @@
 mod create;
 mod inspect;
 mod ls;
+mod prune;
 mod rm;
 
 use crate::tree::Node;
@@ -11,5 +12,6 @@ pub(crate) const NODES: &[Node] = &[
     Node::verb::<create::Create>("create", "NETWORK", "Create a network"),
     Node::verb::<inspect::Inspect>("inspect", "NETWORK [NETWORK...]", "Print details of networks"),
     Node::verb::<ls::List>("ls", "", "List networks").also(&["list"]),
+    Node::verb::<prune::Prune>("prune", "", "Remove networks that no container was made for"),
     Node::verb::<rm::Remove>("rm", "NETWORK [NETWORK...]", "Remove networks").also(&["remove"]),
 ];

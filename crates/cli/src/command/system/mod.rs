@@ -1,9 +1,11 @@
-//! `system` with its `start`, `stop` and `unit`, `login`, `logout`, `version`, `info` and `completion`.
+//! `system` with its `df`, `prune`, `start`, `stop` and `unit`, `login`, `logout`, `version`, `info` and `completion`.
 
 mod boot;
 pub(crate) mod completion;
+mod df;
 mod info;
 mod login;
+mod prune;
 pub(crate) mod version;
 
 use crate::tree::Node;
@@ -16,6 +18,8 @@ pub(crate) const LOGOUT: Node = Node::verb::<login::Logout>("logout", "[SERVER]"
 
 pub(crate) const NODES: &[Node] = &[
     INFO,
+    Node::verb::<df::Df>("df", "", "Show what takes up the disk"),
+    Node::verb::<prune::Prune>("prune", "", "Remove what nobody uses"),
     Node::verb::<boot::Start>("start", "", "Start what a restart policy starts at boot"),
     Node::verb::<boot::Stop>("stop", "", "Stop every container for a shutdown"),
     Node::verb::<boot::Unit>("unit", "", "Print a systemd unit that does both"),

@@ -6,8 +6,6 @@ mod ls;
 mod prune;
 mod rm;
 
-pub(crate) use prune::confirmed;
-
 use crate::tree::Node;
 
 pub(crate) const NODES: &[Node] = &[

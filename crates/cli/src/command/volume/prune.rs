@@ -1,9 +1,9 @@
 //! `volume prune`.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
-
 use clap::Args;
 
+use crate::command::prune::{PruneOptions, reclaimed, section};
+use crate::parse::boolean;
 use crate::render::error::Failure;
 use crate::session::{self, Session};
 use crate::tree::{Exit, Outcome, Verb};
@@ -13,40 +13,23 @@ pub(crate) struct Prune {
     /// Remove volumes with a name too, not only anonymous ones
     #[arg(short, long)]
     all: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    force: bool,
+    #[command(flatten)]
+    prune: PruneOptions,
 }
 
 impl Verb for Prune {
     fn call(self, session: &Session) -> Outcome {
-        let which = if self.all { "all volumes" } else { "anonymous volumes" };
-        if !self.force
-            && !confirmed(&format!("This removes {which} that no container uses. Continue? [y/N] "))?
-        {
-            return Err(Failure::usage("volume prune has been cancelled"));
+        let (filter, more) = self.prune.read(&["all"])?;
+        let mut all = self.all;
+        for value in more.values("all") {
+            all |=
+                boolean::parse(value).map_err(|_| Failure::usage(format!("invalid filter 'all={value}'")))?;
         }
-        let removed = session.engine()?.volume_prune(self.all)?;
-        if !removed.is_empty() {
-            session::print_line("Deleted Volumes:")?;
-        }
-        for name in &removed {
-            session::print_line(name.as_str())?;
-        }
+        let which = if all { "every volume" } else { "every anonymous volume" };
+        self.prune.confirm("volume prune", &format!("This removes {which} that no container uses."))?;
+        let pruned = session.engine()?.volume_prune(all, &filter)?;
+        session::print(section("Deleted Volumes", &pruned.removed))?;
+        session::print_line(reclaimed(pruned.freed))?;
         Ok(Exit::OK)
     }
-}
-
-/// Asks on a terminal; elsewhere nobody can say yes.
-pub(crate) fn confirmed(question: &str) -> Result<bool, Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    // A question that cannot be shown is answered no.
-    if std::io::stderr().write_all(question.as_bytes()).is_err() {
-        return Ok(false);
-    }
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).map_err(|e| Failure::io("read the answer", &e))?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
