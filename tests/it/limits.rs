@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(cgroup_parent).also_in_lab(),
         test!(memory_too_small),
         test!(limits_are_shown),
+        test!(limits_are_updated).also_in_lab(),
     ]
 }
 
@@ -197,4 +198,51 @@ fn stats_show_what_is_used(w: &World) {
     let stream = format!("{} stats --format '{{{{.Name}}}}' idle | head -n 2", cata.display());
     let said = cata_tests::command::Run::new("sh").args(["-c", &stream]).done().text();
     assert_eq!(said, "idle\nidle");
+}
+
+fn limits_are_updated(w: &World) {
+    let script = "trap 'exit 3' TERM; while :; do sleep 0.1; done";
+    let run = ["run", "-d", "--name", "uu", "--memory", "32m", "--pids-limit", "20", "busybox", "sh", "-c"];
+    let _ = w.cata(&[&run[..], &[script]].concat()).ok();
+    let memory = |name| read(&group(w, name, "memory"), ["memory.limit_in_bytes", "memory.max"]);
+    let holds = || {
+        assert_eq!(memory("uu"), (48 << 20).to_string());
+        assert_eq!(read(&group(w, "uu", "pids"), ["pids.max", "pids.max"]), "max");
+        let quota = read(&group(w, "uu", "cpu"), ["cpu.cfs_quota_us", "cpu.max"]);
+        assert!(quota == "50000" || quota == "50000 100000", "{quota}");
+    };
+    let args = [
+        "update",
+        "--memory",
+        "48m",
+        "--pids-limit",
+        "-1",
+        "--cpus",
+        "0.5",
+        "--restart",
+        "on-failure:5",
+        "uu",
+    ];
+    assert_eq!(w.cata(&args).text(), "uu");
+    holds();
+    let host = &w.inspect("uu")["HostConfig"];
+    assert_eq!((&host["Memory"], &host["NanoCpus"]), (&(48 << 20).into(), &500_000_000.into()));
+    assert_eq!(host["RestartPolicy"]["Name"], "on-failure");
+    // The process that the policy starts has them too,
+    let _ = w.cata(&["exec", "uu", "kill", "-TERM", "1"]).ok();
+    eventually("it was started again", Duration::from_secs(60), || {
+        let state = w.field("uu", "{{.RestartCount}} {{.State.Status}}");
+        (state == "1 running").then_some(())
+    });
+    holds();
+    // and so has the next start; a container that does not run is updated as well.
+    let _ = w.cata(&["stop", "-t", "0", "uu"]).ok();
+    let _ = w.cata(&["update", "--memory", "40m", "uu"]).ok();
+    let _ = w.cata(&["start", "uu"]).ok();
+    assert_eq!(memory("uu"), (40 << 20).to_string());
+    // What is refused changes nothing.
+    w.cata(&["update", "--memory", "1m", "uu"]).fails(1, &["6MB"]);
+    w.cata(&["update", "uu"]).fails(1, &["one or more flags"]);
+    w.cata(&["update", "--cpus", "1", "nobody"]).fails(1, &["No such container: nobody"]);
+    assert_eq!(w.inspect("uu")["HostConfig"]["Memory"], 40 << 20);
 }

@@ -59,6 +59,7 @@ const FLAGS: &[(&str, &[&str])] = &[
             "--squash",
         ],
     ),
+    ("update", &["--cpu-rt-period", "--cpu-rt-runtime", "--kernel-memory"]),
     ("start", &["--checkpoint", "--checkpoint-dir"]),
     ("logs", &["--details"]),
     ("rm", &["--link", "-l"]),
@@ -130,7 +131,6 @@ const COMMANDS: &[&str] = &[
     "service",
     "stack",
     "swarm",
-    "update",
 ];
 
 /// Whether Docker's `command` has `flag` and this version does not.

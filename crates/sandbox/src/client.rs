@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use cata_runtime::cgroup::CgroupPlan;
 use cata_runtime::plan::WindowSize;
 use cata_sys::message;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -332,6 +333,14 @@ impl Client {
     /// [`ClientError`].
     pub fn set_restart(&mut self, policy: RestartPolicy) -> Result<(), ClientError> {
         self.done(Request::SetRestart { policy })
+    }
+
+    /// Changes the limits.
+    ///
+    /// # Errors
+    /// [`ClientError`]; what the kernel says to a limit.
+    pub fn set_limits(&mut self, cgroup: CgroupPlan) -> Result<(), ClientError> {
+        self.done(Request::SetLimits { cgroup: Box::new(cgroup) })
     }
 
     /// Waits until the container has ended, as far as asked.

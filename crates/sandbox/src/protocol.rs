@@ -9,7 +9,7 @@
 //! |---|---|---|---|
 //! | `Go` (launch socket only) | see [`crate::launch::Go`] | `Running` / `Failed` | attached streams |
 //! | `Stop`, `Restart` | | `Stopped` / `Running` | |
-//! | `Kill`, `Pause`, `Unpause`, `Resize`, `SetRestart` | | `Done` | |
+//! | `Kill`, `Pause`, `Unpause`, `Resize`, `SetRestart`, `SetLimits` | | `Done` | |
 //! | `Wait` | | `Exited` | |
 //! | `Attach` | | `Attached` | stdin (a pipe's write end, or the terminal), stdout, stderr (pipes' read ends), as asked |
 //! | `Exec` | those of `ExecStdio::Passed` | `ExecStarted`, later `ExecExited` | the terminal, if asked |
@@ -24,6 +24,7 @@
 //! answers, is disconnected.
 
 use cata_runtime::ExecRequest;
+use cata_runtime::cgroup::CgroupPlan;
 use cata_runtime::plan::WindowSize;
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +116,11 @@ pub enum Request {
     SetRestart {
         /// This.
         policy: RestartPolicy,
+    },
+    /// Other limits from now on, also for processes that are started again.
+    SetLimits {
+        /// For the same path; device rules in it are passed over.
+        cgroup: Box<CgroupPlan>,
     },
 }
 

@@ -40,6 +40,7 @@ pub(crate) const TREE: &[Node] = &[
     container::DIFF,
     container::EXPORT,
     container::COMMIT,
+    container::UPDATE,
     container::PAUSE,
     container::UNPAUSE,
     build::BUILD,

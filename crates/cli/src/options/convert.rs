@@ -9,7 +9,7 @@ use cata_engine::request::{
 };
 use cata_spec::Name;
 
-use super::create::{CreateOptions, LifeOptions, ProcessOptions, ResourceOptions, StorageOptions};
+use super::create::{CreateOptions, LifeOptions, LimitOptions, ProcessOptions, StorageOptions};
 use crate::parse::stream::Stream;
 use crate::parse::{self, ParseError, Parsed};
 
@@ -115,7 +115,7 @@ pub(crate) fn request(
         shm_size: resources.shm_size,
         oom_score_adj: score(resources.oom_score_adj)?,
         cgroup_parent: resources.cgroup_parent.clone(),
-        resources: limits(resources)?,
+        resources: Resources { oom_kill_disable: resources.oom_kill_disable, ..limits(resources.limits)? },
         sysctls: parse::key_value::pairs(&isolation.sysctl, "sysctl")?,
         restart: life.restart.unwrap_or(RestartPolicy::No),
         stop_signal: life.stop_signal,
@@ -224,7 +224,7 @@ fn score(typed: Option<i32>) -> Parsed<Option<i32>> {
     }
 }
 
-fn limits(typed: ResourceOptions) -> Parsed<Resources> {
+pub(crate) fn limits(typed: LimitOptions) -> Parsed<Resources> {
     if typed.cpus.is_some() && (typed.cpu_quota.is_some() || typed.cpu_period.is_some()) {
         return Err(ParseError::new(
             "Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set: use --cpus or --cpu-quota",
@@ -246,7 +246,7 @@ fn limits(typed: ResourceOptions) -> Parsed<Resources> {
         cpuset_mems: typed.cpuset_mems.filter(|s| !s.is_empty()),
         pids: typed.pids_limit.filter(|n| *n != 0),
         blkio_weight: typed.blkio_weight.filter(|n| *n > 0),
-        oom_kill_disable: typed.oom_kill_disable,
+        oom_kill_disable: false,
     })
 }
 

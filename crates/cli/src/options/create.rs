@@ -184,8 +184,9 @@ pub(crate) struct IsolationOptions {
     pub(crate) device: Vec<DeviceRequest>,
 }
 
+// Those that `update` can change too.
 #[derive(Debug, Args)]
-pub(crate) struct ResourceOptions {
+pub(crate) struct LimitOptions {
     /// Limit memory
     #[arg(short, long, value_name = "bytes", value_parser = parse::size::binary)]
     pub(crate) memory: Option<u64>,
@@ -219,6 +220,12 @@ pub(crate) struct ResourceOptions {
     /// Limit the number of processes (-1: unlimited)
     #[arg(long, value_name = "int", allow_hyphen_values = true)]
     pub(crate) pids_limit: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResourceOptions {
+    #[command(flatten)]
+    pub(crate) limits: LimitOptions,
     /// Do not kill processes when memory runs out
     #[arg(long)]
     pub(crate) oom_kill_disable: bool,

@@ -21,6 +21,7 @@ pub mod size;
 mod start;
 pub mod stats;
 pub mod top;
+pub mod update;
 pub mod wait;
 
 pub use create::Created;

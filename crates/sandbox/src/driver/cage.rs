@@ -15,12 +15,14 @@ pub(super) struct Cage {
     cgroup: Option<Cgroup>,
     /// OOM kills before the present process.
     ooms: u64,
+    /// Limits that came after those of the launch.
+    limits: Option<Box<CgroupPlan>>,
 }
 
 impl Cage {
     pub(super) fn create(plan: Option<&CgroupPlan>) -> Result<Self, String> {
         let cgroup = plan.map(cgroup::create).transpose().map_err(|error| explain(&error))?;
-        Ok(Self { cgroup, ooms: 0 })
+        Ok(Self { cgroup, ooms: 0, limits: None })
     }
 
     /// A fresh one for a process that is started again. Not only for its counters: since Linux 6.14 (and in
@@ -28,7 +30,17 @@ impl Cage {
     /// killed at birth, because its kill count differs from that of its parent's cgroup.
     pub(super) fn renew(&mut self, plan: Option<&CgroupPlan>) -> Result<(), String> {
         self.remove()?;
+        let limits = self.limits.take();
         *self = Self::create(plan)?;
+        limits.map_or(Ok(()), |limits| self.limit(limits))
+    }
+
+    /// Other limits from now on. Between two processes they wait for the next one.
+    pub(super) fn limit(&mut self, plan: Box<CgroupPlan>) -> Result<(), String> {
+        if let Some(cgroup) = &mut self.cgroup {
+            cgroup.update(&plan).map_err(|error| explain(&error))?;
+        }
+        self.limits = Some(plan);
         Ok(())
     }
 

@@ -44,6 +44,10 @@ impl Driver {
             Request::Pause => self.pause(),
             Request::Unpause => self.event(What::Unpause),
             Request::SetRestart { policy } => self.event(What::SetPolicy(policy)),
+            Request::SetLimits { cgroup } => {
+                let limited = self.cage.limit(cgroup);
+                limited.map_err(|message| Failure::new(FailureKind::Invalid, message))
+            }
             Request::Attach { streams } => return self.attach_client(connection, number, streams),
             Request::Resize { size } => match self.output.terminal() {
                 Some(terminal) => resize(terminal, size),

@@ -21,6 +21,7 @@ mod start;
 mod stats;
 mod stop;
 mod top;
+mod update;
 mod wait;
 
 use crate::tree::Node;
@@ -76,6 +77,11 @@ pub(crate) const COMMIT: Node = Node::verb::<commit::Commit>(
     "CONTAINER [REPOSITORY[:TAG]]",
     "Make an image of what a container has changed",
 );
+pub(crate) const UPDATE: Node = Node::verb::<update::Update>(
+    "update",
+    "CONTAINER [CONTAINER...]",
+    "Change limits and restart policy of containers",
+);
 pub(crate) const PAUSE: Node =
     Node::verb::<pause::Pause>("pause", "CONTAINER [CONTAINER...]", "Freeze all processes of containers");
 pub(crate) const UNPAUSE: Node =
@@ -107,6 +113,7 @@ pub(crate) const NODES: &[Node] = &[
     DIFF,
     EXPORT,
     COMMIT,
+    UPDATE,
     Node::verb::<prune::Prune>("prune", "", "Remove containers that do not run"),
     PAUSE,
     UNPAUSE,
