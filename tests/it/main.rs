@@ -28,6 +28,7 @@ mod postgres;
 mod prune;
 mod registry;
 mod screen;
+mod users;
 mod volumes;
 mod worlds;
 
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         prune::tests(),
         registry::tests(),
         screen::tests(),
+        users::tests(),
         volumes::tests(),
         worlds::tests(),
     ];

@@ -58,7 +58,7 @@ pub fn find(world: &World) -> Vec<String> {
             }
         });
     }
-    for dir in ["containers", "names"] {
+    for dir in ["containers", "names", "users"] {
         left.extend(names(&world.root().join(dir)).into_iter().map(|name| format!("root/{dir}/{name}")));
     }
     for network in names(&world.root().join("networks")) {

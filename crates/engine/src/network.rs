@@ -121,6 +121,7 @@ impl Engine {
         let request = &record.request;
         let endpoints = match &request.network {
             NetworkMode::Host | NetworkMode::Container(_) => {
+                // Users of their own come with a network of their own (`plan::users`).
                 return Ok((NetworkFacts::default(), Go::default(), Vec::new()));
             }
             NetworkMode::None => Vec::new(),
@@ -128,7 +129,12 @@ impl Engine {
             NetworkMode::Networks(list) => list.clone(),
         };
         let ports = if endpoints.is_empty() { Vec::new() } else { ports(record)? };
+        let made =
+            record.users.as_ref().map(|users| cata_runtime::userns::make(&users.uids, &users.gids, true));
+        let made = made.transpose().map_err(|e| Error::Runtime(Foreign::new(Kind::Internal, None, &e)))?;
+        let (users, namespace) = made.map(|made| (made.user, made.network)).unzip();
         let connect = ConnectRequest {
+            namespace: namespace.flatten(),
             container: record.id.clone(),
             name: record.name.clone(),
             hostname: record.config.hostname.clone(),
@@ -144,7 +150,7 @@ impl Engine {
             Isolation::Vm => Some(self.machine_parts(request)?.1),
             Isolation::Process => None,
         };
-        hand_over(connected, machine)
+        hand_over(connected, users, machine)
     }
 
     /// `/etc/resolv.conf` of a container.
@@ -216,7 +222,11 @@ fn exposed_ports(text: &str) -> Result<Vec<(u16, Transport)>> {
     Ok((first..=last).map(|port| (port, transport)).collect())
 }
 
-fn hand_over(connected: Connected, machine: Option<Parts>) -> Result<(NetworkFacts, Go, Vec<OwnedFd>)> {
+fn hand_over(
+    connected: Connected,
+    users: Option<OwnedFd>,
+    machine: Option<Parts>,
+) -> Result<(NetworkFacts, Go, Vec<OwnedFd>)> {
     let dns_plan = connected
         .dns_plan
         .as_ref()
@@ -232,6 +242,7 @@ fn hand_over(connected: Connected, machine: Option<Parts>) -> Result<(NetworkFac
     let machine: Vec<OwnedFd> = parts.chain(connected.taps.into_iter().map(|(tap, _)| tap)).collect();
     let go = Go {
         network_namespace: true,
+        user_namespace: users.is_some(),
         dns_sockets: connected.dns_sockets.len(),
         machine: machine.len(),
         links,
@@ -248,6 +259,7 @@ fn hand_over(connected: Connected, machine: Option<Parts>) -> Result<(NetworkFac
             .collect(),
     };
     let mut fds = vec![connected.namespace];
+    fds.extend(users);
     fds.extend(connected.dns_sockets);
     fds.extend(machine);
     fds.extend(connected.reservations);

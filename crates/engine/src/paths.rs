@@ -72,6 +72,12 @@ impl Paths {
         self.volumes().join(name.as_str())
     }
 
+    /// `<root>/users/`: ranges of ids that containers have, each a symbolic link whose text is the container's id.
+    #[must_use]
+    pub fn users(&self) -> PathBuf {
+        self.root.join("users")
+    }
+
     /// `<root>/build/`: what builds keep.
     #[must_use]
     pub fn build(&self) -> PathBuf {

@@ -7,6 +7,7 @@ use cata_sandbox::launch::HealthPlan;
 use cata_spec::{ContainerId, Name};
 use serde::{Deserialize, Serialize};
 
+use crate::plan::users::Users;
 use crate::request::CreateRequest;
 
 /// The version written; older ones are read by [`Record`]'s own defaults.
@@ -29,6 +30,9 @@ pub struct Record {
     pub config: Config,
     /// Mounts beyond the root file system, volumes named.
     pub mounts: Vec<MountPoint>,
+    /// Whose its ids are on the host; `None`: the same.
+    #[serde(default)]
+    pub users: Option<Users>,
     /// What was asked.
     pub request: CreateRequest,
 }

@@ -11,6 +11,9 @@ pub use cata_sandbox::launch::{Isolation, LogPlan, OnUnhealthy, RestartPolicy};
 use cata_spec::Name;
 use serde::{Deserialize, Serialize};
 
+pub use crate::plan::users::Users;
+pub use cata_runtime::plan::IdMapping;
+
 /// `create` and `run`: everything a user can say about a new container.
 ///
 /// Empty means "what the image says, or else Docker's default".
@@ -103,6 +106,9 @@ pub struct CreateRequest {
     pub uts: NamespaceMode,
     /// `--cgroupns`.
     pub cgroupns: NamespaceMode,
+    /// `--userns`, `--uidmap`, `--gidmap`.
+    #[serde(default)]
+    pub userns: UserNamespace,
     /// `--memory`, `--cpus`, `--pids-limit`, …
     pub resources: Resources,
     /// `--ulimit` as (name, soft, hard).
@@ -127,6 +133,26 @@ pub struct CreateRequest {
     pub log: Option<LogPlan>,
     /// `--annotation`.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// `--userns`, `--uidmap`, `--gidmap`: whose ids a container's are.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserNamespace {
+    /// The host's own.
+    #[default]
+    Host,
+    /// A range that nobody else has.
+    Auto {
+        /// How many ids; `None`: as many as images use.
+        size: Option<u32>,
+    },
+    /// The caller's ids are the same inside.
+    KeepId,
+    /// The caller's ids do not exist inside.
+    NoMap,
+    /// As said.
+    Map(Users),
 }
 
 /// `--vmm`.
@@ -390,6 +416,7 @@ impl CreateRequest {
             ipc: NamespaceMode::Private,
             uts: NamespaceMode::Private,
             cgroupns: NamespaceMode::Private,
+            userns: UserNamespace::Host,
             resources: Resources::default(),
             ulimits: Vec::new(),
             sysctls: BTreeMap::new(),

@@ -26,6 +26,54 @@ pub struct Unpack {
     /// Who owns everything; `None`: whom the stream says. With an owner given, setuid bits, file capabilities
     /// and device nodes do not come along.
     pub owner: Option<(u32, u32)>,
+    /// Whose the ids in the stream are in the place.
+    pub owners: Owners,
+}
+
+/// Whose the ids of a tree are: those in streams are "inside", those on disk "outside". Without ranges they are the
+/// same.
+#[derive(Debug, Clone, Default)]
+pub struct Owners {
+    /// User ids.
+    pub uids: Vec<OwnerRange>,
+    /// Group ids.
+    pub gids: Vec<OwnerRange>,
+}
+
+/// Ids that follow each other on both sides.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnerRange {
+    /// The first one in streams.
+    pub inside: u32,
+    /// The first one on disk.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// Who owns what belongs to nobody that can be named: the kernel's `overflowuid`.
+const NOBODY: u32 = 65534;
+
+impl Owners {
+    /// As a stream says it; what cannot be said belongs to nobody.
+    pub(crate) fn inside(&self, uid: u32, gid: u32) -> (u32, u32) {
+        let find = |ranges: &[OwnerRange], id: u32| {
+            let found =
+                |r: &OwnerRange| id.checked_sub(r.outside).filter(|at| *at < r.count).map(|at| r.inside + at);
+            if ranges.is_empty() { id } else { ranges.iter().find_map(found).unwrap_or(NOBODY) }
+        };
+        (find(&self.uids, uid), find(&self.gids, gid))
+    }
+
+    /// As it is on disk; `None` for ids that are not there.
+    pub(crate) fn outside(&self, uid: u32, gid: u32) -> Option<(u32, u32)> {
+        let find = |ranges: &[OwnerRange], id: u32| {
+            let found =
+                |r: &OwnerRange| id.checked_sub(r.inside).filter(|at| *at < r.count).map(|at| r.outside + at);
+            if ranges.is_empty() { Some(id) } else { ranges.iter().find_map(found) }
+        };
+        Some((find(&self.uids, uid)?, find(&self.gids, gid)?))
+    }
 }
 
 /// What was unpacked.
@@ -42,8 +90,14 @@ pub struct Unpacked {
 ///
 /// # Errors
 /// What cannot be read or written.
-pub fn write(parent: BorrowedFd<'_>, name: &[u8], called: &[u8], to: &mut dyn Write) -> Result<u64, Error> {
-    Ok(diff::write_tree(parent, name, called, to)?.size)
+pub fn write(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    called: &[u8],
+    owners: &Owners,
+    to: &mut dyn Write,
+) -> Result<u64, Error> {
+    Ok(diff::write_tree(parent, name, called, owners, to)?.size)
 }
 
 /// Writes everything in an open directory as a tar; returns the bytes of regular files.
@@ -95,7 +149,7 @@ pub fn looks(input: &mut dyn Read) -> Looks {
 pub fn unpack(input: &mut dyn Read, how: Unpack) -> Result<Unpacked, Error> {
     let resolve = if how.is_root { ResolveFlags::IN_ROOT } else { ResolveFlags::BENEATH };
     let place = Place::over(how.place, resolve);
-    let plain = Plain { base: trimmed(&how.base), owner: how.owner, left_out: 0 };
+    let plain = Plain { base: trimmed(&how.base), owner: how.owner, owners: how.owners, left_out: 0 };
     let decoder = Decoder::new(BufReader::with_capacity(1 << 16, input)).map_err(LayerError::Compression)?;
     let (applied, plain) = apply_tree(BufReader::with_capacity(1 << 16, decoder), place, plain)?;
     Ok(Unpacked { size: applied.size, left_out: plain.left_out })

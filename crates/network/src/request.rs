@@ -72,7 +72,7 @@ pub struct PortRequest {
 }
 
 /// A container's whole network wish (its own namespace with zero or more networks).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct ConnectRequest {
     /// Who.
     pub container: ContainerId,
@@ -92,6 +92,8 @@ pub struct ConnectRequest {
     pub taps: bool,
     /// The new namespace's owner directory: `<state>/<id>/`, for whatever must be found again.
     pub state_dir: PathBuf,
+    /// The network namespace to furnish, made by somebody else; `None`: a new one.
+    pub namespace: Option<OwnedFd>,
 }
 
 /// What exists after a connect.

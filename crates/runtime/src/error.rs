@@ -17,6 +17,7 @@ pub enum Stage {
     Clone,
     Cgroup,
     IdMapping,
+    Owners,
     JoinNamespace,
     MakeNamespace,
     MountSource,
@@ -54,6 +55,7 @@ impl Stage {
             Self::Clone => "clone",
             Self::Cgroup => "join cgroup",
             Self::IdMapping => "map user and group ids",
+            Self::Owners => "map the owners of files in",
             Self::JoinNamespace => "join namespace",
             Self::MakeNamespace => "make namespace",
             Self::MountSource => "mount source",
@@ -183,6 +185,10 @@ impl SpawnError {
             Self::NoInterpreter(_) => {
                 Some("check the script's `#!` line, or whether the program's dynamic loader is in the image")
             }
+            Self::System { stage: Stage::Owners, .. } => Some(
+                "a user namespace needs Linux 5.19 and a file system with idmapped mounts, as ext4, xfs and btrfs \
+                 have, and tmpfs since 6.3; `--userns host` needs neither",
+            ),
             Self::System { stage: Stage::MountSource, .. } => Some("the source of a bind mount must exist"),
             _ => None,
         }

@@ -12,6 +12,7 @@ use crate::init;
 use crate::manner::{Alone, Attendant, Manner};
 use crate::parent::{Birth, Handles, Spawned, at, open_path};
 use crate::plan::{Capabilities, NamespaceKind, Plan, Process, WindowSize};
+use crate::spawn::lend_pipes;
 use crate::user::UserSpec;
 
 /// One more process in a running container, decided.
@@ -100,6 +101,11 @@ pub fn exec_with(
         }
     }
     let mut namespaces = ThreadNameSpaceType::from_bits_retain(namespaces);
+    if namespaces.contains(ThreadNameSpaceType::USER)
+        && let Some(root) = root_of(pid)
+    {
+        lend_pipes(&handles.stdio, root);
+    }
     let own_pids = namespaces.contains(ThreadNameSpaceType::PROCESS_ID);
     // The pid namespace is the one it is born in.
     namespaces.remove(ThreadNameSpaceType::PROCESS_ID);
@@ -136,6 +142,15 @@ fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32, SpawnError> {
     })?;
     let number = text.lines().find_map(|line| line.strip_prefix("Pid:")).and_then(|n| n.trim().parse().ok());
     number.filter(|pid| *pid > 0).ok_or(SpawnError::NotRunning)
+}
+
+/// Whom the container's root is here.
+fn root_of(pid: i32) -> Option<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).ok()?;
+    text.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace().map(|n| n.parse::<u32>().ok());
+        (numbers.next()?? == 0).then(|| numbers.next().flatten())?
+    })
 }
 
 fn read_link(path: &str) -> Result<Vec<u8>, SpawnError> {

@@ -45,6 +45,8 @@ pub(crate) enum Message {
     /// The number that the filter's descriptor is going to have in the new process.
     Listener(i32),
     Ready,
+    /// A root, from who makes one in a mount namespace of his own.
+    Tree,
     Failed(Failure),
 }
 

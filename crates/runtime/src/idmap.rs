@@ -1,17 +1,21 @@
 //! Trees of the host that only the caller may copy: those whose files get other ids, and, for a new user
 //! namespace, those that its root could not even reach. The new process inherits them.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use cata_sys::clone::{Namespaces, Side, SoleThread};
-use cata_sys::mount::Depth;
+use cata_sys::mount::{Depth, attribute};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitOptions};
+use rustix::process::WaitOptions;
 use rustix::thread::UnshareFlags;
 
 use crate::error::{SpawnError, Stage};
-use crate::parent::{at, open_path, write_maps};
-use crate::plan::{IdMap, IdMapping, MountKind, NamespaceKind, NamespaceSource, Plan, Root};
+use crate::handshake::{Channel, Failure, Message};
+use crate::parent::at;
+use crate::plan::{IdMap, IdMapping, MountKind, NamespaceKind, Plan, Root};
+use crate::userns;
 
 /// Detached copies.
 #[derive(Debug, Default)]
@@ -21,25 +25,36 @@ pub(crate) struct Trees {
     pub(crate) mounts: Vec<Option<OwnedFd>>,
 }
 
-/// What this plan needs of them.
-pub(crate) fn trees(plan: &Plan) -> Result<Trees, SpawnError> {
+/// What this plan needs of them. `joined`: the user namespace of the container, if it exists already.
+pub(crate) fn trees(plan: &Plan, joined: Option<BorrowedFd<'_>>) -> Result<Trees, SpawnError> {
     let unreachable = plan.namespace(NamespaceKind::User).is_some();
     let root = match &plan.root {
         Root::Path(path) if unreachable => {
             let tree = cata_sys::mount::clone_path(path, Depth::Recursive);
             Some(tree.map_err(at(Stage::Root, path.display()))?)
         }
+        Root::Overlay { .. } if unreachable => Some(match joined {
+            Some(users) => mapped_overlay(plan, users)?,
+            None => {
+                let users = userns::make(&plan.uid_mappings, &plan.gid_mappings, false)?.user;
+                mapped_overlay(plan, users.as_fd())?
+            }
+        }),
         _ => None,
     };
     let mounts = if unreachable || plan.mounts.iter().any(|mount| mount.idmap.is_some()) {
-        sources(plan, unreachable)?
+        sources(plan, unreachable, joined)?
     } else {
         Vec::new()
     };
     Ok(Trees { root, mounts })
 }
 
-fn sources(plan: &Plan, all: bool) -> Result<Vec<Option<OwnedFd>>, SpawnError> {
+fn sources(
+    plan: &Plan,
+    all: bool,
+    joined: Option<BorrowedFd<'_>>,
+) -> Result<Vec<Option<OwnedFd>>, SpawnError> {
     // Most mounts are mapped alike.
     let mut known: Vec<(&[IdMapping], &[IdMapping], OwnedFd)> = Vec::new();
     let mut trees = Vec::with_capacity(plan.mounts.len());
@@ -60,20 +75,27 @@ fn sources(plan: &Plan, all: bool) -> Result<Vec<Option<OwnedFd>>, SpawnError> {
             trees.push(Some(tree));
             continue;
         };
-        let (uids, gids) = mappings(plan, idmap);
-        let namespace = if uids.is_empty() {
-            joined_namespace(plan)?
-        } else if let Some((.., namespace)) = known.iter().find(|(u, g, _)| (*u, *g) == (uids, gids)) {
-            namespace.try_clone().map_err(|e| failed(Errno::from_io_error(&e).unwrap_or(Errno::IO)))?
-        } else {
-            let namespace = user_namespace(uids, gids)?;
-            let copy = namespace.try_clone();
-            known.push((uids, gids, namespace));
-            copy.map_err(|e| failed(Errno::from_io_error(&e).unwrap_or(Errno::IO)))?
-        };
         let depth = if idmap.recursive { Depth::Recursive } else { Depth::This };
-        cata_sys::mount::set_idmap(tree.as_fd(), depth, namespace.as_fd())
-            .map_err(at(Stage::MountAttributes, format!("{} (idmap)", bind.source.display())))?;
+        let change = |users: BorrowedFd<'_>| map(tree.as_fd(), depth, users, &bind.source);
+        match (idmap.uids.is_empty(), joined) {
+            (true, Some(users)) => change(users)?,
+            (true, None) if plan.uid_mappings.is_empty() => {
+                return Err(SpawnError::NotHere(
+                    "an idmapped mount needs mappings of its own or a user namespace".to_owned(),
+                ));
+            }
+            _ => {
+                let (uids, gids) = mappings(plan, idmap);
+                let at = match known.iter().position(|(u, g, _)| (*u, *g) == (uids, gids)) {
+                    Some(at) => at,
+                    None => {
+                        known.push((uids, gids, userns::make(uids, gids, false)?.user));
+                        known.len() - 1
+                    }
+                };
+                change(known[at].2.as_fd())?;
+            }
+        }
         trees.push(Some(tree));
     }
     Ok(trees)
@@ -84,42 +106,77 @@ fn mappings<'a>(plan: &'a Plan, idmap: &'a IdMap) -> (&'a [IdMapping], &'a [IdMa
     if idmap.uids.is_empty() { (&plan.uid_mappings, &plan.gid_mappings) } else { (&idmap.uids, &idmap.gids) }
 }
 
-/// The user namespace that the container joins.
-fn joined_namespace(plan: &Plan) -> Result<OwnedFd, SpawnError> {
-    match plan.namespace(NamespaceKind::User) {
-        Some(NamespaceSource::Path(path)) => {
-            let path = path.to_string_lossy();
-            open_path(&path).map_err(at(Stage::JoinNamespace, &path))
-        }
-        _ => Err(SpawnError::NotHere(
-            "an idmapped mount needs mappings of its own or a user namespace".to_owned(),
-        )),
-    }
+/// Files of a detached tree get other owners: those that this user namespace gives them.
+fn map(tree: BorrowedFd<'_>, depth: Depth, users: BorrowedFd<'_>, whose: &Path) -> Result<(), SpawnError> {
+    cata_sys::mount::set_idmap(tree, depth, users).map_err(at(Stage::Owners, whose.display()))
 }
 
-/// A user namespace with these mappings and nobody in it.
-fn user_namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd, SpawnError> {
-    let failed = |errno| at(Stage::IdMapping, "of a mount")(errno);
+/// An overlay of the host's, of directories whose files belong to the ids of a user namespace.
+///
+/// The owners on disk stay those of the image: nothing is ever changed for a mapping, and what a container writes
+/// can be used without it. The overlay itself must be the host's: one that belongs to a user namespace keeps its
+/// notes about removed files in other attributes. Until Linux 6.15 its directories must be somewhere in the mount
+/// namespace of who makes it. So somebody makes it in one of his own, in which each directory covers itself.
+fn mapped_overlay(plan: &Plan, users: BorrowedFd<'_>) -> Result<OwnedFd, SpawnError> {
+    let failed = |errno| at(Stage::Root, "overlay")(errno);
+    let root_of = |map: &[IdMapping]| map.iter().find(|m| m.container == 0).map(|m| m.host);
+    let Some((uid, gid)) = root_of(&plan.uid_mappings).zip(root_of(&plan.gid_mappings)) else {
+        return Err(SpawnError::NotHere("an overlay needs id 0 of its user namespace".to_owned()));
+    };
     let proof = SoleThread::check().map_err(failed)?;
-    let flags = Namespaces(u64::from(UnshareFlags::NEWUSER.bits()));
+    let (ours, theirs) = Channel::pair().map_err(failed)?;
+    let flags = Namespaces(u64::from(UnshareFlags::NEWNS.bits()));
     match cata_sys::clone::clone(proof, flags, None).map_err(failed)? {
         Side::Child(_) => {
-            // The namespace lives as long as somebody is in it or has it open.
-            let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-            cata_sys::clone::sleep_forever()
+            // Who makes an overlay writes to its upper directory now and then for as long as it exists. To the
+            // mount of that directory only ids of the container mean something.
+            let made = cata_sys::capability::act_as(uid, gid)
+                .map_err(Failure::at(Stage::Owners, "overlay"))
+                .and_then(|()| cover(&plan.root, users));
+            let message = match made {
+                Ok(tree) => theirs.send(&Message::Tree, Some(tree.as_fd())),
+                Err(failure) => theirs.send(&Message::Failed(failure), None),
+            };
+            cata_sys::clone::exit(i32::from(message.is_err()))
         }
-        Side::Parent(pid, pidfd) => {
-            let number = pid.as_raw_nonzero().get();
-            let result = write_maps(number, uids, gids).and_then(|()| {
-                let path = format!("/proc/{number}/ns/user");
-                open_path(&path).map_err(at(Stage::IdMapping, &path))
-            });
-            // It only slept.
-            let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+        Side::Parent(pid, _) => {
+            drop(theirs);
+            let answer = ours.receive();
             let waited =
                 rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), WaitOptions::empty()));
             waited.map_err(failed)?;
-            result
+            match answer.map_err(failed)? {
+                Some((Message::Tree, Some(tree))) => Ok(tree),
+                Some((Message::Failed(failure), _)) => Err(failure.into()),
+                _ => Err(failed(Errno::PIPE)),
+            }
         }
     }
+}
+
+/// In the new mount namespace.
+fn cover(root: &Root, users: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    let Root::Overlay { lower, upper, work, .. } = root else {
+        return Err(Failure::at(Stage::Root, "overlay")(Errno::INVAL));
+    };
+    cata_sys::mount::set_propagation(Path::new("/"), attribute::PRIVATE, Depth::Recursive)
+        .map_err(Failure::at(Stage::Root, "/"))?;
+    let mut places: Vec<&Path> = lower.iter().map(std::path::PathBuf::as_path).collect();
+    if let (Some(upper), Some(work)) = (upper, work) {
+        // Both must be on one mount.
+        match (upper.parent(), work.parent()) {
+            (Some(above), Some(same)) if above == same => places.push(above),
+            _ => return Err(Failure::at(Stage::Root, work.display())(Errno::XDEV)),
+        }
+    }
+    for place in places {
+        let failed = || Failure::at(Stage::Root, place.display());
+        let tree = cata_sys::mount::clone_path(place, Depth::This).map_err(failed())?;
+        cata_sys::mount::set_idmap(tree.as_fd(), Depth::This, users)
+            .map_err(Failure::at(Stage::Owners, place.display()))?;
+        let target =
+            rustix::fs::open(place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed())?;
+        cata_sys::mount::attach(tree.as_fd(), target.as_fd()).map_err(failed())?;
+    }
+    crate::init::root_tree(root)
 }

@@ -19,6 +19,7 @@ pub mod seccomp;
 pub mod signal;
 mod spawn;
 pub mod user;
+pub mod userns;
 
 pub use error::SpawnError;
 pub use exec::{ExecPlan, ExecRequest, exec, exec_with};

@@ -51,6 +51,13 @@ impl<'a> Handles<'a> {
         self
     }
 
+    /// Enters this user namespace, which is the plan's, made before.
+    #[must_use]
+    pub fn user(mut self, namespace: BorrowedFd<'a>) -> Self {
+        self.join.push((NamespaceKind::User, namespace));
+        self
+    }
+
     /// Puts the process there.
     #[must_use]
     pub fn cgroup(mut self, cgroup: &'a Cgroup) -> Self {
@@ -331,6 +338,7 @@ fn follow(channel: &Channel, spawned: &mut Spawned, attendant: &mut dyn Attendan
                 return Err(at(Stage::Seccomp, "listener")(Errno::BADMSG));
             }
             Ok(Some((Message::Failed(failure), _))) => return Err(failure.into()),
+            Ok(Some((Message::Tree, _))) => return Err(at(Stage::Handshake, "")(Errno::BADMSG)),
             Ok(None) | Err(Errno::CONNRESET) if ready => return Ok(()),
             Ok(None) | Err(Errno::CONNRESET) => return Err(SpawnError::Died(0)),
             Err(errno) => return Err(at(Stage::Handshake, "")(errno)),

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cata_sys::clone::Namespaces;
+use rustix::fs::{FileType, Uid};
 
 use crate::error::{SpawnError, Stage};
 use crate::idmap;
@@ -45,30 +46,45 @@ pub fn spawn_with(
         .map(|n| clone_flag(n.kind))
         .fold(0, |flags, flag| flags | flag);
     // What only the caller may do, and the new process inherits.
-    let trees = idmap::trees(plan)?;
+    let user = joined.iter().find(|(kind, _)| *kind == NamespaceKind::User).map(|(_, fd)| *fd);
+    let trees = idmap::trees(plan, user)?;
+    if let Some(root) = plan.uid_mappings.iter().find(|m| m.container == 0) {
+        lend_pipes(&handles.stdio, root.host);
+    }
+    let makes_user = plan.makes(NamespaceKind::User) && user.is_none();
+    let mappings = |of| if makes_user { of } else { &[][..] };
     let time = (plan.makes(NamespaceKind::Time) && !is_joined(NamespaceKind::Time))
         .then_some(plan.time_offsets.as_slice());
     let birth = Birth {
         time,
-        user: joined.iter().find(|(kind, _)| *kind == NamespaceKind::User && flags != 0).map(|(_, fd)| *fd),
+        user: user.filter(|_| flags != 0),
         enter: joined
             .iter()
-            .filter(|(kind, _)| {
-                *kind != NamespaceKind::Pid && init::born_in(*kind, plan.makes(NamespaceKind::User))
-            })
+            .filter(|(kind, _)| *kind != NamespaceKind::Pid && init::born_in(*kind, makes_user))
             .copied()
             .collect(),
         namespaces: Namespaces(flags),
         pid_namespace: joined.iter().find(|(kind, _)| *kind == NamespaceKind::Pid).map(|(_, fd)| *fd),
-        uid_mappings: &plan.uid_mappings,
-        gid_mappings: &plan.gid_mappings,
+        uid_mappings: mappings(plan.uid_mappings.as_slice()),
+        gid_mappings: mappings(plan.gid_mappings.as_slice()),
         oom_score_adj: plan.process.oom_score_adj,
         cgroup: handles.cgroup,
     };
-    let inherited = init::Inherited { joined: &joined, trees, stdio: handles.stdio, manner };
+    let inherited = init::Inherited { joined: &joined, makes_user, trees, stdio: handles.stdio, manner };
     birth.give(attendant, |channel, proof| match init::first(plan, inherited, channel, proof) {
         Err(failure) => failure,
     })
+}
+
+/// What belongs to nobody inside cannot be given to the container's user there. Root there can give it on.
+pub(crate) fn lend_pipes(streams: &[BorrowedFd<'_>; 3], root: u32) {
+    for stream in streams {
+        let is_pipe = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
+        if rustix::fs::fstat(stream).is_ok_and(is_pipe) {
+            // Only opening it again by name depends on it.
+            let _ = rustix::fs::fchown(stream, Some(Uid::from_raw(root)), None);
+        }
+    }
 }
 
 /// The root changes in a joined mount namespace too: it must not be the caller's.

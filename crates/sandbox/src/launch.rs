@@ -65,13 +65,16 @@ pub enum Isolation {
 }
 
 /// Sent by the engine once the network exists. Its descriptors travel beside it: the network namespace
-/// first if `network_namespace`, then `dns_sockets` sockets, then `machine` descriptors
+/// first if `network_namespace`, the user namespace that it belongs to if `user_namespace`, then `dns_sockets` sockets, then `machine` descriptors
 /// of a virtual machine, then port reservations to be
 /// held, in that order.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Go {
     /// Whether the first descriptor is a network namespace to enter.
     pub network_namespace: bool,
+    /// Whether the next one is a user namespace to enter.
+    #[serde(default)]
+    pub user_namespace: bool,
     /// How many of the following descriptors are DNS sockets to serve (see [`crate::service`]).
     pub dns_sockets: usize,
     /// Opaque to the sandbox: the name service's own plan.

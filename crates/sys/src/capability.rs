@@ -138,6 +138,20 @@ fn set(bits: u64) -> CapabilitySet {
     CapabilitySet::from_bits_retain(bits)
 }
 
+/// Becomes this user and group, with every right kept. For a process with one thread, or a thread, that is thrown
+/// away afterwards: only the calling thread changes.
+///
+/// # Errors
+/// `EPERM` without `CAP_SETUID`, `CAP_SETGID` or `CAP_SETPCAP`.
+pub fn act_as(uid: u32, gid: u32) -> Result<(), Errno> {
+    use rustix::process::{Gid, Uid};
+    use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
+    set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! A new process: clone3 as fork, for single-threaded callers.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -95,10 +95,63 @@ pub fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Sleeps until a signal ends this process.
-pub fn sleep_forever() -> ! {
-    loop {
-        // SAFETY: it touches no memory.
-        unsafe { libc::pause() };
+/// A process in new namespaces that does nothing but keep them, until this is dropped or its maker ends.
+#[derive(Debug)]
+pub struct Keeper {
+    pid: Pid,
+    process: OwnedFd,
+    /// Closed by the kernel when the maker ends: then there is nothing left to wait for.
+    _alive: OwnedFd,
+}
+
+impl Keeper {
+    /// Makes one; the caller may have any number of threads.
+    ///
+    /// # Errors
+    /// Those of `clone3` and `pipe2`.
+    pub fn new(namespaces: Namespaces) -> Result<Self, Errno> {
+        let (alive, held) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (alive_fd, held_fd) = (alive.as_raw_fd(), held.as_raw_fd());
+        let mut pidfd: RawFd = -1;
+        // SAFETY: all fields are integers, for which zero is valid.
+        let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+        arguments.flags = namespaces.0 | libc::CLONE_PIDFD as u64;
+        arguments.pidfd = (&raw mut pidfd).addr() as u64;
+        arguments.exit_signal = libc::SIGCHLD as u64;
+        // SAFETY: this is fork, perhaps of one thread among several: up to its end the child makes system calls
+        // only, which need no lock and no memory of its own.
+        let result =
+            unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
+        if result == 0 {
+            let mut byte = 0_u8;
+            // SAFETY: it is open in this copy, whose own it is.
+            unsafe { libc::close(held_fd) };
+            // SAFETY: `byte` is one byte. Interrupted, it is called again.
+            while unsafe { libc::read(alive_fd, (&raw mut byte).cast(), 1) } < 0 {}
+            exit(0)
+        }
+        let Some(pid) = i32::try_from(result).ok().and_then(Pid::from_raw).filter(|_| result > 0) else {
+            return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+        };
+        // SAFETY: the kernel stored a new descriptor there, and nobody else knows it.
+        let process = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        Ok(Self { pid, process, _alive: held })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // It only sleeps. Should it not be there any more, there is nothing to end or to wait for.
+        let _ = rustix::process::pidfd_send_signal(&self.process, rustix::process::Signal::KILL);
+        let whose = rustix::process::WaitId::PidFd(self.process.as_fd());
+        let _ = rustix::io::retry_on_intr(|| {
+            rustix::process::waitid(whose.clone(), rustix::process::WaitIdOptions::EXITED)
+        });
     }
 }

@@ -111,6 +111,7 @@ pub(crate) fn request(
         ipc: isolation.ipc.unwrap_or_default(),
         uts: isolation.uts.unwrap_or_default(),
         cgroupns: cgroupns(isolation.cgroupns),
+        userns: parse::namespace::users(isolation.userns, &isolation.uidmap, &isolation.gidmap)?,
         ulimits: resources.ulimit.clone(),
         shm_size: resources.shm_size,
         oom_score_adj: score(resources.oom_score_adj)?,

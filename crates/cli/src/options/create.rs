@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use cata_engine::request::{
-    DeviceRequest, Isolation, MonitorRequest, MountRequest, NamespaceMode, OnUnhealthy, PortRequest,
-    RestartPolicy, Ulimit,
+    DeviceRequest, IdMapping, Isolation, MonitorRequest, MountRequest, NamespaceMode, OnUnhealthy,
+    PortRequest, RestartPolicy, Ulimit, UserNamespace,
 };
 use clap::Args;
 
@@ -164,9 +164,15 @@ pub(crate) struct IsolationOptions {
     /// Choose the cgroup namespace (host, private)
     #[arg(long, value_name = "string", value_parser = parse::namespace::cgroup)]
     pub(crate) cgroupns: Option<NamespaceMode>,
-    /// Choose the user namespace (host)
+    /// Choose the user namespace (host, auto, auto:size=N, keep-id, nomap, CONTAINER:HOST:SIZE)
     #[arg(long, value_name = "string", value_parser = parse::namespace::user)]
-    pub(crate) userns: Option<()>,
+    pub(crate) userns: Option<UserNamespace>,
+    /// Map user ids of the container to the host's (CONTAINER:HOST:SIZE)
+    #[arg(long, value_name = "list", value_parser = parse::namespace::id_range)]
+    pub(crate) uidmap: Vec<IdMapping>,
+    /// Map group ids of the container to the host's (CONTAINER:HOST:SIZE)
+    #[arg(long, value_name = "list", value_parser = parse::namespace::id_range)]
+    pub(crate) gidmap: Vec<IdMapping>,
     /// Choose what walls the container off (process, vm)
     #[arg(long, value_name = "string", value_parser = parse::namespace::isolation)]
     pub(crate) isolation: Option<Isolation>,

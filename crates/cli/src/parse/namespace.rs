@@ -1,6 +1,6 @@
 //! `--pid`, `--ipc`, `--uts`, `--cgroupns`, `--userns` and `--isolation`.
 
-use cata_engine::request::{Isolation, MonitorRequest, NamespaceMode};
+use cata_engine::request::{IdMapping, Isolation, MonitorRequest, NamespaceMode, UserNamespace, Users};
 
 use super::{ParseError, Parsed};
 
@@ -36,11 +36,58 @@ pub(crate) fn cgroup(text: &str) -> Parsed<NamespaceMode> {
     }
 }
 
-/// `--userns host` is what happens anyway; anything else is not there yet.
-pub(crate) fn user(text: &str) -> Parsed<()> {
+/// `--userns host|auto|auto:size=N|keep-id|nomap|CONTAINER:HOST:SIZE`.
+pub(crate) fn user(text: &str) -> Parsed<UserNamespace> {
+    let invalid = || {
+        ParseError::new(format!(
+            "--userns: invalid USER mode '{text}': must be host, auto, auto:size=N, keep-id, nomap or \
+             CONTAINER:HOST:SIZE"
+        ))
+    };
     match text {
-        "" | "host" => Ok(()),
-        _ => Err(ParseError::new(format!("--userns: '{text}' is not supported yet"))),
+        "" | "host" => Ok(UserNamespace::Host),
+        "auto" => Ok(UserNamespace::Auto { size: None }),
+        "keep-id" => Ok(UserNamespace::KeepId),
+        "nomap" => Ok(UserNamespace::NoMap),
+        _ => match text.strip_prefix("auto:size=") {
+            Some(size) => Ok(UserNamespace::Auto { size: Some(size.parse().map_err(|_| invalid())?) }),
+            None => {
+                let range = id_range(text).map_err(|_| invalid())?;
+                Ok(UserNamespace::Map(Users { uids: vec![range], gids: vec![range] }))
+            }
+        },
+    }
+}
+
+/// `--uidmap CONTAINER:HOST[:SIZE]`.
+pub(crate) fn id_range(text: &str) -> Parsed<IdMapping> {
+    let invalid = || ParseError::new(format!("invalid id range '{text}': must be CONTAINER:HOST:SIZE"));
+    let fields: Vec<u32> =
+        text.split(':').map(str::parse).collect::<Result<_, _>>().map_err(|_| invalid())?;
+    match fields[..] {
+        [container, host] => Ok(IdMapping { container, host, size: 1 }),
+        [container, host, size] => Ok(IdMapping { container, host, size }),
+        _ => Err(invalid()),
+    }
+}
+
+/// `--userns`, `--uidmap` and `--gidmap` together; a map for users alone is that for groups too.
+pub(crate) fn users(
+    mode: Option<UserNamespace>,
+    uids: &[IdMapping],
+    gids: &[IdMapping],
+) -> Parsed<UserNamespace> {
+    match (mode, uids.is_empty() && gids.is_empty()) {
+        (mode, true) => Ok(mode.unwrap_or_default()),
+        (Some(_), false) => {
+            Err(ParseError::new("conflicting options: --userns and --uidmap or --gidmap".to_owned()))
+        }
+        (None, false) => {
+            let or = |one: &[IdMapping], other: &[IdMapping]| {
+                if one.is_empty() { other.to_vec() } else { one.to_vec() }
+            };
+            Ok(UserNamespace::Map(Users { uids: or(uids, gids), gids: or(gids, uids) }))
+        }
     }
 }
 
@@ -76,9 +123,9 @@ fn host_or_container(text: &str) -> Option<NamespaceMode> {
 
 #[cfg(test)]
 mod tests {
-    use cata_engine::request::{Isolation, NamespaceMode};
+    use cata_engine::request::{IdMapping, Isolation, NamespaceMode, UserNamespace, Users};
 
-    use super::{ipc, isolation, pid};
+    use super::{ipc, isolation, pid, user, users};
 
     #[test]
     fn modes_are_dockers() {
@@ -87,6 +134,22 @@ mod tests {
         assert_eq!(pid("container:").unwrap_err().to_string(), "--pid: invalid PID mode");
         assert_eq!(ipc("shareable"), Ok(NamespaceMode::Shareable));
         assert!(pid("shareable").is_err());
+    }
+
+    #[test]
+    fn users_are_mapped_as_said() {
+        let range = |container, host, size| IdMapping { container, host, size };
+        assert_eq!(user("auto:size=1000"), Ok(UserNamespace::Auto { size: Some(1000) }));
+        let both = Users { uids: vec![range(0, 100_000, 10)], gids: vec![range(0, 100_000, 10)] };
+        assert_eq!(user("0:100000:10"), Ok(UserNamespace::Map(both.clone())));
+        for bad in ["auto:size=x", "0:1:2:3", "a:b", "auto:uidmapping=0:1:1", "container:x", "-1:0:1"] {
+            let text = user(bad).unwrap_err().to_string();
+            assert!(text.contains("invalid USER mode") && text.contains(bad), "{text}");
+        }
+        let one = vec![range(0, 100_000, 10)];
+        assert_eq!(users(None, &one, &[]), Ok(UserNamespace::Map(both)));
+        assert_eq!(users(None, &[], &[]), Ok(UserNamespace::Host));
+        assert!(users(Some(UserNamespace::Host), &one, &[]).is_err());
     }
 
     #[test]

@@ -118,7 +118,10 @@ fn unpack(source: &Source, entry: &Entry, target: &Target<'_>) -> Result<bool, B
     make_directories(target, target.destination, 0o755, None, &mut Vec::new())?;
     let place = open_directory(target.root, "/")?;
     let base = target.destination.as_bytes().to_vec();
-    tree::unpack(&mut open()?, Unpack { place, is_root: true, base, owner: target.owner })?;
+    tree::unpack(
+        &mut open()?,
+        Unpack { place, is_root: true, base, owner: target.owner, owners: tree::Owners::default() },
+    )?;
     Ok(true)
 }
 

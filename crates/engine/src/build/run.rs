@@ -266,7 +266,17 @@ impl Solver<'_> {
             platform: base.map_or_else(cata_spec::Platform::host, |image| image.platform()).to_string(),
             layers,
         };
-        Ok(Record { version: VERSION, id, name, created, image, config, mounts: points, request })
+        Ok(Record {
+            version: VERSION,
+            id,
+            name,
+            created,
+            image,
+            config,
+            mounts: points,
+            users: None,
+            request,
+        })
     }
 
     /// Makes the container, passes its output on, and waits for its end.

@@ -65,10 +65,10 @@ impl Engine {
         to: &mut (dyn Write + Send),
     ) -> Result<u64> {
         let record = self.find(container)?;
-        self.with_root(&record, |root| {
+        self.with_root_of(&record, |root, owners| {
             let found = look(root, Path::new(path), follow).map_err(Error::file("look at", path))?;
             let place = found.ok_or_else(|| no_path(path, &record))?;
-            tree::write(place.parent.as_fd(), place.name.as_bytes(), called.as_bytes(), to)
+            tree::write(place.parent.as_fd(), place.name.as_bytes(), called.as_bytes(), owners, to)
                 .map_err(image_error)
         })
     }
@@ -86,7 +86,7 @@ impl Engine {
         from: &mut (dyn Read + Send),
     ) -> Result<Unpacked> {
         let record = self.find(container)?;
-        self.with_root(&record, |root| {
+        self.with_root_of(&record, |root, owners| {
             let found = look(root, Path::new(path), true).map_err(Error::file("look at", path))?;
             let place = found.ok_or_else(|| no_path(path, &record))?;
             if !place.is_dir() {
@@ -100,6 +100,7 @@ impl Engine {
                 is_root: true,
                 base: place.path.as_os_str().as_bytes().to_vec(),
                 owner: (!keep_owner).then_some((0, 0)),
+                owners: owners.clone(),
             };
             tree::unpack(from, how).map_err(image_error)
         })

@@ -11,13 +11,13 @@ use cata_image::{Image, Progress};
 use cata_spec::Name;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::container::names;
 use crate::container::remove::anonymous_volumes;
+use crate::container::{names, ranges};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ledger::{self, Durability};
 use crate::paths::ContainerDir;
-use crate::plan::{capabilities, config, mounts, namespaces, resources};
+use crate::plan::{capabilities, config, mounts, namespaces, resources, users};
 use crate::record::{ImageFacts, MountKind, MountPoint, Record, VERSION};
 use crate::request::{CreateRequest, DeviceRequest, NetworkMode};
 use crate::timing::Timing;
@@ -72,6 +72,7 @@ impl Engine {
             ));
         }
         namespaces::check(request)?;
+        users::check(request, rustix::process::geteuid().is_root())?;
         resources::check(&request.resources, &self.host)?;
         capabilities::effective(request.privileged, &request.cap_add, &request.cap_drop)?;
         for device in &request.devices {
@@ -129,7 +130,7 @@ impl Engine {
             layers: self.layers(image)?,
         };
         let created = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));
-        Ok(Record { version: VERSION, id, name, created, image, config, mounts, request })
+        Ok(Record { version: VERSION, id, name, created, image, config, mounts, users: None, request })
     }
 
     /// Makes the container real; on failure nothing of it is left.
@@ -144,6 +145,7 @@ impl Engine {
         if made.is_err() {
             // The first error is the one to tell; what cannot be removed now is swept later.
             let _ = names::release(&self.paths, &record.name, &record.id);
+            let _ = cata_sandbox::undo::perform(&[ranges::release(&self.paths, &record.id)]);
             let _ = fs::remove_dir_all(making.path());
             for name in anonymous_volumes(&record) {
                 let _ = volume::remove(&self.paths, name);
@@ -156,6 +158,7 @@ impl Engine {
         for sub in [making.upper(), making.work(), making.path().join("log")] {
             make_dir(&sub, 0o755)?;
         }
+        record.users = self.take_users(&record.id, &record.request.userns)?;
         let durability = durability(record);
         let hostname = format!("{}\n", record.config.hostname);
         fs::write(making.hostname(), hostname).map_err(Error::file("write", making.hostname()))?;

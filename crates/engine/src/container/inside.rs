@@ -8,7 +8,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use cata_runtime::plan::Root as PlannedRoot;
+use cata_image::tree::{OwnerRange, Owners};
+use cata_runtime::plan::{IdMapping, Root as PlannedRoot};
 use cata_sandbox::launch::Isolation;
 use cata_sys::mount::{self, Depth, attribute};
 use cata_sys::path::{Make, Root};
@@ -41,19 +42,25 @@ impl Engine {
         record: &Record,
         act: impl FnOnce(&Root) -> Result<T> + Send,
     ) -> Result<T> {
+        self.with_root_of(record, |root, _| act(root))
+    }
+
+    /// As [`Engine::with_root`], told whose the files are: to a container that runs with users of its own they
+    /// belong to those.
+    pub(crate) fn with_root_of<T: Send>(
+        &self,
+        record: &Record,
+        act: impl FnOnce(&Root, &Owners) -> Result<T> + Send,
+    ) -> Result<T> {
         if let Some(root) = self.live_root(record)? {
-            return act(&root);
+            return as_its_root(record, &root, act);
         }
         let _lock = self.lock(&record.id)?;
         if let Some(root) = self.live_root(record)? {
-            return act(&root);
+            return as_its_root(record, &root, act);
         }
         // A mount namespace of its own, which ends with the thread: nothing to take down, whoever dies.
-        std::thread::scope(|scope| {
-            scope.spawn(|| act(&self.assemble(record)?)).join().unwrap_or_else(|panic| {
-                std::panic::resume_unwind(panic);
-            })
-        })
+        on_a_thread(|| act(&self.assemble(record)?, &Owners::default()))
     }
 
     /// The root of a running container, volumes and all.
@@ -124,6 +131,31 @@ impl Engine {
         }
         Ok(root)
     }
+}
+
+/// What is made in a container with users of its own is made by its root, on a thread that is thrown away.
+fn as_its_root<T: Send>(
+    record: &Record,
+    root: &Root,
+    act: impl FnOnce(&Root, &Owners) -> Result<T> + Send,
+) -> Result<T> {
+    let Some(users) = &record.users else { return act(root, &Owners::default()) };
+    let range = |m: &IdMapping| OwnerRange { inside: m.container, outside: m.host, count: m.size };
+    let owners =
+        Owners { uids: users.uids.iter().map(range).collect(), gids: users.gids.iter().map(range).collect() };
+    let (uid, gid) = users.root().unwrap_or_default();
+    on_a_thread(|| {
+        cata_sys::capability::act_as(uid, gid).map_err(Error::file("become root of", record.id.as_str()))?;
+        act(root, &owners)
+    })
+}
+
+fn on_a_thread<T: Send>(act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        scope.spawn(act).join().unwrap_or_else(|panic| {
+            std::panic::resume_unwind(panic);
+        })
+    })
 }
 
 fn fd(of: &impl std::os::fd::AsFd) -> std::os::fd::BorrowedFd<'_> {

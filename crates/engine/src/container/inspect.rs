@@ -11,7 +11,9 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::paths::Paths;
 use crate::record::{MountKind, MountPoint};
-use crate::request::{MountSource, NamespaceMode, NetworkMode, SeccompRequest};
+use crate::request::{
+    IdMapping, MountSource, NamespaceMode, NetworkMode, SeccompRequest, UserNamespace, Users,
+};
 
 /// Docker's "never".
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
@@ -200,6 +202,28 @@ fn container_config(view: &View) -> Value {
     document
 }
 
+fn users_mode(mode: &UserNamespace) -> String {
+    match mode {
+        UserNamespace::Host => String::new(),
+        UserNamespace::Auto { size: None } => "auto".to_owned(),
+        UserNamespace::Auto { size: Some(size) } => format!("auto:size={size}"),
+        UserNamespace::KeepId => "keep-id".to_owned(),
+        UserNamespace::NoMap => "nomap".to_owned(),
+        UserNamespace::Map(_) => "private".to_owned(),
+    }
+}
+
+/// As podman shows them; Docker has no word for it.
+fn id_mappings(users: Option<&Users>) -> Value {
+    let map = |ranges: &[IdMapping]| -> Vec<String> {
+        ranges.iter().map(|m| format!("{}:{}:{}", m.container, m.host, m.size)).collect()
+    };
+    match users {
+        Some(users) => json!({ "UidMap": map(&users.uids), "GidMap": map(&users.gids) }),
+        None => Value::Null,
+    }
+}
+
 fn host_config(view: &View) -> Value {
     let request = &view.record.request;
     let resources = &request.resources;
@@ -215,6 +239,8 @@ fn host_config(view: &View) -> Value {
         "CapAdd": if request.cap_add.is_empty() { Value::Null } else { json!(request.cap_add) },
         "CapDrop": if request.cap_drop.is_empty() { Value::Null } else { json!(request.cap_drop) },
         "CgroupnsMode": namespace_mode(&request.cgroupns),
+        "UsernsMode": users_mode(&request.userns),
+        "IDMappings": id_mappings(view.record.users.as_ref()),
         "Dns": request.dns,
         "DnsOptions": request.dns_options,
         "DnsSearch": request.dns_search,

@@ -15,6 +15,7 @@ mod lock;
 pub mod logs;
 pub mod machine;
 pub(crate) mod names;
+mod ranges;
 mod recover;
 mod remove;
 pub mod size;

@@ -13,8 +13,8 @@ use cata_sandbox::{status, undo};
 use cata_spec::ContainerId;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::container::names;
 use crate::container::remove::anonymous_volumes;
+use crate::container::{names, ranges};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ledger;
@@ -39,8 +39,9 @@ impl Engine {
                 continue;
             }
             // Whoever removed it died before its name was free.
-            let name = Undo::UnlinkPointing { directory: self.paths.names(), text: entry };
-            if undo::perform(&[name]).is_empty() {
+            let name = Undo::UnlinkPointing { directory: self.paths.names(), text: entry.clone() };
+            let users = Undo::UnlinkPointing { directory: self.paths.users(), text: entry };
+            if undo::perform(&[name, users]).is_empty() {
                 let _ = fs::remove_dir_all(path);
             }
         }
@@ -71,7 +72,9 @@ impl Engine {
                 let _ = volume::remove(&self.paths, name);
             }
         }
-        let _ = fs::remove_dir_all(&path);
+        if undo::perform(&[ranges::release(&self.paths, id)]).is_empty() {
+            let _ = fs::remove_dir_all(&path);
+        }
     }
 
     /// Live state without a supervisor.

@@ -9,7 +9,7 @@ use cata_sandbox::status::StatusKind;
 use cata_spec::ContainerId;
 
 use crate::container::live::Owner;
-use crate::container::names;
+use crate::container::{names, ranges};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::record::{MountKind, Record};
@@ -84,6 +84,7 @@ impl Engine {
         if let Some(error) = cata_sandbox::undo::perform(&steps).pop() {
             return Err(Error::file("remove the names of", id.as_str())(io::Error::other(error.to_string())));
         }
+        self.release_users(id)?;
         self.remove_files(id)?;
         drop(lock);
         Ok(())
@@ -96,6 +97,9 @@ impl Engine {
     pub(crate) fn discard(&self, record: &Record, volumes: bool) -> Result<()> {
         self.hide_files(&record.id)?;
         names::release(&self.paths, &record.name, &record.id)?;
+        if record.users.is_some() {
+            self.release_users(&record.id)?;
+        }
         if volumes {
             for name in anonymous_volumes(record) {
                 match volume::remove(&self.paths, name) {
@@ -105,6 +109,15 @@ impl Engine {
             }
         }
         self.remove_files(&record.id)
+    }
+
+    fn release_users(&self, id: &ContainerId) -> Result<()> {
+        match cata_sandbox::undo::perform(&[ranges::release(&self.paths, id)]).pop() {
+            Some(error) => {
+                Err(Error::file("give back the ids of", id.as_str())(io::Error::other(error.to_string())))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Out of every listing at once.

@@ -21,6 +21,7 @@ use cata_sandbox::status::StatusKind;
 use crate::container::boot;
 use crate::container::create::find_device;
 use crate::container::live::{NETWORK_FILE, NetworkFacts, Owner, STARTED_FILE};
+use crate::container::ranges;
 use crate::container::remove::anonymous_volumes;
 use crate::container::wait::Waiter;
 use crate::engine::Engine;
@@ -262,6 +263,9 @@ impl Engine {
             Undo::Rename(self.paths.container(&record.id), away.clone()),
         ];
         let mut late = vec![Undo::RemoveTree(away)];
+        if record.users.is_some() {
+            late.insert(0, ranges::release(&self.paths, &record.id));
+        }
         late.extend(anonymous_volumes(record).map(|name| Undo::RemoveTree(self.paths.volume(name))));
         (first, late)
     }

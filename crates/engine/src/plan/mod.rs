@@ -13,4 +13,5 @@ pub mod namespaces;
 pub mod resources;
 pub mod signal;
 pub mod spec;
+pub mod users;
 pub mod vm;

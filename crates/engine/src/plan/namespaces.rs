@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cata_spec::runtime::{LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType};
 
 use crate::error::Error;
-use crate::request::{CreateRequest, NamespaceMode, NetworkMode};
+use crate::request::{CreateRequest, NamespaceMode, NetworkMode, UserNamespace};
 
 /// How each other container's namespaces are found: its init process's pid.
 pub trait Peers {
@@ -24,6 +24,9 @@ pub trait Peers {
 /// Whatever [`Peers::pid`] says.
 pub fn plan(request: &CreateRequest, peers: &dyn Peers) -> Result<Vec<LinuxNamespace>, Error> {
     let mut list = vec![namespace(LinuxNamespaceType::Mount, None)?];
+    if request.userns != UserNamespace::Host {
+        list.push(namespace(LinuxNamespaceType::User, None)?);
+    }
     let modes = [
         (LinuxNamespaceType::Pid, &request.pid, "pid"),
         (LinuxNamespaceType::Ipc, &request.ipc, "ipc"),

@@ -5,16 +5,16 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use cata_spec::runtime::{
-    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespace, LinuxSeccomp, Mount, MountBuilder,
-    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
-    UserBuilder,
+    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMapping, LinuxIdMappingBuilder,
+    LinuxNamespace, LinuxSeccomp, Mount, MountBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
+    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use crate::error::Error;
 use crate::paths::ContainerDir;
 use crate::plan::{capabilities, devices, resources};
 use crate::record::{MountKind, MountPoint, Record};
-use crate::request::{NamespaceMode, NetworkMode, Ulimit};
+use crate::request::{IdMapping, NamespaceMode, NetworkMode, Ulimit};
 
 /// Bytes of `/dev/shm` when not asked for: Docker's 64 MB.
 const SHM_SIZE: u64 = 64 * 1024 * 1024;
@@ -72,6 +72,9 @@ pub fn plan(record: &Record, dir: &ContainerDir, given: &Given) -> Result<Spec, 
         .masked_paths(if open_paths { Vec::new() } else { MASKED.map(str::to_owned).to_vec() })
         .readonly_paths(if open_paths { Vec::new() } else { READ_ONLY.map(str::to_owned).to_vec() })
         .rootfs_propagation(propagation(&record.mounts));
+    if let Some(users) = &record.users {
+        linux = linux.uid_mappings(oci_map(&users.uids)?).gid_mappings(oci_map(&users.gids)?);
+    }
     if let Some(seccomp) = given.seccomp.clone() {
         linux = linux.seccomp(seccomp);
     }
@@ -90,6 +93,14 @@ pub fn plan(record: &Record, dir: &ContainerDir, given: &Given) -> Result<Spec, 
     let own = request.uts != NamespaceMode::Host && !matches!(request.uts, NamespaceMode::Container(_));
     spec.set_hostname(own.then(|| record.config.hostname.clone()));
     Ok(spec)
+}
+
+fn oci_map(ranges: &[IdMapping]) -> Result<Vec<LinuxIdMapping>, Error> {
+    let one = |range: &IdMapping| {
+        let map = LinuxIdMappingBuilder::default();
+        built(map.container_id(range.container).host_id(range.host).size(range.size).build())
+    };
+    ranges.iter().map(one).collect()
 }
 
 fn built<T, E: Display>(result: Result<T, E>) -> Result<T, Error> {
@@ -163,7 +174,9 @@ fn sysctls(record: &Record) -> Result<HashMap<String, String>, Error> {
     if own_network && !request.privileged {
         // Docker's: binding low ports and pinging need no capability inside.
         set.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
-        set.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+        // Groups that do not exist inside cannot be named there.
+        let last = record.users.as_ref().map_or(2_147_483_647, |users| users.last_group().min(2_147_483_647));
+        set.insert("net.ipv4.ping_group_range".to_owned(), format!("0 {last}"));
     }
     for (key, value) in &request.sysctls {
         if key.starts_with("net.") && !own_network {
@@ -233,25 +246,30 @@ fn mounts(record: &Record, dir: &ContainerDir, given: &Given) -> Result<Vec<Moun
         }
     }
     let file = |path: PathBuf| path.to_string_lossy().into_owned();
-    let bind = ["rbind", "rprivate"];
+    // With users of its own, what belongs to the host's root belongs to the container's.
+    let bind: &[&str] =
+        if record.users.is_some() { &["bind", "rprivate", "idmap"] } else { &["rbind", "rprivate"] };
     if given.own_network_files {
-        add("/etc/resolv.conf", "bind", &file(dir.resolv_conf()), &bind)?;
-        add("/etc/hosts", "bind", &file(dir.hosts()), &bind)?;
+        add("/etc/resolv.conf", "bind", &file(dir.resolv_conf()), bind)?;
+        add("/etc/hosts", "bind", &file(dir.hosts()), bind)?;
     }
-    add("/etc/hostname", "bind", &file(dir.hostname()), &bind)?;
+    add("/etc/hostname", "bind", &file(dir.hostname()), bind)?;
     for point in &record.mounts {
-        list.push(user_mount(point)?);
+        list.push(user_mount(point, record.users.is_some())?);
     }
     Ok(list)
 }
 
-fn user_mount(point: &MountPoint) -> Result<Mount, Error> {
+fn user_mount(point: &MountPoint, mapped: bool) -> Result<Mount, Error> {
     let mode = if point.read_only { "ro" } else { "rw" };
     let mut options: Vec<&str> = point.options.iter().map(String::as_str).collect();
     let kind = match &point.kind {
         MountKind::Tmpfs => "tmpfs",
         MountKind::Bind { .. } | MountKind::Volume { .. } => {
             options.insert(0, if point.recursive { "rbind" } else { "bind" });
+            if mapped {
+                options.push(if point.recursive { "ridmap" } else { "idmap" });
+            }
             "bind"
         }
     };

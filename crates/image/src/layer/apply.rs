@@ -14,6 +14,7 @@ use super::place::{self, Existing, Place, os};
 use super::reader::{Entry, Reader};
 use super::whiteout::{self, Meaning};
 use crate::error::LayerError;
+use crate::tree::Owners;
 
 /// Names longer than the kernel's own limit are refused before anything is made.
 const PATH_MAX: usize = 4096;
@@ -50,6 +51,8 @@ pub(crate) struct Plain {
     /// Who owns everything; `None`: whom the stream says. An owner that is not the stream's gets neither
     /// setuid programs nor device nodes.
     pub(crate) owner: Option<(u32, u32)>,
+    /// Whose the stream's ids are in the place.
+    pub(crate) owners: Owners,
     /// Device nodes left out.
     pub(crate) left_out: u64,
 }
@@ -70,6 +73,11 @@ pub(crate) fn apply_tree(
         if let Some((uid, gid)) = work.plain.as_ref().and_then(|plain| plain.owner) {
             (entry.uid, entry.gid, entry.mode) = (uid, gid, entry.mode & 0o1777);
             entry.xattrs.retain(|(name, _)| name != b"security.capability");
+        }
+        if let Some(plain) = &work.plain {
+            let mapped = plain.owners.outside(entry.uid, entry.gid);
+            (entry.uid, entry.gid) =
+                mapped.ok_or_else(|| LayerError::source(&entry.path, Errno::OVERFLOW))?;
         }
         work.entry(&entry)?;
     }

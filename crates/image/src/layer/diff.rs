@@ -17,6 +17,7 @@ use super::header::BLOCK;
 use super::header_out::{Head, pad, write};
 use super::place::os;
 use crate::error::LayerError;
+use crate::tree::Owners;
 
 /// Longer than any path that could be unpacked again.
 const PATH_MAX: usize = 4096;
@@ -95,8 +96,13 @@ pub fn write_layer_without(
     left_out: &dyn Fn(&Path) -> bool,
     to: &mut dyn Write,
 ) -> Result<Written, LayerError> {
-    let mut writer =
-        Writer { to, links: HashMap::new(), buffer: vec![0; CHUNK], written: Written::default() };
+    let mut writer = Writer {
+        to,
+        owners: Owners::default(),
+        links: HashMap::new(),
+        buffer: vec![0; CHUNK],
+        written: Written::default(),
+    };
     walk(upper, &mut |item| {
         if left_out(Path::new(os(item.path))) { Ok(()) } else { writer.item(item) }
     })?;
@@ -114,10 +120,16 @@ pub(crate) fn write_tree(
     parent: BorrowedFd<'_>,
     name: &[u8],
     called: &[u8],
+    owners: &Owners,
     to: &mut dyn Write,
 ) -> Result<Written, LayerError> {
-    let mut writer =
-        Writer { to, links: HashMap::new(), buffer: vec![0; CHUNK], written: Written::default() };
+    let mut writer = Writer {
+        to,
+        owners: owners.clone(),
+        links: HashMap::new(),
+        buffer: vec![0; CHUNK],
+        written: Written::default(),
+    };
     let failed = |errno: Errno| LayerError::source(called, errno);
     let stat = rustix::fs::statat(parent, os(name), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
     let item = |kind, xattrs| Item { path: called, name, parent, stat, kind, xattrs };
@@ -269,6 +281,7 @@ fn names(fd: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
 
 struct Writer<'w> {
     to: &'w mut dyn Write,
+    owners: Owners,
     /// Where a file with several names was written.
     links: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
@@ -279,12 +292,13 @@ impl Writer<'_> {
     fn item(&mut self, item: Item<'_>) -> Result<(), LayerError> {
         self.written.entries += 1;
         let stat = &item.stat;
+        let (uid, gid) = self.owners.inside(stat.st_uid, stat.st_gid);
         let mut head = Head {
             path: item.path,
             kind: b'0',
             mode: stat.st_mode & 0o7777,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            uid,
+            gid,
             size: 0,
             mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
             link: b"",

@@ -58,7 +58,7 @@ pub(crate) fn connect(networks: &Networks, request: &ConnectRequest) -> Result<C
     let host = Host::open()?;
     let mut undo = Undo::default();
     std::thread::scope(|scope| {
-        let maker = namespace::begin(scope, Some(&host.route), &request.sysctls)?;
+        let maker = namespace::begin(scope, Some(&host.route), request)?;
         let connected = effects(networks, request, &host, maker, &mut undo);
         if connected.is_err() {
             undo.run(&host);
@@ -73,7 +73,7 @@ fn lonely(request: &ConnectRequest) -> Result<Connected, Error> {
         return Err(Error::Unsupported("publishing ports without a network".to_owned()));
     }
     let made = std::thread::scope(|scope| {
-        let maker = namespace::begin(scope, None, &request.sysctls)?;
+        let maker = namespace::begin(scope, None, request)?;
         namespace::finish(maker.decide(Blueprint { ipv6: true, ..Blueprint::default() }))
     })?;
     Ok(Connected {

@@ -27,6 +27,7 @@ use crate::bridge::{index, set_sysctl};
 use crate::firewall::resolver;
 use crate::netlink::message::Batch;
 use crate::netlink::{Channel, NetlinkError, route};
+use crate::request::ConnectRequest;
 use crate::{Error, networks};
 
 /// Where the name service listens, as images hard-code it.
@@ -68,20 +69,21 @@ pub struct Maker<'scope> {
     thread: ScopedJoinHandle<'scope, Result<Made, Error>>,
 }
 
-/// Begins to make one. `host`: links of the host's namespace; `sysctls`: the user's settings, written last.
+/// Begins to make one, or goes into the one that is given. `host`: links of the host's namespace; the user's
+/// settings are written last.
 ///
 /// # Errors
 /// [`Error::Namespace`] when there can be no thread.
 pub fn begin<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     host: Option<&'env Channel>,
-    sysctls: &'env [(String, String)],
+    request: &'env ConnectRequest,
 ) -> Result<Maker<'scope>, Error> {
     let (blueprint, decided) = mpsc::channel();
     let thread = thread::Builder::new()
         .name("namespace".to_owned())
         .stack_size(128 * 1024)
-        .spawn_scoped(scope, move || inside(host, sysctls, &decided))
+        .spawn_scoped(scope, move || inside(host, request, &decided))
         .map_err(failed("start a thread"))?;
     Ok(Maker { blueprint, thread })
 }
@@ -107,10 +109,16 @@ pub fn finish(thread: ScopedJoinHandle<'_, Result<Made, Error>>) -> Result<Made,
 /// Runs on a thread that ends afterwards: it never comes back to the host's namespace.
 fn inside(
     host: Option<&Channel>,
-    sysctls: &[(String, String)],
+    request: &ConnectRequest,
     decided: &Receiver<Blueprint>,
 ) -> Result<Made, Error> {
-    cata_sys::namespace::unshare(UnshareFlags::NEWNET).map_err(failed("unshare"))?;
+    match &request.namespace {
+        None => cata_sys::namespace::unshare(UnshareFlags::NEWNET).map_err(failed("unshare"))?,
+        Some(given) => {
+            let link = Some(rustix::thread::LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(given.as_fd(), link).map_err(failed("enter"))?;
+        }
+    }
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let namespace = rustix::fs::openat(CWD, "/proc/thread-self/ns/net", flags, Mode::empty())
         .map_err(failed("open /proc/thread-self/ns/net"))?;
@@ -123,7 +131,7 @@ fn inside(
     }
     configure(&own, &blueprint)?;
     let dns_sockets = if blueprint.names { name_service()? } else { Vec::new() };
-    for (key, value) in sysctls {
+    for (key, value) in &request.sysctls {
         set_sysctl(key, value)?;
     }
     Ok(Made { namespace, dns_sockets })

@@ -253,5 +253,6 @@ pub(crate) fn request(name: &str, on: &[&str], ports: &[PortRequest]) -> Connect
         dns_upstream: Vec::new(),
         taps: false,
         state_dir: PathBuf::from("/nonexistent"),
+        namespace: None,
     }
 }

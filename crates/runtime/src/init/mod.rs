@@ -39,6 +39,8 @@ use crate::plan::{NamespaceKind, Plan, Process};
 /// What the new process has of its caller.
 pub(crate) struct Inherited<'a> {
     pub(crate) joined: &'a [(NamespaceKind, BorrowedFd<'a>)],
+    /// Whether the user namespace is new.
+    pub(crate) makes_user: bool,
     pub(crate) trees: Trees,
     pub(crate) stdio: [BorrowedFd<'a>; 3],
     pub(crate) manner: Manner<'a>,
@@ -51,9 +53,8 @@ pub(crate) fn first(
     channel: &mut Channel,
     proof: SoleThread,
 ) -> Result<Infallible, Failure> {
-    let Inherited { joined, trees, stdio, manner } = inherited;
+    let Inherited { joined, makes_user, trees, stdio, manner } = inherited;
     wake(channel)?;
-    let makes_user = plan.makes(NamespaceKind::User);
     for kind in NamespaceKind::ALL {
         let Some((_, fd)) = joined.iter().find(|(k, _)| *k == kind && !born_in(kind, makes_user)) else {
             continue;

@@ -199,6 +199,7 @@ fn prepare(plan: OwnedFd, make_service: Make) -> Result<Driver, BootError> {
         connections: Connections::new(),
         waiters: Vec::new(),
         network: None,
+        users: None,
         machine: None,
         links: super::vm::Links::default(),
         held: Vec::new(),

@@ -48,6 +48,7 @@ impl Driver {
         }
         // The kernel takes a namespace's links down with its last user.
         self.network = None;
+        self.users = None;
         self.links = super::vm::Links::default();
         if let Err(message) = self.cage.remove() {
             self.complain(&message);

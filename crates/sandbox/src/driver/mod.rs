@@ -77,6 +77,8 @@ struct Driver {
     waiters: Vec<Waiter>,
 
     network: Option<OwnedFd>,
+    /// The user namespace that it belongs to, if not the host's.
+    users: Option<OwnedFd>,
     machine: Option<vm::Machine>,
     links: vm::Links,
     held: Vec<OwnedFd>,
@@ -312,6 +314,9 @@ impl Driver {
             let mut handles = Handles::new(given.stdin.as_fd(), given.stdout.as_fd(), given.stderr.as_fd());
             if let Some(network) = &self.network {
                 handles = handles.network(network.as_fd());
+            }
+            if let Some(users) = &self.users {
+                handles = handles.user(users.as_fd());
             }
             let handles = self.cage.enter(handles);
             cata_runtime::spawn(&launch.plan, &handles)

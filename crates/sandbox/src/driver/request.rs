@@ -150,6 +150,9 @@ impl Driver {
         if go.network_namespace {
             self.network = Some(fds.next().ok_or_else(|| invalid("no network namespace came along"))?);
         }
+        if go.user_namespace {
+            self.users = Some(fds.next().ok_or_else(|| invalid("no user namespace came along"))?);
+        }
         let sockets: Vec<OwnedFd> = fds.by_ref().take(go.dns_sockets).collect();
         if sockets.len() != go.dns_sockets {
             return Err(invalid("fewer name service sockets than announced"));

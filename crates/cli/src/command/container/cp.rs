@@ -101,7 +101,13 @@ impl Cp {
             Failure::io(format!("invalid output path: directory {}", dir.display()), &e.into())
         })?;
         let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let how = Unpack { place, is_root: false, base: Vec::new(), owner: (!self.archive).then_some(owner) };
+        let how = Unpack {
+            place,
+            is_root: false,
+            base: Vec::new(),
+            owner: (!self.archive).then_some(owner),
+            owners: tree::Owners::default(),
+        };
         piped(
             |pipe| Ok(engine.copy_out(name, path, self.follow_link, &called, pipe).map(|_| ())?),
             |pipe| tree::unpack(pipe, how).map_err(|error| Failure::client(chain(&error))),
@@ -140,7 +146,13 @@ impl Cp {
         };
         let parent = std::fs::File::open(parent).map_err(failed)?;
         piped(
-            |pipe| match tree::write(parent.as_fd(), leaf.as_bytes(), called.as_bytes(), pipe) {
+            |pipe| match tree::write(
+                parent.as_fd(),
+                leaf.as_bytes(),
+                called.as_bytes(),
+                &tree::Owners::default(),
+                pipe,
+            ) {
                 Ok(_) => Ok(()),
                 Err(error) => Err(Failure::client(chain(&error))),
             },

@@ -40,6 +40,7 @@ fn spec_of(request: CreateRequest) -> Result<Spec, Error> {
         config: config::plan(&request, &image, &id)?,
         mounts: Vec::new(),
         id,
+        users: None,
         request,
     };
     plan(&record, &ContainerDir::new(PathBuf::from("/c")), &given)

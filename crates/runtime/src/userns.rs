@@ -1,0 +1,39 @@
+//! User namespaces with nobody in them: those of mounts, and those that a network is made in before its container.
+
+use std::os::fd::OwnedFd;
+
+use cata_sys::clone::{Keeper, Namespaces};
+use rustix::thread::UnshareFlags;
+
+use crate::error::{SpawnError, Stage};
+use crate::parent::{at, open_path, write_maps};
+use crate::plan::IdMapping;
+
+/// Namespaces that live for as long as they are open.
+#[derive(Debug)]
+pub struct Made {
+    /// The user namespace.
+    pub user: OwnedFd,
+    /// A network namespace that belongs to it.
+    pub network: Option<OwnedFd>,
+}
+
+/// Makes a user namespace with these mappings, and one of a network in it. The caller may have any number of
+/// threads.
+///
+/// # Errors
+/// [`SpawnError`].
+pub fn make(uids: &[IdMapping], gids: &[IdMapping], network: bool) -> Result<Made, SpawnError> {
+    let mut kinds = UnshareFlags::NEWUSER;
+    kinds.set(UnshareFlags::NEWNET, network);
+    let keeper =
+        Keeper::new(Namespaces(u64::from(kinds.bits()))).map_err(at(Stage::MakeNamespace, "user"))?;
+    let pid = keeper.pid().as_raw_nonzero().get();
+    write_maps(pid, uids, gids)?;
+    let open = |name: &str| {
+        let path = format!("/proc/{pid}/ns/{name}");
+        open_path(&path).map_err(at(Stage::MakeNamespace, &path))
+    };
+    let network = if network { Some(open("net")?) } else { None };
+    Ok(Made { user: open("user")?, network })
+}
