@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
-use cata_tests::command::eventually;
+use cata_tests::command::{Run, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -166,6 +166,12 @@ fn users_copied_in_and_out(w: &World) {
         let _ = w.cata(&["cp", "-a", "cc:/d/f", out.to_str().unwrap()]).ok();
         assert_eq!(owner(&out), (33, 34), "{state}");
         fs::remove_file(&out).unwrap();
+        let tar = w.scratch().join("tar");
+        let _ = w.cata(&["export", "-o", tar.to_str().unwrap(), "cc"]).ok();
+        let listed =
+            Run::new("tar").args(["--numeric-owner", "-tvf", tar.to_str().unwrap(), "d/f", "etc/passwd"]);
+        let listed = listed.done().ok().stdout;
+        assert!(listed.contains("33/34") && listed.contains("0/0"), "{state}: {listed}");
     };
     copied("running");
     assert_eq!(w.cata(&["exec", "cc", "stat", "-c", "%u:%g", "/d/running"]).text(), "0:0");

@@ -104,8 +104,8 @@ pub fn write(
 ///
 /// # Errors
 /// What cannot be read or written.
-pub fn write_contents(dir: OwnedFd, to: &mut dyn Write) -> Result<u64, Error> {
-    Ok(diff::write_contents(dir, to)?.size)
+pub fn write_contents(dir: OwnedFd, owners: &Owners, to: &mut dyn Write) -> Result<u64, Error> {
+    Ok(diff::write_contents(dir, owners, to)?.size)
 }
 
 /// Whether a stream is an archive that [`unpack`] would unpack.

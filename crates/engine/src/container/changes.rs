@@ -9,6 +9,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use cata_image::layer::diff::{self, ChangeKind as UpperKind};
+use cata_image::tree::Owners;
 use cata_runtime::plan::Root as PlannedRoot;
 use cata_sandbox::launch::Isolation;
 use cata_sys::mount::{self, Depth};
@@ -16,6 +17,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 
+use crate::container::inside;
 use crate::container::live::Owner;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
@@ -90,9 +92,11 @@ impl Engine {
             let work = scope.spawn(|| {
                 // Of a thread: it enters other mount namespaces.
                 cata_sys::namespace::unshare(UnshareFlags::NEWNS).map_err(internal("make a namespace"))?;
+                let mut owners = Owners::default();
                 let tree = match self.machine_root(&record)? {
                     Some(tree) => tree,
                     None if runs && record.request.isolation == Isolation::Process => {
+                        owners = record.users.as_ref().map(inside::owners).unwrap_or_default();
                         let namespace = PathBuf::from(format!("/proc/{}/ns/mnt", status.pid));
                         mount::clone_from(&namespace, Path::new("/"), Depth::This)
                             .map_err(internal("look at the root file system"))?
@@ -106,7 +110,7 @@ impl Engine {
                 // What is only a path becomes something that can be read.
                 let top = rustix::fs::openat(&tree, ".", dir_flags(), Mode::empty());
                 let top = top.map_err(internal("open the root file system"))?;
-                cata_image::tree::write_contents(top, to).map_err(image_error)
+                cata_image::tree::write_contents(top, &owners, to).map_err(image_error)
             });
             work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })

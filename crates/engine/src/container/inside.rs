@@ -20,6 +20,7 @@ use rustix::thread::UnshareFlags;
 use crate::container::live::Owner;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
+use crate::plan::users::Users;
 use crate::record::{MountKind, Record};
 
 /// Links followed to the end of a path, as in the kernel.
@@ -140,14 +141,18 @@ fn as_its_root<T: Send>(
     act: impl FnOnce(&Root, &Owners) -> Result<T> + Send,
 ) -> Result<T> {
     let Some(users) = &record.users else { return act(root, &Owners::default()) };
-    let range = |m: &IdMapping| OwnerRange { inside: m.container, outside: m.host, count: m.size };
-    let owners =
-        Owners { uids: users.uids.iter().map(range).collect(), gids: users.gids.iter().map(range).collect() };
+    let owners = owners(users);
     let (uid, gid) = users.root().unwrap_or_default();
     on_a_thread(|| {
         cata_sys::capability::act_as(uid, gid).map_err(Error::file("become root of", record.id.as_str()))?;
         act(root, &owners)
     })
+}
+
+/// Whose files of a running container are.
+pub(crate) fn owners(users: &Users) -> Owners {
+    let range = |m: &IdMapping| OwnerRange { inside: m.container, outside: m.host, count: m.size };
+    Owners { uids: users.uids.iter().map(range).collect(), gids: users.gids.iter().map(range).collect() }
 }
 
 fn on_a_thread<T: Send>(act: impl FnOnce() -> Result<T> + Send) -> Result<T> {

@@ -151,9 +151,18 @@ pub(crate) fn write_tree(
 ///
 /// # Errors
 /// As [`write_layer`].
-pub(crate) fn write_contents(dir: OwnedFd, to: &mut dyn Write) -> Result<Written, LayerError> {
-    let mut writer =
-        Writer { to, links: HashMap::new(), buffer: vec![0; CHUNK], written: Written::default() };
+pub(crate) fn write_contents(
+    dir: OwnedFd,
+    owners: &Owners,
+    to: &mut dyn Write,
+) -> Result<Written, LayerError> {
+    let mut writer = Writer {
+        to,
+        owners: owners.clone(),
+        links: HashMap::new(),
+        buffer: vec![0; CHUNK],
+        written: Written::default(),
+    };
     walk_from(dir, Vec::new(), Sense::Tree, &mut |item| writer.item(item))?;
     let Writer { to, written, .. } = writer;
     to.write_all(&[0; 2 * BLOCK]).and_then(|()| to.flush()).map_err(LayerError::Write)?;
