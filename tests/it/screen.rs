@@ -1,5 +1,6 @@
 //! What is printed: help, tables, formats, completions.
 
+use cata_tests::command::{Run, cata_binary, quoted};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -110,10 +111,31 @@ fn no_colour_without_a_terminal(w: &World) {
 }
 
 fn completions(w: &World) {
-    for shell in ["bash", "zsh", "fish"] {
-        let script = w.cata(&["completion", shell]).ok().stdout;
-        assert!(script.contains("cata") && script.contains("publish"), "{shell}");
+    let _ = w.cata(&["create", "--name", "resting", "busybox", "true"]).ok();
+    let _ = w.cata(&["run", "-d", "--name", "running", "busybox", "sleep", "600"]).ok();
+    // As bash asks: the program is in its own place.
+    let program = cata_binary();
+    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let bash = w.file("bash", w.cata(&["completion", "bash"]).ok().stdout);
+    let ask = |line: &str| {
+        let script = format!(
+            "source '{}'; COMP_LINE={}; COMP_POINT=${{#COMP_LINE}}; _cata; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            bash.display(),
+            quoted(line),
+        );
+        Run::new("bash").args(["-c", &script]).env("PATH", &path).done().lines()
+    };
+    assert_eq!(ask("cata container ren"), ["rename"]);
+    assert_eq!(ask("cata run --isolation "), ["process", "vm"]);
+    assert_eq!(ask("cata run --isolation=v"), ["vm"]);
+    assert_eq!(ask("cata start "), ["resting"]);
+    assert_eq!(ask("cata stop -t 5 "), ["running"]);
+    assert_eq!(ask("cata rmi busybox:l"), ["latest"]);
+    assert_eq!(ask("cata network rm ho"), ["host"]);
+    for shell in ["zsh", "fish"] {
+        assert!(w.cata(&["completion", shell]).ok().stdout.contains("__complete"), "{shell}");
     }
+    w.cata(&["completion", "tcsh"]).fails(1, &["tcsh", "fish"]);
 }
 
 fn timing_tells_phases(w: &World) {

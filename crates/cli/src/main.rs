@@ -5,6 +5,7 @@
 //! connects our own terminal to a container's.
 
 mod command;
+mod complete;
 mod help;
 mod options;
 mod parse;
@@ -42,6 +43,11 @@ fn invoke(words: &[String]) -> Outcome {
     {
         session::print_line(command::system::version::line())?;
         return Ok(Exit::OK);
+    }
+    if let Some((word, line)) = words.split_first()
+        && word == complete::WORD
+    {
+        return complete::answer(line, |before| Session::new(globals_of(before)));
     }
     let arguments = std::iter::once(std::ffi::OsString::from("cata")).chain(std::env::args_os().skip(1));
     match program().try_get_matches_from(arguments) {
@@ -107,6 +113,23 @@ fn global_values(matches: &ArgMatches) -> Globals {
     let path =
         |name: &str| matches.get_one::<PathBuf>(name).filter(|p| !p.as_os_str().is_empty()).map(absolute);
     Globals { root: path("root"), state: path("state"), config: path("config") }
+}
+
+/// The global flags of a line that may be unfinished.
+fn globals_of(words: &[String]) -> Globals {
+    let path = |flag: &str| {
+        words.iter().enumerate().find_map(|(at, word)| match word.strip_prefix(flag)? {
+            "" => words.get(at + 1).map(PathBuf::from),
+            rest => rest.strip_prefix('=').map(PathBuf::from),
+        })
+    };
+    let or_env =
+        |flag: &str, variable: &str| path(flag).or_else(|| std::env::var_os(variable).map(PathBuf::from));
+    Globals {
+        root: or_env("--root", "CATA_ROOT"),
+        state: or_env("--state", "CATA_STATE"),
+        config: or_env("--config", "CATA_CONFIG"),
+    }
 }
 
 /// A supervisor lives in another directory: paths must not depend on ours.

@@ -19,9 +19,10 @@ pub(crate) fn enter() -> Option<RawMode> {
     change(Termios::make_raw)
 }
 
-/// What is typed is not shown, for a password; `None` when standard input is no terminal.
+/// What is typed is not shown and comes byte by byte, Ctrl-C too: who reads a password must be able to put the
+/// terminal right before leaving. `None` when standard input is no terminal.
 pub(crate) fn silence() -> Option<RawMode> {
-    change(|mode| mode.local_modes.remove(LocalModes::ECHO))
+    change(|mode| mode.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG))
 }
 
 fn change(how: impl FnOnce(&mut Termios)) -> Option<RawMode> {

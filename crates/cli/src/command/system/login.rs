@@ -104,13 +104,48 @@ fn ask(prompt: &str, secret: bool) -> Result<String, Failure> {
             .with_hint("give --username and --password-stdin"));
     }
     let _ = write!(std::io::stderr(), "{prompt}");
-    let silent = if secret { raw::silence() } else { None };
-    let mut line = String::new();
-    let read = stdin.lock().read_line(&mut line);
-    if silent.is_some() {
+    let failed = |e: std::io::Error| Failure::io("read from the terminal", &e);
+    if secret && let Some(silent) = raw::silence() {
+        let line = secret_line(&mut stdin.lock());
         session::note("");
+        drop(silent);
+        return line.map_err(failed)?.ok_or_else(|| Failure::usage("the login was cancelled"));
     }
-    drop(silent);
-    read.map_err(|e| Failure::io("read from the terminal", &e))?;
+    let mut line = String::new();
+    stdin.lock().read_line(&mut line).map_err(failed)?;
     Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// A line typed byte by byte, with the keys that edit it; `None` when it was broken off.
+fn secret_line(input: &mut impl std::io::BufRead) -> std::io::Result<Option<String>> {
+    const BREAK: [u8; 2] = [0x03, 0x1c];
+    let mut line = Vec::new();
+    for byte in input.bytes() {
+        match byte? {
+            b'\n' | b'\r' | 0x04 => break,
+            key if BREAK.contains(&key) => return Ok(None),
+            0x7f | 0x08 => {
+                // A character of several bytes goes as a whole.
+                while line.pop().is_some_and(|byte: u8| byte & 0xc0 == 0x80) {}
+            }
+            0x15 => line.clear(),
+            byte => line.push(byte),
+        }
+    }
+    Ok(Some(String::from_utf8_lossy(&line).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::secret_line;
+
+    #[test]
+    fn secret_lines_can_be_edited_and_broken_off() {
+        let read = |typed: &str| secret_line(&mut typed.as_bytes()).unwrap();
+        assert_eq!(read("secret\nrest").as_deref(), Some("secret"));
+        assert_eq!(read("se\u{e4}\x7fcret\r").as_deref(), Some("secret"));
+        assert_eq!(read("wrong\x15right\n").as_deref(), Some("right"));
+        assert_eq!(read("sec\x03"), None);
+        assert_eq!(read("\x7f\n").as_deref(), Some(""));
+    }
 }
