@@ -24,6 +24,7 @@ mod network;
 mod oci;
 mod oci_confinement;
 mod oci_engines;
+mod oci_rootless;
 mod postgres;
 mod prune;
 mod registry;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         oci::tests(),
         oci_confinement::tests(),
         oci_engines::tests(),
+        oci_rootless::tests(),
         postgres::tests(),
         prune::tests(),
         registry::tests(),

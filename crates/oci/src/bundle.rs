@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::filter;
+use crate::{filter, rights};
 
 /// A bundle's specification.
 #[derive(Debug)]
@@ -90,6 +90,13 @@ impl Bundle {
             root.set_path(rootfs);
         }
         self.default_cgroup(&mut spec, id);
+        if host.cgroups.is_none()
+            && !rights::are_full()
+            && let Some(linux) = spec.linux_mut()
+        {
+            // Nothing to put it in, and nothing that this user could mount.
+            linux.set_cgroups_path(None);
+        }
         let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let filter = profile.map(|profile| filter::of(profile, cache)).transpose()?;
         let options = Options { hooks: true, filter, mount_mappings: self.mappings()?, ..Options::default() };
@@ -104,6 +111,18 @@ impl Bundle {
         if !given && linux.resources().is_some() {
             linux.set_cgroups_path(Some(PathBuf::from(id)));
         }
+    }
+
+    /// Whether it asks for limits that only a cgroup has.
+    pub(crate) fn is_limited(&self) -> bool {
+        let resources = self.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let Some(Ok(Value::Object(resources))) = resources.map(serde_json::to_value) else { return false };
+        let is_empty = |value: &Value| match value {
+            Value::Object(map) => map.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            value => value.is_null(),
+        };
+        resources.iter().any(|(name, value)| name != "devices" && !is_empty(value))
     }
 
     /// Sources of bind mounts are relative to the bundle. Options of file systems mean nothing to them: that is

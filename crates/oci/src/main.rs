@@ -15,6 +15,7 @@ mod filter;
 mod hooks;
 mod log;
 mod protect;
+mod rights;
 mod signal;
 mod store;
 mod timing;
@@ -130,7 +131,7 @@ fn run(world: &World, given: &Given, name: &str, rest: &[String]) -> Result<u8> 
 fn default_root() -> PathBuf {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     match runtime {
-        Some(dir) if !rustix::process::geteuid().is_root() => PathBuf::from(dir).join("cata-runtime"),
+        Some(dir) if !rights::are_full() => PathBuf::from(dir).join("cata-runtime"),
         _ => PathBuf::from("/run/cata-runtime"),
     }
 }

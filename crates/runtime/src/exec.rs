@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{SpawnError, Stage};
 use crate::init;
 use crate::manner::{Alone, Attendant, Manner};
-use crate::parent::{Birth, Handles, Spawned, at, open_path};
+use crate::parent::{Birth, Handles, Spawned, at, may_return, open_path};
 use crate::plan::{Capabilities, NamespaceKind, Plan, Process, WindowSize};
 use crate::spawn::lend_pipes;
 use crate::user::UserSpec;
@@ -113,11 +113,22 @@ pub fn exec_with(
         true => Some(open_namespace(&format!("/proc/{pid}/ns/pid"))?),
         false => None,
     };
+    // Without rights to its own namespaces nobody has any to the container's before he is one of its users.
+    let own = open_namespace("/proc/self/ns/pid")?;
+    let user = match namespaces.contains(ThreadNameSpaceType::USER) && !may_return(own.as_fd()) {
+        true => Some(open_namespace(&format!("/proc/{pid}/ns/user"))?),
+        false => None,
+    };
+    let becomes_root = namespaces.contains(ThreadNameSpaceType::USER);
+    if user.is_some() {
+        namespaces.remove(ThreadNameSpaceType::USER);
+    }
+    let joined = (container, namespaces);
     let birth = Birth {
         namespaces: Namespaces::default(),
         pid_namespace: pid_namespace.as_ref().map(AsFd::as_fd),
         time: None,
-        user: None,
+        user: user.as_ref().map(AsFd::as_fd),
         enter: Vec::new(),
         uid_mappings: &[],
         gid_mappings: &[],
@@ -125,7 +136,7 @@ pub fn exec_with(
         cgroup: handles.cgroup,
     };
     birth.give(attendant, |channel, _| {
-        match init::further(&plan.process, container, namespaces, handles.stdio, manner, channel) {
+        match init::further(&plan.process, joined, becomes_root, handles.stdio, manner, channel) {
             Err(failure) => failure,
         }
     })

@@ -29,10 +29,11 @@ pub(crate) struct Trees {
 pub(crate) fn trees(plan: &Plan, joined: Option<BorrowedFd<'_>>) -> Result<Trees, SpawnError> {
     let unreachable = plan.namespace(NamespaceKind::User).is_some();
     let root = match &plan.root {
-        Root::Path(path) if unreachable => {
-            let tree = cata_sys::mount::clone_path(path, Depth::Recursive);
-            Some(tree.map_err(at(Stage::Root, path.display()))?)
-        }
+        Root::Path(path) if unreachable => match cata_sys::mount::clone_path(path, Depth::Recursive) {
+            // What this caller may not copy it may not hide either: the new process reaches what it does.
+            Err(Errno::PERM) => None,
+            tree => Some(tree.map_err(at(Stage::Root, path.display()))?),
+        },
         Root::Overlay { .. } if unreachable => Some(match joined {
             Some(users) => mapped_overlay(plan, users)?,
             None => {
@@ -70,7 +71,14 @@ fn sources(
         }
         let failed = |errno| at(Stage::MountSource, bind.source.display())(errno);
         let depth = if bind.recursive { Depth::Recursive } else { Depth::This };
-        let tree = cata_sys::mount::clone_path(&bind.source, depth).map_err(failed)?;
+        let tree = match cata_sys::mount::clone_path(&bind.source, depth) {
+            // As for the root.
+            Err(Errno::PERM) if mount.idmap.is_none() => {
+                trees.push(None);
+                continue;
+            }
+            tree => tree.map_err(failed)?,
+        };
         let Some(idmap) = &mount.idmap else {
             trees.push(Some(tree));
             continue;

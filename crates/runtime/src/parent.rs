@@ -104,8 +104,11 @@ impl Birth<'_> {
         child: impl FnOnce(&mut Channel, SoleThread) -> Failure,
     ) -> Result<Spawned, SpawnError> {
         let proof = SoleThread::check().map_err(at(Stage::Clone, "single-threaded caller"))?;
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-            .map_err(at(Stage::Clone, "PR_SET_DUMPABLE"))?;
+        // Whose maps another program writes must look like his caller's until that is done ([`hide`]).
+        let mapped_by_others = !self.uid_mappings.is_empty() && !rustix::process::geteuid().is_root();
+        if !mapped_by_others {
+            hide().map_err(at(Stage::Clone, "PR_SET_DUMPABLE"))?;
+        }
         let (ours, theirs) = Channel::pair().map_err(at(Stage::Handshake, ""))?;
         match self.clone(proof)? {
             Side::Child(proof) => {
@@ -121,6 +124,7 @@ impl Birth<'_> {
             }
             Side::Parent(pid, pidfd) => {
                 drop(theirs);
+                hide().map_err(at(Stage::Clone, "PR_SET_DUMPABLE"))?;
                 let mut spawned = Spawned { pid, pidfd, terminal: None, withheld: Vec::new() };
                 let started = self.provide(&mut spawned, attendant);
                 let started = started.and_then(|()| follow(&ours, &mut spawned, attendant));
@@ -171,15 +175,20 @@ impl Birth<'_> {
         result
     }
 
-    /// Namespaces belong to the user namespace of who makes them, and nobody comes back from one: somebody else
-    /// goes there, makes the process as a child of ours, and ends.
-    fn clone_by_another(&self, user: BorrowedFd<'_>, proof: SoleThread) -> Result<Side, SpawnError> {
-        let failed = |errno| at(Stage::Clone, "in a user namespace")(errno);
+    /// Namespaces belong to the user namespace of who makes them, and nobody comes back from one, nor from a pid
+    /// namespace without rights to his own: somebody else goes there, makes the process as a child of ours, and
+    /// ends.
+    fn clone_by_another(&self, proof: SoleThread) -> Result<Side, SpawnError> {
+        let failed = |errno| at(Stage::Clone, "in namespaces of the container")(errno);
         let (ours, theirs) = cata_sys::message::pair().map_err(failed)?;
         let another = cata_sys::clone::clone(proof, Namespaces::default(), None).map_err(failed)?;
         let pid = match another {
             Side::Child(proof) => {
-                let entered = rustix::thread::move_into_link_name_space(user, Some(LinkNameSpaceType::User));
+                let enter = |namespace: Option<BorrowedFd<'_>>, kind| {
+                    namespace.map_or(Ok(()), |fd| rustix::thread::move_into_link_name_space(fd, Some(kind)))
+                };
+                let entered = enter(self.user, LinkNameSpaceType::User)
+                    .and_then(|()| enter(self.pid_namespace, LinkNameSpaceType::ProcessID));
                 let sibling = Namespaces(self.namespaces.0 | cata_sys::clone::PARENT);
                 let born_in = self.cgroup.and_then(Cgroup::unified_fd);
                 match entered.and_then(|()| cata_sys::clone::clone(proof, sibling, born_in)) {
@@ -206,20 +215,27 @@ impl Birth<'_> {
         let number = <[u8; 4]>::try_from(bytes.as_slice()).map(i32::from_ne_bytes).unwrap_or_default();
         match (descriptors.pop(), Pid::from_raw(number)) {
             (Some(pidfd), Some(pid)) => Ok(Side::Parent(pid, pidfd)),
+            // The kernel's word for a pid namespace whose first process has ended.
+            _ if self.pid_namespace.is_some() && Errno::from_raw_os_error(number) == Errno::NOMEM => {
+                Err(SpawnError::NotRunning)
+            }
             _ => Err(failed(Errno::from_raw_os_error(number))),
         }
     }
 
     fn clone_in_pids(&self, proof: SoleThread) -> Result<Side, SpawnError> {
         let born_in = self.cgroup.and_then(Cgroup::unified_fd);
-        if let Some(user) = self.user {
-            return self.clone_by_another(user, proof);
+        if self.user.is_some() {
+            return self.clone_by_another(proof);
         }
         let Some(namespace) = self.pid_namespace else {
             return cata_sys::clone::clone(proof, self.namespaces, born_in).map_err(at(Stage::Clone, ""));
         };
         let own = open_path("/proc/self/ns/pid").map_err(at(Stage::JoinNamespace, "/proc/self/ns/pid"))?;
         let pid = Some(LinkNameSpaceType::ProcessID);
+        if !may_return(own.as_fd()) {
+            return self.clone_by_another(proof);
+        }
         rustix::thread::move_into_link_name_space(namespace, pid).map_err(at(Stage::JoinNamespace, "pid"))?;
         let result = cata_sys::clone::clone(proof, self.namespaces, born_in);
         if !matches!(result, Ok(Side::Child(_))) {
@@ -251,6 +267,16 @@ impl Birth<'_> {
         }
         Ok(())
     }
+}
+
+/// Neither this process nor, until they execute their program, its children can be looked into.
+pub(crate) fn hide() -> Result<(), Errno> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+/// Whether this process can leave its pid namespace for its children and come back: it tries to come back first.
+pub(crate) fn may_return(own: BorrowedFd<'_>) -> bool {
+    rustix::thread::move_into_link_name_space(own, Some(LinkNameSpaceType::ProcessID)).is_ok()
 }
 
 /// Writes both maps of a new user namespace.

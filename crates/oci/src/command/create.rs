@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cata_runtime::cgroup::{self, Cgroup, CgroupPlan};
-use cata_runtime::plan::{NamespaceKind, Plan};
+use cata_runtime::plan::{MountKind, NamespaceKind, Plan};
 use cata_runtime::{Attendant, Handles, Manner, Spawned, spawn_with};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -20,7 +20,7 @@ use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::store::{self, Container, Record, Status};
 use crate::wait::Front;
-use crate::{clock, console, hooks};
+use crate::{clock, console, hooks, rights};
 
 /// How long a cgroup may take to empty itself once all in it were killed.
 pub(super) const EMPTY: Duration = Duration::from_secs(10);
@@ -106,6 +106,8 @@ struct New<'a> {
     container: Container,
     cgroup: Option<Cgroup>,
     preserve: u32,
+    /// Limits were asked for.
+    limited: bool,
     /// Hooks may have seen it.
     tried: bool,
     _lock: store::Lock,
@@ -149,8 +151,10 @@ impl<'a> New<'a> {
             bundle: bundle.path.clone(),
         };
         let container = Container { dir, record, locked: true };
+        let limited = bundle.is_limited();
+        let (cgroup, tried) = (None, false);
         let new =
-            Self { world, given, plan, hooks, container, cgroup: None, preserve, tried: false, _lock: lock };
+            Self { world, given, plan, hooks, container, cgroup, preserve, limited, tried, _lock: lock };
         store::write(&new.container.dir.join("config.json"), &bundle.text)
             .and_then(|()| new.container.save())
             .map_err(|error| new.undo(error))?;
@@ -161,7 +165,23 @@ impl<'a> New<'a> {
     fn make_cgroup(&mut self) -> Result<()> {
         let Some(plan) = &self.plan.cgroup else { return Ok(()) };
         let missing = store::missing_parents(plan);
-        let cgroup = cgroup::create(plan).map_err(|e| Error::chain("cgroup", &e))?;
+        let cgroup = match cgroup::create(plan) {
+            // Not this user's to make: the container is where its maker is, and has its limits.
+            Err(error) if error.is_permission() && !rights::are_full() => {
+                let what = format!("no cgroup, so no limits and no /sys/fs/cgroup: {error}");
+                if self.limited {
+                    self.world.log.warning(&what);
+                } else {
+                    // Whoever asked for nothing lacks nothing; some engines take a warning for the container's words.
+                    self.world.log.debug(&what);
+                }
+                self.plan.mounts.retain(|mount| mount.kind != MountKind::Cgroup);
+                self.plan.cgroup = None;
+                self.container.record.cgroup = None;
+                return Ok(());
+            }
+            made => made.map_err(|e| Error::chain("cgroup", &e))?,
+        };
         store::mark(&missing);
         cgroup.warnings().iter().for_each(|what| self.world.log.warning(what));
         self.cgroup = Some(cgroup);
@@ -250,6 +270,10 @@ struct Company<'a> {
 }
 
 impl Attendant for Company<'_> {
+    fn map_ids(&mut self, pid: Pid) -> std::result::Result<bool, String> {
+        rights::map_ids(pid, &self.plan.uid_mappings, &self.plan.gid_mappings)
+    }
+
     fn create_runtime(&mut self, pid: Pid) -> std::result::Result<Vec<u8>, String> {
         let pid = pid.as_raw_nonzero().get();
         let state = hooks::text(&self.container.record, Status::Creating, pid);

@@ -116,6 +116,19 @@ pub enum CgroupError {
 }
 
 impl CgroupError {
+    /// Whether somebody with more rights could do it.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        let (Self::Limit { source, .. }
+        | Self::Enable { source, .. }
+        | Self::Devices { source, .. }
+        | Self::Io { source, .. }) = self
+        else {
+            return false;
+        };
+        matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+    }
+
     /// A way out, where one is known.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {

@@ -52,7 +52,11 @@ fn read(root: &Root, path: &str) -> Result<String, Failure> {
 pub(super) fn change(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Failure> {
     let failed = || Failure::at(Stage::Identity, format!("{uid}:{gid}"));
     let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    rustix::thread::set_thread_groups(&groups).map_err(failed())?;
+    match rustix::thread::set_thread_groups(&groups) {
+        // Where nobody may drop groups (`/proc/self/setgroups`), there are none to be had.
+        Err(Errno::PERM) if groups.is_empty() => {}
+        result => result.map_err(failed())?,
+    }
     let (uid_, gid_) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid_, gid_, gid_).map_err(failed())?;
     rustix::thread::set_thread_res_uid(uid_, uid_, uid_).map_err(failed())

@@ -106,8 +106,8 @@ pub(crate) fn born_in(kind: NamespaceKind, makes_user: bool) -> bool {
 /// The rest of one more process in a running container.
 pub(crate) fn further(
     process: &Process,
-    container: BorrowedFd<'_>,
-    namespaces: ThreadNameSpaceType,
+    (container, namespaces): (BorrowedFd<'_>, ThreadNameSpaceType),
+    becomes_root: bool,
     stdio: [BorrowedFd<'_>; 3],
     manner: Manner<'_>,
     channel: &mut Channel,
@@ -119,7 +119,7 @@ pub(crate) fn further(
     let labels = label::open(process)?;
     rustix::thread::move_into_thread_name_spaces(container, namespaces)
         .map_err(Failure::at(Stage::JoinNamespace, "of the container"))?;
-    if namespaces.contains(ThreadNameSpaceType::USER) {
+    if becomes_root {
         identity::become_root()?;
     }
     let prepared = prepare_joined(process, channel)?;
@@ -143,6 +143,7 @@ pub(crate) fn wake(channel: &Channel) -> Result<(), Failure> {
         Ok(false) => return Err(Failure::Orphaned),
         Err(errno) => return Err(Failure::at(Stage::Handshake, "")(errno)),
     }
+    crate::parent::hide().map_err(Failure::at(Stage::Handshake, "PR_SET_DUMPABLE"))?;
     // Modes are those that plans give.
     rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::setsid().map(drop).map_err(Failure::at(Stage::Handshake, "setsid"))

@@ -1,0 +1,179 @@
+//! `cata-runtime` for somebody who is not root: by itself, and under podman.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cata_tests::bundle::Bundle;
+use cata_tests::command::{Done, Run, eventually, runtime_binary};
+use cata_tests::harness::Test;
+use cata_tests::world::World;
+use serde_json::{Value, json};
+
+use crate::test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![test!(runtime_of_a_user), test!(podman_of_a_user)]
+}
+
+const ID: u32 = 4242;
+
+/// Somebody with an entry in `/etc/subuid`, and his own copy of the runtime.
+struct User {
+    home: PathBuf,
+    runtime: PathBuf,
+}
+
+impl User {
+    fn new() -> Self {
+        let append = |file: &str, line: &str| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            fs::write(file, format!("{text}{line}\n")).unwrap();
+        };
+        append("/etc/passwd", &format!("alice:x:{ID}:{ID}::/run/alice:/bin/sh"));
+        append("/etc/group", &format!("alice:x:{ID}:"));
+        append("/etc/subuid", "alice:700000:65536");
+        append("/etc/subgid", "alice:700000:65536");
+        let home = PathBuf::from("/run/alice");
+        for dir in [home.clone(), home.join("run")] {
+            fs::create_dir(&dir).unwrap();
+            chown(&dir, Some(ID), Some(ID)).unwrap();
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        let runtime = PathBuf::from("/run/cata-runtime-of-all");
+        fs::copy(runtime_binary(), &runtime).unwrap();
+        Self { home, runtime }
+    }
+
+    fn command(&self, program: impl AsRef<Path>) -> Run {
+        let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        Run::new("setpriv")
+            .args(["--reuid", "alice", "--regid", "alice", "--init-groups", "env", "-i", "-C"])
+            .arg(&self.home)
+            .arg(format!("HOME={}", self.home.display()))
+            .arg(format!("XDG_RUNTIME_DIR={}", self.home.join("run").display()))
+            .arg(format!("PATH={path}"))
+            .arg(program.as_ref())
+    }
+
+    /// A root of busybox that belongs to her.
+    fn root(&self, w: &World, at: &str) -> PathBuf {
+        let bundle = Bundle::new(w, "rootless");
+        let root = self.home.join(at);
+        let _ = Run::new("cp").arg("-a").arg(bundle.rootfs()).arg(&root).done().ok();
+        let _ = Run::new("chown").args(["-hR", "alice:alice"]).arg(&root).done().ok();
+        root
+    }
+
+    fn runtime(&self, words: &[&str]) -> Done {
+        self.command(&self.runtime).args(words).done()
+    }
+
+    fn podman(&self, words: &[&str]) -> Done {
+        let mut run = self.command("podman");
+        run = run.args(["--cgroup-manager=cgroupfs", "--events-backend=file", "--storage-driver=vfs"]);
+        run.arg("--runtime").arg(&self.runtime).args(words).done()
+    }
+}
+
+fn runtime_of_a_user(w: &World) {
+    let alice = User::new();
+    alice.root(w, "rootfs");
+    let file = alice.home.join("config.json");
+    let _ = alice.runtime(&["spec", "--rootless"]).ok();
+    let mut spec: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    spec["process"]["terminal"] = false.into();
+    spec["root"]["readonly"] = false.into();
+    for set in ["bounding", "effective", "permitted"] {
+        spec["process"]["capabilities"][set] = json!(["CAP_CHOWN", "CAP_KILL"]);
+    }
+    let mut set = |args: Value, more: &dyn Fn(&mut Value)| {
+        spec["process"]["args"] = args;
+        more(&mut spec);
+        fs::write(&file, spec.to_string()).unwrap();
+    };
+    // Her own id alone: no other program is needed.
+    set(json!(["sleep", "600"]), &|_| {});
+    let _ = alice.runtime(&["run", "--detach", "one"]).ok();
+    let inside =
+        alice.runtime(&["exec", "one", "sh", "-c", "id -u; cat /proc/self/uid_map; touch /mine; ps"]);
+    let lines = inside.ok().lines();
+    assert_eq!(lines[0], "0");
+    assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>(), ["0", "4242", "1"]);
+    assert!(
+        lines.iter().any(|line| line.trim().starts_with("1 ") && line.contains("sleep 600")),
+        "{lines:?}"
+    );
+    assert_eq!(fs::metadata(alice.home.join("rootfs/mine")).unwrap().uid(), ID);
+    assert!(alice.runtime(&["list"]).ok().stdout.contains("alice"));
+    let _ = alice.runtime(&["kill", "one", "KILL"]).ok();
+    eventually("its end", Duration::from_secs(60), || {
+        alice.runtime(&["state", "one"]).stdout.contains("stopped").then_some(())
+    });
+    let _ = alice.runtime(&["delete", "one"]).ok();
+
+    // Those of /etc/subuid, by newuidmap and newgidmap.
+    let maps = |first: u32| {
+        move |spec: &mut Value| {
+            for kind in ["uidMappings", "gidMappings"] {
+                spec["linux"][kind] = json!([
+                    {"containerID": 0, "hostID": ID, "size": 1}, {"containerID": 1, "hostID": first, "size": 65535},
+                ]);
+            }
+        }
+    };
+    let script = "touch /f && chown 33:34 /f && stat -c %u:%g /f && grep -c . /proc/self/gid_map";
+    set(json!(["sh", "-c", script]), &maps(700_000));
+    assert_eq!(alice.runtime(&["run", "two"]).text(), "33:34\n2");
+    let at = fs::metadata(alice.home.join("rootfs/f")).unwrap();
+    assert_eq!((at.uid(), at.gid()), (700_032, 700_033));
+    // Limits are not hers to set: said, and the container runs.
+    let limited = |spec: &mut Value| {
+        maps(700_000)(spec);
+        spec["linux"]["cgroupsPath"] = "/limited".into();
+        spec["linux"]["resources"] = json!({"pids": {"limit": 10}});
+    };
+    set(json!(["true"]), &limited);
+    assert!(alice.runtime(&["run", "three"]).ok().stderr.contains("no limits"));
+
+    set(json!(["true"]), &maps(900_000));
+    alice.runtime(&["run", "four"]).fails(1, &["newuidmap", "not allowed", "/etc/subuid"]);
+    set(json!(["true"]), &maps(700_000));
+    let bare = alice.command("env").arg("PATH=/nowhere").arg(&alice.runtime).args(["run", "five"]);
+    bare.done().fails(1, &["newuidmap", "package uidmap"]);
+    assert_eq!(alice.runtime(&["list", "-q"]).text(), "");
+}
+
+fn podman_of_a_user(w: &World) {
+    let alice = User::new();
+    alice.root(w, "root");
+    let _ = alice.command("tar").args(["-C", "root", "-cf", "image.tar", "."]).done().ok();
+    let _ = alice.podman(&["import", "image.tar", "bb"]).ok();
+    let once = |options: &[&str], script: &str| {
+        alice.podman(&[&["run", "--rm"], options, &["bb", "sh", "-c", script]].concat())
+    };
+    let lines = once(&["--network=none"], "id -u; cat /proc/self/uid_map").lines();
+    let maps: Vec<String> =
+        lines.iter().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(maps, ["0", "0 4242 1", "1 700000 65536"]);
+    let _ = once(&["--network=host"], "exit 7").exits(7);
+    assert_eq!(once(&["--network=none", "--userns=keep-id"], "id -u").text(), "4242");
+    assert_eq!(once(&["--network=none", "--user", "5:6"], "id -u; id -g").text(), "5\n6");
+    let script = "echo out; trap 'exit 5' TERM; while :; do sleep 0.05; done";
+    let _ = alice.podman(&["run", "-d", "--name", "a", "--network=none", "bb", "sh", "-c", script]).ok();
+    assert_eq!(alice.podman(&["exec", "a", "sh", "-c", "id -u; exit 3"]).exits(3).stdout, "0\n");
+    assert_eq!(alice.podman(&["exec", "-t", "a", "tty"]).text(), "/dev/pts/0");
+    eventually("its output", Duration::from_secs(60), || {
+        (alice.podman(&["logs", "a"]).text() == "out").then_some(())
+    });
+    let _ = alice.podman(&["stop", "-t", "60", "a"]).ok();
+    assert_eq!(alice.podman(&["inspect", "--format", "{{.State.ExitCode}}", "a"]).text(), "5");
+    let _ = alice.podman(&["start", "a"]).ok();
+    let _ = alice.podman(&["kill", "a"]).ok();
+    assert_eq!(alice.podman(&["wait", "a"]).text(), "137");
+    let _ = alice.podman(&["rm", "-f", "a"]).ok();
+    // A process of podman's own that keeps its namespaces.
+    let pause = fs::read_to_string(alice.home.join("run/libpod/tmp/pause.pid")).unwrap();
+    let _ = Run::new("kill").args(["-KILL", pause.trim()]).done().ok();
+}
