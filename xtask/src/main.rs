@@ -15,6 +15,7 @@ mod demo;
 mod deps;
 mod fuzz;
 mod images;
+mod install;
 mod lab;
 mod test;
 #[cfg(test)]
@@ -40,6 +41,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Build `cata` and its supervisor
     Build(build::Options),
+    /// Build `cata` and what belongs to it, and install it
+    Install(install::Options),
     /// Install the Debian packages that are missing
     Deps(deps::Options),
     /// Make the test images in the cache, and take the kernels that tests boot
@@ -56,6 +59,7 @@ fn main() -> Result<ExitCode> {
         Command::Bench(options) => bench::run(&options, world),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Build(options) => build::run(&options).map(|_| ()),
+        Command::Install(options) => install::run(&options),
         Command::Deps(options) => deps::run(options.set),
         Command::Images => images::run().and_then(|()| {
             let programs = build::run(&build::Options { release: false, arm64: false })?;

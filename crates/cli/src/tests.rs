@@ -121,3 +121,60 @@ fn help_texts() {
     ];
     insta::assert_snapshot!(lines.map(show).join("\n\n"));
 }
+
+/// The words of a line as a shell has them, up to a redirection.
+fn shell_words(line: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let (mut quote, mut between) = (None, true);
+    for character in line.chars() {
+        match (character, quote) {
+            ('\'' | '"', None) => {
+                quote = Some(character);
+                if std::mem::take(&mut between) {
+                    words.push(String::new());
+                }
+            }
+            (character, Some(open)) if character == open => quote = None,
+            ('>' | '#' | '|' | ';', None) => break,
+            (character, None) if character.is_whitespace() => between = true,
+            (character, _) => {
+                if std::mem::take(&mut between) {
+                    words.push(String::new());
+                }
+                words.last_mut().unwrap().push(character);
+            }
+        }
+    }
+    words
+}
+
+/// What the documents tell people to type can be typed.
+#[test]
+fn command_lines_of_the_documents_parse() {
+    let mut count = 0;
+    for document in [include_str!("../../../docs/guide.md"), include_str!("../../../README.md")] {
+        let lines = document.lines().filter_map(|line| {
+            let line = line.strip_prefix("    ").or_else(|| line.strip_prefix("$ "))?;
+            line.starts_with("cata ").then_some(line)
+        });
+        for line in lines {
+            let words = shell_words(line);
+            if let Err(error) = program().try_get_matches_from(&words) {
+                let path = follow(TREE, words[1..].iter().map(String::as_str));
+                panic!("{line}: {}", refusal::failure(&error, &path, &words[1..]).text(false));
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 25, "only {count} command lines were found");
+}
+
+#[test]
+fn configuration_of_the_guide_is_read() {
+    let guide = include_str!("../../../docs/guide.md");
+    let (_, rest) = guide.split_once("```toml\n").unwrap();
+    let (text, _) = rest.split_once("```").unwrap();
+    let config = cata_engine::images::registry::Config::parse(text).unwrap();
+    assert_eq!(config.registry("docker.io").mirrors.len(), 2);
+    assert!(config.registry("old.example").insecure && config.registry("registry.example:5000").ca.is_some());
+}
