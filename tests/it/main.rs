@@ -11,6 +11,7 @@ mod attach;
 mod bad_input;
 mod build;
 mod changes;
+mod compare;
 mod copy;
 mod exec;
 mod faults;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         bad_input::tests(),
         build::tests(),
         changes::tests(),
+        compare::tests(),
         copy::tests(),
         exec::tests(),
         faults::tests(),

@@ -11,13 +11,19 @@ const MOST: usize = 1000;
 /// And so much of a command line.
 const LONGEST: usize = 512;
 
-pub(crate) fn tell(ask: Ask, cgroup: Option<&Cgroup>) -> Told {
+/// `first`: the container's first process.
+pub(crate) fn tell(ask: Ask, cgroup: Option<&Cgroup>, first: Option<i32>) -> Told {
     let pids = match cgroup.map(Cgroup::processes) {
         Some(Ok(pids)) => pids,
         Some(Err(error)) => return Told::Unknown(error.to_string()),
         None => Vec::new(),
     };
     match ask {
+        Ask::View => match first.map(cata_guest::view::of) {
+            Some(Ok(view)) => Told::View(view),
+            Some(Err(error)) => Told::Unknown(error.to_string()),
+            None => Told::Unknown("the container's first process has ended".to_owned()),
+        },
         Ask::Processes => Told::Processes {
             list: pids.into_iter().take(MOST).filter_map(process).collect(),
             boot: boot(),

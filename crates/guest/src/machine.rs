@@ -118,7 +118,8 @@ impl Machine {
             Kind::Start => return self.start(frame),
             Kind::Clock => set_clock(u64::from_le_bytes(frame.number()?)),
             Kind::Ask => {
-                let told = facts::tell(frame.parse()?, self.cgroup.as_ref());
+                let first = self.sessions.iter().find(|session| session.number == FIRST);
+                let told = facts::tell(frame.parse()?, self.cgroup.as_ref(), first.map(|first| first.pid));
                 self.link.send(&Frame::document(Kind::Told, frame.session, &told)?)?;
             }
             Kind::Answer => {

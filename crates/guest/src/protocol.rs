@@ -44,6 +44,8 @@
 //! its own stream and no other, and neither end ever holds more than a window a stream. Sending more than was
 //! granted ends the conversation.
 
+use std::collections::BTreeMap;
+
 use cata_runtime::cgroup::CgroupPlan;
 use cata_runtime::plan::{Plan, Process};
 use ipnet::IpNet;
@@ -517,6 +519,8 @@ pub enum Ask {
     Processes,
     /// What the guest uses.
     Usage,
+    /// What the container's first process sees.
+    View,
 }
 
 /// Its answer.
@@ -545,8 +549,32 @@ pub enum Told {
         /// Bytes that came and went through its interfaces, loopback not counted.
         traffic: (u64, u64),
     },
+    /// See [`Ask::View`].
+    View(View),
     /// It could not be found out.
     Unknown(String),
+}
+
+/// A kernel and what a process sees through it: read by [`crate::view::of`] in the guest, and by the same on the
+/// host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct View {
+    /// The kernel's release.
+    pub kernel: String,
+    /// A number that the kernel made up when it booted: two processes with the same one share a kernel.
+    pub boot: String,
+    /// Processors that the kernel has.
+    pub cpus: u32,
+    /// Bytes of memory that the kernel has.
+    pub memory: u64,
+    /// The process's namespaces: kind, and number in that kernel.
+    pub namespaces: BTreeMap<String, u64>,
+    /// Type of the file system that its root is on.
+    pub root: String,
+    /// Device nodes that it has, by name below `/dev`.
+    pub nodes: Vec<String>,
+    /// Drivers of the machine's devices that its kernel runs (PCI and virtio).
+    pub drivers: Vec<String>,
 }
 
 /// A process as the guest's `/proc` shows it.

@@ -1,6 +1,7 @@
 //! The commands: one file each, with its flags, the call to the engine and what it prints.
 
 pub(crate) mod build;
+mod compare;
 pub(crate) mod container;
 pub(crate) mod image;
 pub(crate) mod inspect;
@@ -43,6 +44,11 @@ pub(crate) const TREE: &[Node] = &[
     container::UPDATE,
     container::PAUSE,
     container::UNPAUSE,
+    Node::verb::<compare::Compare>(
+        "compare",
+        "IMAGE [COMMAND] [ARG...]",
+        "Run an image as a container and as a microVM, and print both side by side",
+    ),
     build::BUILD,
     image::PULL,
     image::PUSH,

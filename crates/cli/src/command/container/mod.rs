@@ -3,7 +3,7 @@
 mod attach;
 mod commit;
 mod cp;
-mod create;
+pub(crate) mod create;
 mod diff;
 mod exec;
 mod export;
