@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cata_tests::command::{Done, Run, eventually};
 use cata_tests::harness::Test;
+use cata_tests::registry::{Registry, Settings};
 use cata_tests::world::World;
 
 use crate::test;
@@ -32,6 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(builds_at_once_share_steps),
         test!(disk_full_leaves_a_sound_cache),
         test!(cache_is_listed_and_pruned),
+        test!(steps_travel).needs(&["docker-registry"]),
     ]
 }
 
@@ -534,4 +536,64 @@ fn cache_is_listed_and_pruned(w: &World) {
     assert_eq!(fs::read_dir(w.root().join("build/layers")).unwrap().count(), 0);
     let again = build(w, &dir, &["-t", "kept"]).ok();
     assert!(again.stderr.contains("0 of 3 steps cached"), "{again}");
+}
+
+/// Steps go to a directory, to a registry and with the image, and come back to an engine that knows nothing.
+fn steps_travel(w: &World) {
+    let registry = Registry::start(w, Settings::default());
+    let dockerfile = "FROM busybox AS stamp\nCOPY a /a\nRUN cat /proc/sys/kernel/random/uuid > /stamp\nRUN true\n\
+                      FROM busybox\nCOPY --from=stamp /stamp /\nRUN cat /proc/sys/kernel/random/uuid > /own\n";
+    let dir = context(w, "t", &[("Dockerfile", dockerfile), ("a", "a")]);
+    let local = w.scratch().join("cache");
+    let to_local = format!("type=local,dest={},mode=max", local.display());
+    let to_registry = format!("type=registry,ref={},mode=max", registry.name("caches/app:all"));
+    let image = registry.name("app:1");
+    let args = [
+        "-t",
+        &image,
+        "--push",
+        "--cache-to",
+        &to_local,
+        "--cache-to",
+        &to_registry,
+        "--cache-to",
+        "type=inline",
+    ];
+    let _ = build(w, &dir, &args).ok();
+    let stamps = |image: &str| sh(w, image, "cat /stamp /own");
+    let first = stamps(&image);
+    let forget = || {
+        let _ = w.cata(&["rmi", "-f", &image]).ok();
+        let _ = w.cata(&["rmi", "-f", "app"]);
+        let _ = w.cata(&["builder", "prune", "-af"]).ok();
+    };
+    let images = || w.cata(&["images", "-q"]).lines().len();
+    let places = [format!("type=local,src={}", local.display()), registry.name("caches/app:all")];
+    for place in &places {
+        forget();
+        assert_eq!(images(), 1, "only the base is left");
+        let done = build(w, &dir, &["-t", "app", "--cache-from", place]).ok();
+        assert!(done.stderr.contains("5 of 5 steps cached"), "{place}: {done}");
+        assert_eq!(stamps("app"), first, "{place}");
+        assert_eq!(images(), 2, "{place}: the cache is no image here");
+        // What came is as good as what was made here.
+        let done = build(w, &dir, &["-t", "app"]).ok();
+        assert!(done.stderr.contains("5 of 5 steps cached"), "{done}");
+    }
+    // An image has the steps of its own layers, and none of the stage that it took a file from.
+    forget();
+    let done = build(w, &dir, &["-t", "app", "--cache-from", &format!("type=registry,ref={image}")]).ok();
+    assert!(done.stderr.contains("of 5 steps cached") && !done.stderr.contains("5 of 5"), "{done}");
+    // A changed file is not overlooked, and a cache that is not there is only told.
+    fs::write(dir.join("a"), "b").unwrap();
+    let nowhere = registry.name("caches/none:1");
+    let done = build(w, &dir, &["-t", "app", "--cache-from", &nowhere, "--cache-from", &places[0]]).ok();
+    assert!(done.stderr.contains("none:1 is not used"), "{done}");
+    assert_ne!(stamps("app"), first);
+    // Where it cannot go is an error, unless that was said not to matter.
+    fs::write(w.scratch().join("file"), "").unwrap();
+    let blocked = format!("type=local,dest={}", w.scratch().join("file/below").display());
+    build(w, &dir, &["--cache-to", &blocked]).fails(1, &["below"]);
+    let _ = build(w, &dir, &["--cache-to", &format!("{blocked},ignore-error=true")]).ok();
+    drop(registry);
 }

@@ -140,7 +140,7 @@ fn limits_are_shown(w: &World) {
         "--memory",
         "64m",
         "--cpus",
-        "1.5",
+        "0.5",
         "--pids-limit",
         "9",
         "busybox",
@@ -149,7 +149,7 @@ fn limits_are_shown(w: &World) {
     let _ = w.cata(&args).ok();
     let host = &w.inspect("cc")["HostConfig"];
     assert_eq!(host["Memory"], 64 << 20);
-    assert_eq!(host["NanoCpus"], 1_500_000_000);
+    assert_eq!(host["NanoCpus"], 500_000_000);
     assert_eq!(host["PidsLimit"], 9);
 }
 

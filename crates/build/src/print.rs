@@ -16,7 +16,13 @@ impl Display for Dockerfile {
             writeln!(f, "# check={check}")?;
         }
         for instruction in &self.instructions {
-            writeln!(f, "{instruction}")?;
+            let text = instruction.to_string();
+            f.write_str(&text)?;
+            // Only the last one can end so: its line would go on, had the file not ended. One is taken for that.
+            if text.ends_with(self.directives.escape) {
+                f.write_char(self.directives.escape)?;
+            }
+            f.write_char('\n')?;
         }
         Ok(())
     }

@@ -38,8 +38,6 @@ const FLAGS: &[(&str, &[&str])] = &[
             "--attest",
             "--build-arg-file",
             "--builder",
-            "--cache-from",
-            "--cache-to",
             "--compress",
             "--cpu-period",
             "--cpu-quota",

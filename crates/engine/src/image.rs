@@ -202,7 +202,7 @@ impl Engine {
     }
 
     /// How registries are reached: the configuration file.
-    fn registries(&self) -> Result<registry::Config> {
+    pub(crate) fn registries(&self) -> Result<registry::Config> {
         registry::Config::read(&self.paths.config).map_err(|error| image_error(error.into()))
     }
 }

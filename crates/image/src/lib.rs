@@ -14,6 +14,7 @@ pub mod commit;
 pub mod error;
 pub mod import;
 pub mod layer;
+pub mod layout;
 pub mod load;
 pub mod progress;
 pub mod pull;
@@ -30,10 +31,11 @@ pub use capture::Captured;
 pub use commit::commit;
 pub use error::{Access, ArchiveError, Error, Kind, LayerError, RegistryError, StoreError};
 pub use import::{import, rfc3339 as timestamp};
+pub use layout::{read_layout, write_layout};
 pub use load::load;
 pub use progress::{Event, Progress, Silent};
-pub use pull::pull;
-pub use push::push;
+pub use pull::{digest_of, pull};
+pub use push::{push, push_as};
 pub use request::{
     CommitRequest, HistoryLine, Image, ImportRequest, Loaded, PullRequest, Pulled, PushRequest, Pushed,
     RemoveOptions, Removed,

@@ -84,6 +84,23 @@ pub fn pull(
     Ok(Pulled { image, digest: found.top, changed })
 }
 
+/// The digest that the registry, or the first of its mirrors, knows a name by; `None` when it does not know it.
+///
+/// # Errors
+/// Refused, unreachable.
+pub fn digest_of(config: &Config, reference: &Reference) -> Result<Option<Digest>, Error> {
+    let mut failure: Option<RegistryError> = None;
+    for endpoint in config.endpoints(reference.registry()) {
+        let client = Client::new(config, endpoint, reference.repository(), Access::Pull);
+        match manifest::head(&client, reference) {
+            Ok(Some(digest)) => return Ok(Some(digest)),
+            Ok(None) | Err(RegistryError::ManifestNotFound(_)) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    failure.map_or(Ok(None), |error| Err(error.into()))
+}
+
 /// Asks with HEAD, which registries do not count, whether the image that bears the name is still the one.
 fn still_current(store: &Store, config: &Config, request: &PullRequest, image: &Image) -> Option<Digest> {
     let wanted = request.platform.clone().unwrap_or_else(Platform::host);

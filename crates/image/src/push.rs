@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cata_spec::Digest;
+use cata_spec::{Digest, Reference};
 
 use crate::error::{Access, Error, RegistryError, StoreError};
 use crate::progress::{Event, Progress};
@@ -33,6 +33,21 @@ pub fn push(
         Error::Store(StoreError::NoSuchImage(_)) => StoreError::NoSuchImage(reference.familiar()).into(),
         other => other,
     })?;
+    push_as(store, config, image, reference, progress)
+}
+
+/// Brings an image of the store to a registry under a name that it need not have here.
+///
+/// # Errors
+/// Refused, unreachable.
+pub fn push_as(
+    store: &Store,
+    config: &Config,
+    image: Image,
+    reference: &Reference,
+    progress: &dyn Progress,
+) -> Result<Pushed, Error> {
+    let _lease = store.lease()?;
     let image = crate::recompress::for_push(store, image)?;
     // Mirrors are for reading; the last endpoint is the registry itself.
     let endpoint = config

@@ -63,7 +63,7 @@ fn docker_image(image: &Image, names: &[Reference]) -> DockerImage {
     }
 }
 
-fn index(store: &Store, images: &[(Image, Vec<Reference>)]) -> Result<Index, Error> {
+pub(crate) fn index(store: &Store, images: &[(Image, Vec<Reference>)]) -> Result<Index, Error> {
     let mut manifests = Vec::new();
     for (image, names) in images {
         let kind = image.manifest.media_type.as_deref().unwrap_or(media_type::OCI_MANIFEST);

@@ -236,6 +236,9 @@ pub struct ImageConfig {
     /// How it was made, oldest first.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
+    /// What a build knows of the steps whose layers these are; ours, nobody else reads it.
+    #[serde(rename = "catamaran.buildcache.v1", default, skip_serializing_if = "Option::is_none")]
+    pub build_cache: Option<serde_json::Value>,
 }
 
 impl ImageConfig {

@@ -87,6 +87,9 @@ fn what_is_printed_is_read_the_same() {
     round(
         "FROM a\nONBUILD RUN <<EOF\nx\nEOF\nVOLUME /a /b\nSHELL [\"a\"]\nEXPOSE 1 2/udp\nMAINTAINER  a  b \nSTOPSIGNAL 9",
     );
+    // What ends in the escape character, which only the end of the file lets it.
+    round("FROM a\nWORKDIR /x\\\\\\");
+    round("FROM a\\\\\n");
 }
 
 proptest! {

@@ -4,6 +4,7 @@
 //! value or a [`ParseError`]; the flag's name is added by whoever knows it (clap, or `options`).
 
 pub(crate) mod boolean;
+pub(crate) mod cache;
 pub(crate) mod cpus;
 pub(crate) mod device;
 pub(crate) mod duration;

@@ -285,6 +285,36 @@ impl Cache {
         Ok((record, Some(captured)))
     }
 
+    /// A step's record, whatever it stands upon.
+    pub(crate) fn record(&self, key: &Key) -> Option<StepRecord> {
+        let record: StepRecord = ledger::read(&self.step_path(key)).ok()??;
+        self.find(key, record.upon.as_deref())
+    }
+
+    /// Takes over a step that was made elsewhere. Its layer is one of the store's, which is on disk.
+    pub(crate) fn adopt(
+        &self,
+        store: &Store,
+        key: &Key,
+        mut record: StepRecord,
+    ) -> std::result::Result<StepRecord, BuildError> {
+        let _lock = self.lock_step(key)?;
+        if let Some(layer) = &record.captured {
+            let home = store.layer_home(&layer.diff_id).ok_or_else(|| {
+                BuildError::new(Kind::NotFound, format!("layer {} is not there", layer.diff_id))
+            })?;
+            store.pin_layer(&layer.diff_id)?;
+            let name = crate::container::names::random_id().as_str()[..24].to_owned();
+            let link = self.root.join("layers").join(&name);
+            std::os::unix::fs::symlink(&home, &link).map_err(|e| BuildError::io("make", &link, e))?;
+            record.layer = Some(name);
+        }
+        record.boot.clone_from(&self.boot);
+        record.synced = true;
+        self.write(key, &record)?;
+        Ok(record)
+    }
+
     /// What a selection led to.
     pub(crate) fn content(&self, selection: &Key) -> Option<Key> {
         let text = fs::read_to_string(self.root.join("contents").join(selection.hex())).ok()?;

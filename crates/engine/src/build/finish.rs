@@ -63,19 +63,14 @@ pub(super) fn clamp_times(upper: &Path, epoch: i64) -> Result<(), BuildError> {
 pub(super) fn image(solver: &Solver<'_>, solved: &Arc<Solved>) -> Result<Image, BuildError> {
     let start = Instant::now();
     let number = solver.begin("exporting to image");
-    let made = make(solver.engine, solver.request, solver.graph, solver.cache, solved);
+    let made = make(solver, solved);
     let error = made.as_ref().err().map(|error| error.message.clone());
     solver.progress.event(BuildEvent::End { step: number, cached: false, took: start.elapsed(), error });
     made
 }
 
-fn make(
-    engine: &Engine,
-    request: &BuildRequest,
-    graph: &Graph,
-    cache: &Cache,
-    solved: &Arc<Solved>,
-) -> Result<Image, BuildError> {
+fn make(solver: &Solver<'_>, solved: &Arc<Solved>) -> Result<Image, BuildError> {
+    let (engine, request, graph, cache) = (solver.engine, solver.request, solver.graph, solver.cache);
     let layers = layers(engine, cache, &solved.snapshot.layers)?;
     let mut config = base_config(request, graph, solved)?;
     config.config = solved.config.clone();
@@ -100,6 +95,7 @@ fn make(
         last = Some(created);
     }
     config.created = Some(last.unwrap_or_else(first));
+    config.build_cache = super::transfer::inline(solver, solved)?;
     config.rootfs.kind = "layers".to_owned();
     config.rootfs.diff_ids = layers.iter().map(|(diff_id, _)| *diff_id).collect();
     let commit = CommitRequest {

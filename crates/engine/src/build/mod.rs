@@ -16,6 +16,7 @@ mod request;
 mod run;
 mod solve;
 mod sources;
+mod transfer;
 mod users;
 
 use std::time::Instant;
@@ -25,7 +26,8 @@ pub use error::BuildError;
 pub use output::Unpacked;
 pub use prune::{CacheEntry, PruneRequest, Pruned};
 pub use request::{
-    BuildEvent, BuildProgress, BuildRequest, Built, Context, DockerfileText, NamedContext, Secret,
+    BuildEvent, BuildProgress, BuildRequest, Built, CachePlace, CacheTarget, Context, DockerfileText,
+    NamedContext, Secret,
 };
 pub use solve::Snapshot;
 
@@ -122,6 +124,7 @@ impl Engine {
         let _images = self.image_lease()?;
         let (cache, lease) = cache::Cache::open(self)?;
         let solver = solve::Solver::new(self, request, &graph, &given, &cache, progress)?;
+        let mut notes = transfer::import_all(&solver);
         let solved = std::thread::scope(|scope| {
             scope.spawn(|| {
                 // Nobody waits for it, and what is not sealed now is sealed by a later build.
@@ -137,6 +140,9 @@ impl Engine {
         } else {
             None
         };
+        let sent = transfer::export_all(&solver, &solved, &mut notes);
+        sent.map_err(|error| Error::Build(Box::new(error)))?;
+        warnings.append(&mut notes);
         let unused = solver.unused_args();
         if !unused.is_empty() {
             warnings

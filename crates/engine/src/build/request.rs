@@ -56,6 +56,32 @@ pub struct BuildRequest {
     pub epoch: Option<i64>,
     /// Whether an image is made and named in the store.
     pub store: bool,
+    /// `--cache-from`, in order.
+    pub cache_from: Vec<CachePlace>,
+    /// `--cache-to`.
+    pub cache_to: Vec<CacheTarget>,
+}
+
+/// Where a cache of steps is kept besides this engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CachePlace {
+    /// At a registry, as an image; also one that was built with an inline cache.
+    Registry(Reference),
+    /// In a directory, as an OCI image layout.
+    Local(PathBuf),
+    /// In the image that is built.
+    Inline,
+}
+
+/// `--cache-to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheTarget {
+    /// Where to.
+    pub place: CachePlace,
+    /// Steps of all stages, not only those whose layers the image has.
+    pub all: bool,
+    /// A failure is a warning.
+    pub forgiving: bool,
 }
 
 /// What COPY takes from.

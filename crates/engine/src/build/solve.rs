@@ -93,6 +93,8 @@ pub(crate) struct Solver<'s> {
     warnings: Mutex<Vec<Warning>>,
     consumed: Mutex<BTreeSet<String>>,
     pub(super) salt: String,
+    /// Every step that was made or found, those below before those above.
+    used: Mutex<Vec<(Key, StepRecord)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -125,6 +127,7 @@ impl<'s> Solver<'s> {
             warnings: Mutex::default(),
             consumed: Mutex::default(),
             salt: request.epoch.map(|epoch| epoch.to_string()).unwrap_or_default(),
+            used: Mutex::default(),
         })
     }
 
@@ -358,6 +361,7 @@ impl<'s> Solver<'s> {
         solved.snapshot.key = after;
         solved.snapshot.fresh |= !cached && (before.fresh || self.request.no_cache);
         let layer = made.layer.is_some();
+        lock(&self.used).push((own, made.clone()));
         solved.history.push(Line {
             created_by: step.created_by.clone(),
             created: Some(made.created.clone()),
@@ -531,9 +535,13 @@ impl<'s> Solver<'s> {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn end(&self, step: usize, cached: bool, start: Instant, error: Option<&BuildError>) {
+    pub(super) fn end(&self, step: usize, cached: bool, start: Instant, error: Option<&BuildError>) {
         let error = error.map(|error| error.message.clone());
         self.progress.event(BuildEvent::End { step, cached, took: start.elapsed(), error });
+    }
+
+    pub(super) fn used(&self) -> Vec<(Key, StepRecord)> {
+        lock(&self.used).clone()
     }
 
     pub(super) fn counts(&self) -> (usize, usize) {

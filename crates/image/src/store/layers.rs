@@ -72,6 +72,12 @@ impl Store {
         Ok(paths)
     }
 
+    /// The directory of a layer that is unpacked and can be believed: it has the files in `diff`.
+    #[must_use]
+    pub fn layer_home(&self, diff_id: &Digest) -> Option<PathBuf> {
+        self.trusted_layer(diff_id).map(|_| self.layers_dir().join(diff_id.hex()))
+    }
+
     /// Where the layer's files are or would be.
     pub(crate) fn layer_path(&self, diff_id: &Digest) -> PathBuf {
         self.layers_dir().join(diff_id.hex()).join("diff")

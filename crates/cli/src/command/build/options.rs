@@ -5,7 +5,9 @@ use std::fs::{self, File};
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 
-use cata_engine::build::{BuildRequest, Context, DockerfileText, NamedContext, Secret};
+use cata_engine::build::{
+    BuildRequest, CachePlace, CacheTarget, Context, DockerfileText, NamedContext, Secret,
+};
 use cata_engine::request::Ulimit;
 use cata_spec::Reference;
 use clap::Args;
@@ -76,6 +78,12 @@ pub(crate) struct Build {
     /// Allow privileged steps (security.insecure, network.host)
     #[arg(long, value_name = "string", value_delimiter = ',')]
     allow: Vec<String>,
+    /// Take steps that were made elsewhere (IMAGE, type=registry,ref=IMAGE or type=local,src=PATH)
+    #[arg(long, value_name = "cache", value_parser = parse::cache::from)]
+    cache_from: Vec<CachePlace>,
+    /// Keep steps elsewhere (type=registry,ref=IMAGE, type=local,dest=PATH or type=inline[,mode=max])
+    #[arg(long, value_name = "cache", value_parser = parse::cache::to)]
+    cache_to: Vec<CacheTarget>,
     /// What is made (type=image|docker|oci|tar|local|registry[,dest=PATH][,name=NAME][,push=true])
     #[arg(short, long, value_name = "string")]
     pub(super) output: Vec<String>,
@@ -209,6 +217,8 @@ impl Build {
             allow_insecure,
             epoch,
             store: true,
+            cache_from: self.cache_from.clone(),
+            cache_to: self.cache_to.clone(),
         })
     }
 
