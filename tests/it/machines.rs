@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::time::Duration;
 
+use cata_tests::cache::Recipe;
 use cata_tests::command::{Done, Run, cata_binary, eventually};
 use cata_tests::harness::Test;
 use cata_tests::terminal::Terminal;
@@ -438,6 +439,7 @@ fn machine_bad_input(w: &World) {
         &["--mount", "type=bind,source=/no/such,target=/x", "busybox", "true"],
         &["source path does not exist: /no/such"],
     );
+    other_platforms(w, &refused);
     // Two machines on one volume: locks would not reach from one into the other.
     let _ = run(w, &["-d", "--name", "vm1", "-v", "data:/data", "busybox", "sleep", "600"]).ok();
     refused(&["-v", "data:/data", "busybox", "true"], &["volume data is used", "vm1"]);
@@ -457,6 +459,34 @@ fn machine_bad_input(w: &World) {
     fs::rename(w.root().join("away"), w.root().join("kernels")).unwrap();
     let info = w.cata(&["info", "--format", "{{.Isolation.vm}}"]).text();
     assert!(info.starts_with("kvm (") || info.starts_with("qemu (KVM is not usable:"), "{info}");
+}
+
+/// Images of other platforms, and a host that runs none of them: what is missing is named.
+fn other_platforms(w: &World, refused: &dyn Fn(&[&str], &[&str])) {
+    // What is registered on this machine is not to matter.
+    let formats = "/proc/sys/fs/binfmt_misc";
+    rustix::mount::mount("none", formats, "tmpfs", rustix::mount::MountFlags::empty(), c"mode=755").unwrap();
+    let tar = Recipe::of("busybox").made().unwrap();
+    for arch in ["arm64", "s390x"] {
+        let platform = format!("linux/{arch}");
+        let _ = w.cata(&["import", "--platform", &platform, tar.to_str().unwrap(), arch]).ok();
+    }
+    let arm = ["--platform", "linux/arm64", "arm64", "true"];
+    refused(&arm, &["no kernel for arm64 is installed", "cata kernel install --platform linux/arm64"]);
+    refused(&["--vmm", "kvm", "arm64", "true"], &["--vmm kvm: linux/arm64 is another kind of processor"]);
+    refused(&["--kernel", "6", "arm64", "true"], &["is for amd64, and the image for arm64"]);
+    refused(&["s390x", "true"], &["the image is for linux/s390x", "linux/amd64 or linux/arm64"]);
+    // In a container the kernel must know what to start such programs with.
+    let package = "install Debian's package qemu-user-static";
+    let args = ["run", "--rm", "arm64", "true"];
+    w.cata(&args).fails(125, &["no emulator for arm64 is registered", package, "--isolation vm"]);
+    w.cata(&["run", "--rm", "s390x", "true"]).fails(125, &["no emulator for s390x is registered", package]);
+    let entry = "enabled\ninterpreter /usr/libexec/qemu-binfmt/aarch64-binfmt-P\nflags: POCF\noffset 0\n\
+        magic 7f454c460201010000000000000000000200b700\nmask ffffffffffffff00fffffffffffffffffeffffff\n";
+    fs::write(format!("{formats}/qemu-aarch64"), entry).unwrap();
+    // The image's content is the host's own: it runs without an emulator.
+    let _ = w.cata(&args).ok();
+    rustix::mount::unmount(formats, rustix::mount::UnmountFlags::DETACH).unwrap();
 }
 
 /// Runs with a program out of sight: an empty directory is where it was. The world's mounts are its own.

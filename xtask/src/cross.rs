@@ -33,6 +33,8 @@ pub(crate) fn guest(profile: &str, folder: &Path) -> Result<()> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["rustc", "--quiet", "--profile", profile, "--target", TARGET, "--target-dir"]).arg(&cross);
     cargo.args(["--package", "cata-guest", "--bin", "cata-guest", "--", "-C", "target-feature=+crt-static"]);
+    // It is unpacked at each boot of a machine.
+    cargo.args(["-C", "strip=symbols"]);
     cargo.env("RUSTC", usr.join("bin/rustc"));
     cargo.env("LD_LIBRARY_PATH", usr.join("lib/x86_64-linux-gnu"));
     cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use cata_guest::protocol::{Ask, Told, View};
 use cata_image::Progress;
+use cata_kernel::image::Arch;
 use cata_sandbox::health::HealthStatus;
 use cata_sandbox::launch::Isolation;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -129,8 +130,9 @@ impl Engine {
         let (process, vm) = (hull(Isolation::Process), hull(Isolation::Vm));
         // What will stop the second is said before the first is started.
         crate::plan::vm::check(&vm)?;
-        self.choose_monitor(vm.monitor)?;
-        self.machine_parts(&vm)?;
+        let arch = vm.platform.as_deref().map_or(Ok(Arch::NATIVE), crate::plan::platform::machine)?;
+        self.choose_monitor(vm.monitor, arch)?;
+        self.machine_parts(&vm, arch)?;
         let host = cata_guest::view::of(own_pid()).map_err(Error::file("read", "/proc/self"))?;
         let (ready, container) = self.measure(process, request, &host, progress)?;
         let (_, vm) = self.measure(vm, request, &host, progress)?;

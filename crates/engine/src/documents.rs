@@ -1,6 +1,7 @@
 //! Images, networks and the engine itself as Docker's documents show them.
 
 use cata_image::Image;
+use cata_kernel::image::Arch;
 use cata_network::Network;
 use cata_sandbox::stamp::Stamp;
 use serde_json::{Value, json};
@@ -70,7 +71,7 @@ impl Engine {
 
     /// What would run a virtual machine here, and why.
     fn machines_here(&self) -> String {
-        match self.choose_monitor(MonitorRequest::Auto) {
+        match self.choose_monitor(MonitorRequest::Auto, Arch::NATIVE) {
             Ok(choice) => format!("{} ({})", choice.monitor.as_str(), choice.reason),
             Err(error) => format!("no ({error})"),
         }

@@ -289,6 +289,10 @@ impl Error {
             Self::NoDefaultKernel(arch) => {
                 Some(format!("take the distribution's: `cata kernel install --platform linux/{arch}`"))
             }
+            Self::NoCompanion(name) if name.starts_with("cata-guest-") => {
+                let arch = name.trim_start_matches("cata-guest-");
+                Some(format!("`cargo xtask build --{arch}` builds it; it belongs beside cata"))
+            }
             Self::NoCompanion(_) => {
                 Some("install it there; `cargo xtask build` builds all of them".to_owned())
             }

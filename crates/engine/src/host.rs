@@ -61,6 +61,15 @@ impl Facts {
     }
 }
 
+/// What the kernel starts programs of other formats with: the files of `binfmt_misc`, none where it is not
+/// mounted.
+#[must_use]
+pub fn formats() -> Vec<String> {
+    let entries = fs::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten().flatten();
+    let entries = entries.filter(|entry| entry.file_name() != "register");
+    entries.filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect()
+}
+
 fn memory_total(meminfo: &str) -> u64 {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());

@@ -147,7 +147,10 @@ impl Engine {
         };
         let connected = self.networks()?.connect(&connect).map_err(network_error)?;
         let machine = match request.isolation {
-            Isolation::Vm => Some(self.machine_parts(request)?.1),
+            Isolation::Vm => {
+                let arch = crate::plan::platform::machine(&record.image.platform)?;
+                Some(self.machine_parts(request, arch)?.1)
+            }
             Isolation::Process => None,
         };
         hand_over(connected, users, machine)

@@ -24,6 +24,8 @@ pub struct Order {
     pub program: PathBuf,
     /// What runs it.
     pub monitor: Monitor,
+    /// The guest's kind of processor; KVM runs the host's only.
+    pub processor: Processor,
     /// Virtual processors.
     pub cpus: u32,
     /// Bytes of memory.
@@ -52,6 +54,16 @@ pub enum Monitor {
     Kvm,
     /// QEMU, which needs none.
     Qemu,
+}
+
+/// A kind of processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Processor {
+    /// x86-64.
+    Amd64,
+    /// AArch64.
+    Arm64,
 }
 
 impl Monitor {

@@ -22,7 +22,8 @@ pub fn make(name: &str) -> Result<OwnedFd, Errno> {
         return Err(Errno::INVAL);
     }
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
+        // Of another sign on other processors.
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     let kind = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     request.ifr_ifru.ifru_flags = i16::try_from(kind).map_err(|_| Errno::INVAL)?;

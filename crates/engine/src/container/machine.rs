@@ -6,11 +6,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cata_guest::order::{Links, Monitor, Order};
+use cata_guest::order::{Links, Monitor, Order, Processor};
 use cata_guest::protocol::{Ask, DECK_ROOT, Decoder, FIRST, Frame, Interface, Kind as FrameKind, Told};
 use cata_kernel::image::Arch;
 use cata_runtime::cgroup::Layout;
 use cata_runtime::plan::{Host as Cgroups, Options, Plan, Root};
+use cata_runtime::seccomp;
 use cata_runtime::user::UserSpec;
 use cata_sandbox::launch::Isolation;
 use cata_sys::mount::Depth;
@@ -18,12 +19,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::life::client_error;
 use crate::container::live::Owner;
-use crate::container::start::cgroup_path;
+use crate::container::start::{cgroup_path, seccomp_arch, seccomp_error};
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 use crate::host::Facts;
 use crate::ledger::{self, Durability};
-use crate::plan::{devices, resources, vm};
+use crate::plan::{devices, platform, resources, vm};
 use crate::record::{MountKind, Record};
 use crate::request::{CreateRequest, MonitorRequest};
 
@@ -67,12 +68,22 @@ pub(crate) struct Parts {
 }
 
 impl Engine {
-    /// What would run a machine here.
+    /// What would run a machine with such processors here.
     ///
     /// # Errors
     /// [`Error::Unsupported`] when what is asked for does not work.
-    pub fn choose_monitor(&self, wanted: MonitorRequest) -> Result<Choice> {
+    pub fn choose_monitor(&self, wanted: MonitorRequest, arch: Arch) -> Result<Choice> {
         let qemu = |reason: String| Choice { monitor: Monitor::Qemu, reason };
+        if arch != Arch::NATIVE {
+            let why = format!("linux/{arch} is another kind of processor than this host's");
+            return match wanted {
+                MonitorRequest::Kvm => Err(Error::Unsupported {
+                    what: format!("--vmm kvm: {why}, and KVM emulates none"),
+                    hint: "use --vmm qemu, or leave --vmm out".to_owned(),
+                }),
+                _ => Ok(qemu(why)),
+            };
+        }
         if wanted == MonitorRequest::Qemu {
             return Ok(qemu("asked for".to_owned()));
         }
@@ -99,8 +110,8 @@ impl Engine {
     }
 
     /// The kernel of a container's machine, opened.
-    pub(crate) fn machine_parts(&self, request: &CreateRequest) -> Result<(String, Parts)> {
-        let open = self.kernel_open(request.kernel.as_deref(), Arch::NATIVE)?;
+    pub(crate) fn machine_parts(&self, request: &CreateRequest, arch: Arch) -> Result<(String, Parts)> {
+        let open = self.kernel_open(request.kernel.as_deref(), arch)?;
         let archives = open.initramfs.into_iter().map(OwnedFd::from).collect();
         Ok((open.record.name, Parts { kernel: open.kernel.into(), archives }))
     }
@@ -109,10 +120,11 @@ impl Engine {
     pub(crate) fn plan_machine(&self, record: &Record, state_dir: &Path) -> Result<(Plan, Order)> {
         let request = &record.request;
         self.check_shared(record)?;
-        let choice = self.choose_monitor(request.monitor)?;
+        let arch = platform::machine(&record.image.platform)?;
+        let choice = self.choose_monitor(request.monitor, arch)?;
         let memory = vm::memory(&request.resources, Facts::read().memory);
         let cpus = vm::cpus(&request.resources, &self.host);
-        let (kernel, _) = self.machine_parts(request)?;
+        let (kernel, _) = self.machine_parts(request, arch)?;
         let facts = MachineFacts {
             monitor: choice.monitor.as_str().to_owned(),
             reason: choice.reason,
@@ -131,6 +143,10 @@ impl Engine {
         let order = Order {
             program: self.companion("cata-vmm")?,
             monitor: choice.monitor,
+            processor: match arch {
+                Arch::Amd64 => Processor::Amd64,
+                Arch::Arm64 => Processor::Arm64,
+            },
             cpus,
             memory,
             cmdline: String::new(),
@@ -160,7 +176,7 @@ impl Engine {
             ..record.clone()
         };
         let spec = self.spec(&inside)?;
-        let options = Options {
+        let mut options = Options {
             root: Some(vm::root()),
             user: Some(UserSpec::Named {
                 user: record.config.user.clone(),
@@ -169,6 +185,10 @@ impl Engine {
             init: record.request.init,
             ..Options::default()
         };
+        if let Some(profile) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
+            let compiled = seccomp::compile_for(profile, seccomp_arch(record)?).map_err(seccomp_error)?;
+            options.filter = Some(compiled.program);
+        }
         let host = Cgroups { cgroups: Some(vm::layout()) };
         cata_runtime::plan::plan(&spec, &host, &options)
             .map_err(|e| Error::Runtime(Foreign::new(Kind::InvalidArgument, None, &e)))

@@ -17,6 +17,7 @@ use cata_sandbox::client::Attached;
 use cata_sandbox::launch::{Go, Isolation, Launch, LogPlan, StdinPlan, Undo};
 use cata_sandbox::protocol::{Streams, Until};
 use cata_sandbox::status::StatusKind;
+use cata_spec::Platform;
 
 use crate::container::boot;
 use crate::container::create::find_device;
@@ -26,8 +27,9 @@ use crate::container::remove::anonymous_volumes;
 use crate::container::wait::Waiter;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
+use crate::host;
 use crate::ledger::{self, Durability};
-use crate::plan::{capabilities, devices, hosts, namespaces, spec};
+use crate::plan::{capabilities, devices, hosts, namespaces, platform, spec};
 use crate::record::{MountKind, Record};
 use crate::request::{DeviceRequest, NamespaceMode, NetworkMode, SeccompRequest};
 use crate::timing::Timing;
@@ -218,7 +220,10 @@ impl Engine {
         let dir = self.paths.container(&record.id);
         let (undo, undo_late) = self.undo(record);
         let (plan, vm) = match request.isolation {
-            Isolation::Process => (self.plan_process(record)?, None),
+            Isolation::Process => {
+                platform::container(&record.image.platform, &Platform::host(), host::formats)?;
+                (self.plan_process(record)?, None)
+            }
             Isolation::Vm => {
                 let (plan, order) = self.plan_machine(record, state_dir)?;
                 (plan, Some(order))
@@ -390,20 +395,28 @@ fn seccomp_filter(record: &Record) -> Result<Option<cata_spec::runtime::LinuxSec
     let names = capabilities::names(&set);
     match &request.security.seccomp {
         SeccompRequest::Unconfined => Ok(None),
-        SeccompRequest::Default => {
-            let arch = Arch::native().map_err(seccomp_error)?;
-            Ok(Some(seccomp::docker_default(&names, arch)))
-        }
+        SeccompRequest::Default => Ok(Some(seccomp::docker_default(&names, seccomp_arch(record)?))),
         SeccompRequest::Profile(text) => {
-            let arch = Arch::native().map_err(seccomp_error)?;
+            let arch = seccomp_arch(record)?;
             let profile = seccomp::profile::parse(text).map_err(seccomp_error)?;
             profile.resolve(&names, kernel_version(), arch).map(Some).map_err(seccomp_error)
         }
     }
 }
 
+/// Whose system calls a filter is about: in a machine, those of the guest's processor.
+pub(crate) fn seccomp_arch(record: &Record) -> Result<Arch> {
+    match record.request.isolation {
+        Isolation::Process => Arch::native().map_err(seccomp_error),
+        Isolation::Vm => Ok(match platform::machine(&record.image.platform)? {
+            cata_kernel::image::Arch::Amd64 => Arch::X86_64,
+            cata_kernel::image::Arch::Arm64 => Arch::Aarch64,
+        }),
+    }
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "shape of map_err")]
-fn seccomp_error(error: seccomp::SeccompError) -> Error {
+pub(crate) fn seccomp_error(error: seccomp::SeccompError) -> Error {
     Error::Runtime(Foreign::new(Kind::InvalidArgument, error.hint().map(str::to_owned), &error))
 }
 

@@ -10,6 +10,7 @@ pub mod health;
 pub mod hosts;
 pub mod mounts;
 pub mod namespaces;
+pub mod platform;
 pub mod resources;
 pub mod signal;
 pub mod spec;

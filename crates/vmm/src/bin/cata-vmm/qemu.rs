@@ -6,16 +6,39 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use cata_guest::order::Order;
+use cata_guest::order::{Order, Processor};
 use cata_guest::protocol::{DECK, Interface, PORT};
 
 use crate::Refusal;
 use crate::child::{self, Child, number};
 
-const PROGRAM: &str = "/usr/bin/qemu-system-x86_64";
-/// Beside what the order says: the log on the serial port, and what software emulation needs.
-const CMDLINE: &str = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t nokaslr mitigations=off tsc=reliable \
-    no_timer_check cryptomgr.notests audit=0 8250.nr_uarts=1 random.trust_cpu=on cgroup_no_v1=all";
+/// What differs between kinds of processors.
+struct Kind {
+    program: &'static str,
+    package: &'static str,
+    /// Beside what the order says: the log on the serial port, and what software emulation needs.
+    cmdline: &'static str,
+    machine: &'static str,
+}
+
+const AMD64: Kind = Kind {
+    program: "/usr/bin/qemu-system-x86_64",
+    package: "qemu-system-x86",
+    cmdline: "console=ttyS0 reboot=t tsc=reliable no_timer_check 8250.nr_uarts=1",
+    machine: "-cpu max,-la57 -M q35,usb=off,smbus=off,sata=off,vmport=off,memory-backend=memory",
+};
+
+const ARM64: Kind = Kind {
+    program: "/usr/bin/qemu-system-aarch64",
+    package: "qemu-system-arm",
+    cmdline: "console=ttyAMA0",
+    // A model without pointer authentication, whose emulation takes most of a boot.
+    machine: "-cpu neoverse-n1 -M virt,gic-version=3,memory-backend=memory",
+};
+
+/// The same for all of them.
+const CMDLINE: &str = "quiet loglevel=4 panic=-1 nokaslr mitigations=off cryptomgr.notests audit=0 \
+    random.trust_cpu=on cgroup_no_v1=all";
 
 /// The ends that the machine gets.
 pub(crate) struct Ends<'a> {
@@ -31,12 +54,17 @@ pub(crate) struct Ends<'a> {
 
 /// Starts it.
 pub(crate) fn start(order: &Order, interfaces: &[Interface], ends: &Ends<'_>) -> Result<Child, Refusal> {
-    let program = Path::new(PROGRAM);
+    let kind = match order.processor {
+        Processor::Amd64 => AMD64,
+        Processor::Arm64 => ARM64,
+    };
+    let program = Path::new(kind.program);
     if !program.exists() {
-        let hint = "install Debian's package qemu-system-x86, or use a host with /dev/kvm";
+        let native = kind.program.ends_with(std::env::consts::ARCH);
+        let other = if native { ", or use a host with /dev/kvm" } else { "" };
         return Err(Refusal::with_hint(
-            format_args!("{PROGRAM} is not installed, and KVM is not used"),
-            hint,
+            format_args!("{} is not installed, and KVM is not used", kind.program),
+            format!("install Debian's package {}{other}", kind.package),
         ));
     }
     let initramfs = join(ends.archives).map_err(Refusal::at("put the initial file system together"))?;
@@ -48,7 +76,7 @@ pub(crate) fn start(order: &Order, interfaces: &[Interface], ends: &Ends<'_>) ->
         ends.deck.as_fd(),
     ];
     descriptors.extend(ends.taps.iter().map(|tap| tap.as_fd()));
-    let mut arguments = machine(order, number(ends.kernel), number(&initramfs));
+    let mut arguments = machine(order, &kind, number(ends.kernel), number(&initramfs));
     arguments.extend(devices(ends));
     for (at, (tap, interface)) in ends.taps.iter().zip(interfaces).enumerate() {
         arguments.extend(card(at, number(tap), interface));
@@ -60,7 +88,7 @@ pub(crate) fn start(order: &Order, interfaces: &[Interface], ends: &Ends<'_>) ->
         stderr: ends.stderr.as_fd(),
         uid: Some(order.uid),
     })
-    .map_err(Refusal::at(format_args!("start {PROGRAM}")))
+    .map_err(Refusal::at(format_args!("start {}", kind.program)))
 }
 
 /// One file of several archives: the kernel unpacks one behind the other, QEMU takes only one.
@@ -83,13 +111,13 @@ fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
-fn machine(order: &Order, kernel: i32, initramfs: i32) -> Vec<String> {
+fn machine(order: &Order, kind: &Kind, kernel: i32, initramfs: i32) -> Vec<String> {
     let bytes = order.memory;
     let mut arguments = words(
         "-nodefaults -no-user-config -display none -monitor none -no-reboot -nic none -accel tcg,thread=multi,tb-size=128 \
-         -cpu max,-la57 -M q35,usb=off,smbus=off,sata=off,vmport=off,memory-backend=memory \
          -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     );
+    arguments.extend(words(kind.machine));
     let name = |fd: i32| format!("/proc/self/fd/{fd}");
     let more = [
         ("-m", format!("{}M", bytes >> 20)),
@@ -97,7 +125,7 @@ fn machine(order: &Order, kernel: i32, initramfs: i32) -> Vec<String> {
         ("-smp", order.cpus.to_string()),
         ("-kernel", name(kernel)),
         ("-initrd", name(initramfs)),
-        ("-append", format!("{CMDLINE} {}", order.cmdline)),
+        ("-append", format!("{} {CMDLINE} {}", kind.cmdline, order.cmdline)),
     ];
     arguments.extend(more.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
     arguments
