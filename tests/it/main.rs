@@ -13,6 +13,7 @@ mod build;
 mod changes;
 mod compare;
 mod copy;
+mod engines;
 mod exec;
 mod faults;
 mod isolation;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         changes::tests(),
         compare::tests(),
         copy::tests(),
+        engines::tests(),
         exec::tests(),
         faults::tests(),
         isolation::tests(),

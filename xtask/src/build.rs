@@ -1,7 +1,7 @@
 //! `cargo xtask build`: `cata`, and beside it its companions, linked statically.
 //!
 //! One supervisor stays in memory for each container, and a static program maps fewer pages; the guest's first
-//! process finds no libraries where it runs. The flag goes to these programs alone, by `cargo rustc`: in
+//! process finds no libraries where it runs, and neither does the engine in a machine. The flag goes to these programs alone, by `cargo rustc`: in
 //! RUSTFLAGS it would reach every crate and build script.
 
 use std::fs;
@@ -32,8 +32,9 @@ pub(crate) struct Programs {
     pub(crate) supervisor: PathBuf,
 }
 
-/// What stands beside `cata`: program and package.
-const COMPANIONS: [(&str, &str); 4] = [
+/// The programs and their packages.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("cata", "cata-cli"),
     ("cata-supervisor", "cata-supervisor"),
     ("cata-guest", "cata-guest"),
     ("cata-vmm", "cata-vmm"),
@@ -43,8 +44,7 @@ const COMPANIONS: [(&str, &str); 4] = [
 /// Builds all programs.
 pub(crate) fn run(options: &Options) -> Result<Programs> {
     let profile = if options.release { "release" } else { "dev" };
-    cargo(&["build", "--quiet", "--package", "cata-cli", "--profile", profile])?;
-    companions(profile)?;
+    programs(profile)?;
     let folder = target().join(if options.release { "release" } else { "debug" });
     if options.arm64 {
         cross::guest(profile, &folder)?;
@@ -52,9 +52,9 @@ pub(crate) fn run(options: &Options) -> Result<Programs> {
     Ok(Programs { cata: folder.join("cata"), supervisor: folder.join("cata-supervisor") })
 }
 
-/// Builds the static companions.
-pub(crate) fn companions(profile: &str) -> Result<()> {
-    for (name, package) in COMPANIONS {
+/// Builds the static programs.
+pub(crate) fn programs(profile: &str) -> Result<()> {
+    for (name, package) in PROGRAMS {
         let mut args = vec!["rustc", "--quiet", "--profile", profile, "--package", package, "--bin", name];
         args.extend(["--", "-C", "target-feature=+crt-static"]);
         if name == "cata-guest" {
@@ -82,8 +82,8 @@ pub(crate) fn set_aside(folder: &Path) -> Result<Programs> {
     let aside = folder.join("static");
     fs::create_dir_all(&aside).with_context(|| format!("create {}", aside.display()))?;
     let foreign = Some(cross::GUEST).filter(|name| folder.join(name).exists());
-    let own = COMPANIONS.map(|(name, _)| name);
-    for name in std::iter::once("cata").chain(own).chain(foreign) {
+    let own = PROGRAMS.map(|(name, _)| name);
+    for name in own.into_iter().chain(foreign) {
         // A program that runs cannot be written to, but replaced.
         let (new, place) = (aside.join(format!("{name}.new")), aside.join(name));
         fs::copy(folder.join(name), &new).with_context(|| format!("copy {name}"))?;

@@ -154,7 +154,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     // One set of packages and one profile for all: nothing is compiled twice.
     build::cargo(&["build", "--quiet", "--workspace", "--all-targets"])?;
-    build::companions("dev")?;
+    build::programs("dev")?;
     // `cargo test` may link the companions anew, the ordinary way: the static ones are kept aside.
     let programs = build::set_aside(&build::target().join("debug"))?;
     if root {

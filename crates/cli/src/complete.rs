@@ -25,6 +25,7 @@ enum Names {
     Networks,
     Volumes,
     Kernels,
+    Machines,
 }
 
 /// What the shell is to offer.
@@ -167,6 +168,7 @@ fn value(arg: &Arg, typed: &str) -> Offer {
     let names = match long {
         "network" | "net" => Some(Names::Networks),
         "kernel" => Some(Names::Kernels),
+        "machine" => Some(Names::Machines),
         _ => None,
     };
     let known = VALUES.iter().find(|(flag, _)| *flag == long).map_or(&[][..], |(_, values)| values);
@@ -198,6 +200,7 @@ fn place(verb: Option<&'static Node>, place: usize, typed: &str) -> Offer {
         (_, word) if word.starts_with("NETWORK") => Some(Names::Networks),
         (_, word) if word.starts_with("VOLUME") => Some(Names::Volumes),
         (_, word) if word.starts_with("KERNEL") => Some(Names::Kernels),
+        (_, word) if word.starts_with("MACHINE") => Some(Names::Machines),
         _ => None,
     };
     let shells = if node.name == "completion" { &["bash", "zsh", "fish"][..] } else { &[] };
@@ -229,6 +232,7 @@ fn known(session: &Session, names: Names) -> Result<Vec<String>, crate::render::
             engine.network_list()?.into_iter().map(|network| network.name.to_string()).collect()
         }
         Names::Volumes => engine.volume_list()?.into_iter().map(|volume| volume.name.to_string()).collect(),
+        Names::Machines => engine.machine_list()?.iter().map(|view| view.record.name.to_string()).collect(),
         Names::Kernels => engine.kernel_list()?.into_iter().map(|(kernel, _)| kernel.name).collect(),
     })
 }
@@ -278,6 +282,7 @@ mod tests {
         assert_eq!(names("rmi "), Some(Names::Images));
         assert_eq!(names("tag "), Some(Names::Images));
         assert_eq!(names("kernel use "), Some(Names::Kernels));
+        assert_eq!(names("machine stop "), Some(Names::Machines));
         assert_eq!(names("rename one "), None);
     }
 }

@@ -20,6 +20,7 @@ mod unsupported;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use cata_engine::machine;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::render::error::Family;
@@ -48,6 +49,17 @@ fn invoke(words: &[String]) -> Outcome {
         && word == complete::WORD
     {
         return complete::answer(line, |before| Session::new(globals_of(before)));
+    }
+    if let Some((word, line)) = words.split_first()
+        && word == machine::init::WORD
+    {
+        return command::machine::init(line);
+    }
+    let default = std::env::var("CATA_MACHINE").ok();
+    if let Some(line) = command::machine::pass::addressed(words, default) {
+        let session = Session::new(globals_of(&line.globals));
+        let argv = std::iter::once(machine::PROGRAM.to_owned()).chain(line.words);
+        return command::machine::pass::run(&session, &line.machine, argv.collect());
     }
     let arguments = std::iter::once(std::ffi::OsString::from("cata")).chain(std::env::args_os().skip(1));
     match program().try_get_matches_from(arguments) {
@@ -92,6 +104,12 @@ pub(crate) fn globals(command: Command) -> Command {
         .arg(path("root", "Where images, containers and volumes are kept").env("CATA_ROOT").hide_env(true))
         .arg(path("state", "Where live state is kept").env("CATA_STATE").hide_env(true))
         .arg(path("config", "The configuration file").env("CATA_CONFIG").hide_env(true))
+        .arg(
+            Arg::new("machine")
+                .long("machine")
+                .value_name("string")
+                .help("Run the command in this machine (CATA_MACHINE; see `cata machine`)"),
+        )
         .arg(
             Arg::new("help")
                 .long("help")

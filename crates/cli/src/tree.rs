@@ -115,8 +115,18 @@ pub(crate) fn follow<'a>(nodes: &'static [Node], words: impl Iterator<Item = &'a
         }
         if word.starts_with('-') {
             // Before the first command only global flags can stand; these take a value in the next word.
-            let valued =
-                ["--root", "--state", "--config", "--context", "-c", "--host", "-H", "--log-level", "-l"];
+            let valued = [
+                "--root",
+                "--state",
+                "--config",
+                "--machine",
+                "--context",
+                "-c",
+                "--host",
+                "-H",
+                "--log-level",
+                "-l",
+            ];
             skip = path.is_empty() && valued.contains(&word);
             continue;
         }

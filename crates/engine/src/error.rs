@@ -40,6 +40,9 @@ pub enum Error {
     /// No container by that id, prefix or name.
     #[error("No such container: {0}")]
     NoContainer(String),
+    /// No machine by that name.
+    #[error("no such machine: {0}")]
+    NoMachine(String),
     /// Nothing at all by that name.
     #[error("No such object: {0}")]
     NoObject(String),
@@ -239,6 +242,7 @@ impl Error {
             | Self::NoObject(_)
             | Self::NoPath { .. }
             | Self::NoVolume(_)
+            | Self::NoMachine(_)
             | Self::NoKernel(_) => Kind::NotFound,
             Self::NoDefaultKernel(_) => Kind::InvalidState,
             Self::NoCompanion(_) => Kind::Unsupported,

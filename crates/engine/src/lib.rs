@@ -16,6 +16,7 @@ pub mod host;
 mod image;
 pub mod kernel;
 mod ledger;
+pub mod machine;
 pub mod network;
 pub mod paths;
 pub mod plan;

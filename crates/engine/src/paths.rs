@@ -121,6 +121,12 @@ impl ContainerDir {
         self.0.join("record.json")
     }
 
+    /// The disk of a machine.
+    #[must_use]
+    pub fn disk(&self) -> PathBuf {
+        self.0.join("disk.img")
+    }
+
     /// The writable layer.
     #[must_use]
     pub fn upper(&self) -> PathBuf {

@@ -133,6 +133,16 @@ pub struct CreateRequest {
     pub log: Option<LogPlan>,
     /// `--annotation`.
     pub annotations: BTreeMap<String, String>,
+    /// `machine create`: it is a machine, with this disk.
+    #[serde(default)]
+    pub machine: Option<MachineDisk>,
+}
+
+/// The disk of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineDisk {
+    /// Its size.
+    pub bytes: u64,
 }
 
 /// `--userns`, `--uidmap`, `--gidmap`: whose ids a container's are.
@@ -429,6 +439,7 @@ impl CreateRequest {
             health: HealthRequest::default(),
             log: None,
             annotations: BTreeMap::new(),
+            machine: None,
         }
     }
 }

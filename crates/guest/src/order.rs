@@ -38,6 +38,9 @@ pub struct Order {
     pub root: Root,
     /// Trees and files of the host that the container sees, by number.
     pub shares: Vec<Share>,
+    /// Disks: files of the host, with the names by which the guest knows them.
+    #[serde(default)]
+    pub disks: Vec<Disk>,
     /// The container's cgroup in the guest.
     pub cgroup: CgroupPlan,
     /// Every device node of the guest is the container's.
@@ -75,6 +78,15 @@ impl Monitor {
             Self::Qemu => "qemu",
         }
     }
+}
+
+/// A disk that the guest may write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Absolute.
+    pub source: PathBuf,
+    /// At most 20 letters.
+    pub serial: String,
 }
 
 /// A tree or file of the host that a container sees.

@@ -39,6 +39,27 @@ pub const DRIVERS: [Driver; 14] = [
     driver("af_packet", "raw packets", false, "af_packet"),
 ];
 
+/// What the engine in a machine needs besides: bridges and their members, the firewall, addresses translated. What a
+/// kernel lacks of these is said when it is missed.
+const FURTHER: [&str; 16] = [
+    "bridge",
+    "veth",
+    "nf_tables",
+    "nf_conntrack",
+    "nf_nat",
+    "nf_conntrack_netlink",
+    "nft_chain_nat",
+    "nft_ct",
+    "nft_fib",
+    "nft_fib_inet",
+    "nft_fib_ipv4",
+    "nft_fib_ipv6",
+    "nft_masq",
+    "nft_nat",
+    "dummy",
+    "tun",
+];
+
 /// What a kernel offers for a guest, and the modules it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fit {
@@ -46,6 +67,8 @@ pub struct Fit {
     pub offers: Vec<(&'static str, Offer)>,
     /// To be loaded, in this order.
     pub modules: Vec<Module>,
+    /// Behind those, in a machine with the engine in it.
+    pub further: Vec<Module>,
 }
 
 /// What `kernel` offers, with its modules if there are any.
@@ -67,7 +90,15 @@ pub fn fit(kernel: &Kernel, tree: Option<&Tree>) -> Result<Fit> {
     let wanted: Vec<&str> =
         offers.iter().filter(|(_, offer)| *offer == Offer::Module).map(|(module, _)| *module).collect();
     let modules = tree.map_or_else(|| Ok(Vec::new()), |tree| tree.resolve(&wanted))?;
-    Ok(Fit { offers, modules })
+    let further = tree.map_or_else(|| Ok(Vec::new()), |tree| further(tree, &wanted))?;
+    Ok(Fit { offers, modules, further })
+}
+
+fn further(tree: &Tree, wanted: &[&str]) -> Result<Vec<Module>> {
+    let more = FURTHER.into_iter().filter(|name| tree.offer(name) == Offer::Module);
+    let all: Vec<&str> = wanted.iter().copied().chain(more).collect();
+    let first = tree.resolve(wanted)?.len();
+    Ok(tree.resolve(&all)?.split_off(first))
 }
 
 fn offer(driver: &Driver, kernel: &Kernel, tree: Option<&Tree>) -> Offer {

@@ -6,6 +6,7 @@ pub(crate) mod container;
 pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod kernel;
+pub(crate) mod machine;
 pub(crate) mod network;
 pub(crate) mod prune;
 pub(crate) mod system;
@@ -74,6 +75,7 @@ pub(crate) const TREE: &[Node] = &[
     Node::group("image", "Manage images", image::NODES),
     Node::group("network", "Manage networks", network::NODES),
     Node::group("volume", "Manage volumes", volume::NODES),
+    Node::group("machine", "Manage lasting microVMs with the engine in them", machine::NODES),
     Node::group("kernel", "Manage the kernels of microVMs", kernel::NODES),
     Node::group("system", "Manage the engine", system::NODES),
 ];

@@ -124,6 +124,7 @@ pub(crate) fn request(
         health,
         log: parse::log::parse(life.log_driver.as_deref(), &life.log_opt)?,
         annotations: parse::key_value::pairs(&process.annotation, "annotation")?,
+        machine: None,
     })
 }
 

@@ -130,7 +130,7 @@ pub(crate) struct Ports(pub(crate) Vec<PortRequest>);
 #[derive(Debug, Clone)]
 pub(crate) struct Exposed(pub(crate) Vec<String>);
 
-fn publish(text: &str) -> parse::Parsed<Ports> {
+pub(crate) fn publish(text: &str) -> parse::Parsed<Ports> {
     parse::port::parse(text).map(Ports)
 }
 

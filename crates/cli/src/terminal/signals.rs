@@ -46,7 +46,7 @@ pub(crate) fn watch(
             }
         }
     };
-    let builder = std::thread::Builder::new().name("signals".to_owned()).stack_size(128 * 1024);
+    let builder = std::thread::Builder::new().name("signals".to_owned()).stack_size(1024 * 1024);
     builder.spawn(watcher).map(|_| ()).map_err(|e| Failure::io("watch signals", &e))
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cata_guest::order::{Links, Monitor, Order, Processor};
+use cata_guest::order::{Disk, Links, Monitor, Order, Processor};
 use cata_guest::protocol::{Ask, DECK_ROOT, Decoder, FIRST, Frame, Interface, Kind as FrameKind, Told};
 use cata_kernel::image::Arch;
 use cata_runtime::cgroup::Layout;
@@ -24,9 +24,10 @@ use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 use crate::host::Facts;
 use crate::ledger::{self, Durability};
+use crate::machine::SERIAL;
 use crate::plan::{devices, platform, resources, vm};
 use crate::record::{MountKind, Record};
-use crate::request::{CreateRequest, MonitorRequest};
+use crate::request::{CreateRequest, MonitorRequest, NamespaceMode};
 
 /// Written by the engine into `<state>/<id>/` at a start.
 const MACHINE_FILE: &str = "machine.json";
@@ -111,7 +112,11 @@ impl Engine {
 
     /// The kernel of a container's machine, opened.
     pub(crate) fn machine_parts(&self, request: &CreateRequest, arch: Arch) -> Result<(String, Parts)> {
-        let open = self.kernel_open(request.kernel.as_deref(), arch)?;
+        let mut open = self.kernel_open(request.kernel.as_deref(), arch)?;
+        if request.machine.is_some() {
+            // Behind the drivers that every guest has.
+            open.initramfs.insert(1, self.kernel_open_further(&open.record)?);
+        }
         let archives = open.initramfs.into_iter().map(OwnedFd::from).collect();
         Ok((open.record.name, Parts { kernel: open.kernel.into(), archives }))
     }
@@ -158,6 +163,11 @@ impl Engine {
                 options: Vec::new(),
             },
             shares,
+            disks: request
+                .machine
+                .iter()
+                .map(|_| Disk { source: dir.disk(), serial: SERIAL.to_owned() })
+                .collect(),
             cgroup: inside,
             all_devices: request.privileged,
             uid: vm::uid(record),
@@ -171,6 +181,11 @@ impl Engine {
             request: CreateRequest {
                 resources: vm::inside(&record.request.resources),
                 cgroup_parent: None,
+                // The engine in a machine makes cgroups beside its own.
+                cgroupns: match record.request.machine {
+                    Some(_) => NamespaceMode::Host,
+                    None => record.request.cgroupns.clone(),
+                },
                 ..record.request.clone()
             },
             ..record.clone()

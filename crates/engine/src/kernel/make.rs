@@ -124,11 +124,15 @@ impl Engine {
         if let Ok(there) = super::find(&self.paths, &name, None)
             && there.name == name
             && (&there.digest, &there.source) == (&digest, &source)
+            // One that an earlier version took is taken again.
+            && super::dir(&self.paths).join(&there.name).join(super::FURTHER).exists()
         {
             return Ok(Made { default: self.make_default_if_none(&there)?, record: there, unchanged: true });
         }
         let fit = drivers::fit(kernel, tree)?;
-        let initramfs = archive(&fit.modules)?;
+        let initramfs = archive(&fit.modules, "")?;
+        // Loaded behind the others, whose names are numbers.
+        let further = archive(&fit.further, "m")?;
         let record = Record {
             version: VERSION,
             name,
@@ -138,11 +142,11 @@ impl Engine {
             created: Stamp::now(),
             file: if kernel.arch == Arch::Amd64 { "vmlinux" } else { "Image" }.to_owned(),
             digest,
-            size: (kernel.bytes.len() + initramfs.len()) as u64,
+            size: (kernel.bytes.len() + initramfs.len() + further.len()) as u64,
             modules: fit.modules.iter().map(|module| module.name.clone()).collect(),
             drivers: facts(&fit),
         };
-        making.finish(self, &record, &kernel.bytes, &initramfs)?;
+        making.finish(self, &record, &kernel.bytes, [&initramfs, &further])?;
         Ok(Made { default: self.make_default_if_none(&record)?, record, unchanged: false })
     }
 
@@ -171,12 +175,12 @@ fn facts(fit: &Fit) -> Vec<DriverFact> {
 }
 
 /// The drivers, named in the order in which the guest loads them.
-fn archive(modules: &[Module]) -> Result<Vec<u8>> {
+fn archive(modules: &[Module], prefix: &str) -> Result<Vec<u8>> {
     let mut archive = cpio::Archive::new();
     let invalid = |error: cpio::CpioError| Error::Invalid(error.to_string());
     archive.directory("modules").map_err(invalid)?;
     for (number, module) in modules.iter().enumerate() {
-        let path = format!("modules/{number:02}-{}.ko", module.name);
+        let path = format!("modules/{prefix}{number:02}-{}.ko", module.name);
         archive.file(&path, 0o644, &module.bytes).map_err(invalid)?;
     }
     Ok(archive.finish())
@@ -216,11 +220,13 @@ impl Making {
     }
 
     /// Writes all files and makes the kernel exist; one of the same name is replaced.
-    fn finish(self, engine: &Engine, record: &Record, kernel: &[u8], initramfs: &[u8]) -> Result<()> {
+    fn finish(self, engine: &Engine, record: &Record, kernel: &[u8], archives: [&[u8]; 2]) -> Result<()> {
         let whole = self.dir.join("whole");
         fs::create_dir(&whole).map_err(Error::file("create", &whole))?;
         write(&whole.join(&record.file), kernel)?;
+        let [initramfs, further] = archives;
         write(&whole.join("initramfs"), initramfs)?;
+        write(&whole.join(super::FURTHER), further)?;
         ledger::write(&whole.join("kernel.json"), record, Durability::Durable)?;
         let place = super::dir(&engine.paths).join(&record.name);
         let flags = if place.exists() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
@@ -271,10 +277,10 @@ mod tests {
     #[test]
     fn archive_names_modules_in_the_order_they_are_loaded() {
         let module = |name: &str| Module { name: name.to_owned(), bytes: b"elf".to_vec() };
-        let archive = archive(&[module("virtio"), module("net")]).unwrap();
+        let archive = archive(&[module("virtio"), module("net")], "m").unwrap();
         let text = String::from_utf8_lossy(&archive);
         let place = |name: &str| text.find(name).unwrap();
-        assert!(place("modules/00-virtio.ko") < place("modules/01-net.ko"));
+        assert!(place("modules/m00-virtio.ko") < place("modules/m01-net.ko"));
     }
 
     #[test]

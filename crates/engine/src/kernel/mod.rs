@@ -114,6 +114,9 @@ impl Record {
     }
 }
 
+/// In a kernel's directory: the archive of drivers that only machines need.
+const FURTHER: &str = "machine";
+
 /// `<root>/kernels/`.
 fn dir(paths: &Paths) -> PathBuf {
     paths.root.join("kernels")

@@ -55,6 +55,21 @@ impl Engine {
         Ok(OpenKernel { record, kernel, initramfs })
     }
 
+    /// The drivers that only a machine with the engine in it needs, as an archive.
+    pub(crate) fn kernel_open_further(&self, record: &Record) -> Result<File> {
+        let path = super::dir(&self.paths).join(&record.name).join(super::FURTHER);
+        File::open(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::Unsupported {
+                what: format!(
+                    "the kernel {} has no drivers for machines: an earlier cata took it",
+                    record.name
+                ),
+                hint: format!("`cata kernel rm {}` and take it again", record.name),
+            },
+            _ => Error::file("open", path)(error),
+        })
+    }
+
     /// The guest's first process as an archive, made anew whenever the program has changed.
     fn guest_archive(&self, arch: Arch) -> Result<File> {
         let program = match arch == Arch::NATIVE {

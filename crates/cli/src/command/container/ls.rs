@@ -43,7 +43,9 @@ impl Verb for Ps {
         let filters = Filters::parse(&self.filter, &FILTERS)?;
         let last = if self.latest { Some(1) } else { self.last.and_then(|n| usize::try_from(n).ok()) };
         let engine = session.engine()?;
-        let views = engine.views()?;
+        // Machines have a listing of their own.
+        let mut views = engine.views()?;
+        views.retain(|view| view.record.request.machine.is_none());
         let containers = views.iter().map(from_view).collect();
         let selection = Selection { filters: &filters, all: self.all || self.last.is_some(), last };
         let mut containers = select(containers, &selection).map_err(|e| Failure::usage(e.to_string()))?;

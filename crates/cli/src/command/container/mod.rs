@@ -16,7 +16,7 @@ mod prune;
 mod rename;
 mod restart;
 mod rm;
-mod run;
+pub(crate) mod run;
 mod start;
 mod stats;
 mod stop;

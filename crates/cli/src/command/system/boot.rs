@@ -31,7 +31,7 @@ impl Verb for Stop {
 }
 
 /// Prints the names of those that went well as they come, and the errors of the others.
-fn told(
+pub(crate) fn told(
     act: impl FnOnce(&(dyn Fn(&Record, cata_engine::Result<()>) + Sync)) -> cata_engine::Result<()>,
 ) -> Outcome {
     let failed = AtomicBool::new(false);

@@ -1,6 +1,6 @@
 //! `system` with its `df`, `prune`, `start`, `stop` and `unit`, `login`, `logout`, `version`, `info` and `completion`.
 
-mod boot;
+pub(crate) mod boot;
 pub(crate) mod completion;
 mod df;
 mod info;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use cata_guest::order::{Links, Order};
 use cata_guest::protocol::DECK;
-use cata_vmm::config::{FsConfig, MachineConfig, NetConfig};
+use cata_vmm::config::{BlockConfig, FsConfig, MachineConfig, NetConfig};
 use cata_vmm::{End, Machine};
 
 use crate::Refusal;
@@ -27,6 +27,7 @@ pub(crate) struct Ends {
     pub(crate) log: OwnedFd,
     pub(crate) deck: OwnedFd,
     pub(crate) taps: Vec<OwnedFd>,
+    pub(crate) disks: Vec<OwnedFd>,
 }
 
 /// Makes it; nothing runs yet.
@@ -39,7 +40,13 @@ pub(crate) fn make(order: &Order, links: &Links, ends: Ends) -> Result<Machine, 
         mac: interface.mac,
         mtu: interface.mtu.and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(MTU),
     });
+    let block = ends.disks.into_iter().zip(&order.disks).map(|(file, disk)| BlockConfig {
+        file,
+        read_only: false,
+        serial: disk.serial.clone(),
+    });
     let config = MachineConfig {
+        block: block.collect(),
         initramfs: ends.archives,
         cmdline: format!("{CMDLINE} {}", order.cmdline).trim_end().to_owned(),
         console: Some(ends.log),

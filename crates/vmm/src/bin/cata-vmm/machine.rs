@@ -3,11 +3,12 @@
 //! First as root and with nothing of the guest's in sight: the tree, its server, the monitor. Then this process
 //! becomes another user and one loop passes everything between the guest and those outside.
 
+use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use cata_guest::order::{Errand, Links, Monitor};
+use cata_guest::order::{Disk, Errand, Links, Monitor, Order};
 use cata_guest::protocol::{
     Boot, Exited, FIRST, Failed, Frame, Hello, Kind, ProtocolError, Start, Started, VERSION,
 };
@@ -16,7 +17,7 @@ use cata_runtime::plan::WindowSize;
 use cata_sys::message;
 use cata_sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{FlockOperation, OFlags, fcntl_getfl, fcntl_setfl, flock};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -146,6 +147,7 @@ fn begin(plan: &OwnedFd, supervisor: BorrowedFd<'_>) -> Result<Machine, Refusal>
     let taps: Vec<OwnedFd> = fds.collect();
     let (complaints, stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(Refusal::at("make a pipe"))?;
     nonblocking(&complaints)?;
+    let disks = open_disks(&errand.vm)?;
     let served = stage::serve(&errand.vm, &stderr)?;
     let (channel, theirs) = pair()?;
     let (log, their_log) = pair()?;
@@ -163,13 +165,14 @@ fn begin(plan: &OwnedFd, supervisor: BorrowedFd<'_>) -> Result<Machine, Refusal>
                 log: &their_log,
                 deck: &served.socket,
                 taps: &taps,
+                disks: &disks,
                 stderr: &stderr,
             };
             Made::Qemu(qemu::start(&errand.vm, &links.interfaces, &ends)?)
         }
         Monitor::Kvm => {
-            let ends =
-                kvm::Ends { kernel, archives, channel: theirs, log: their_log, deck: served.socket, taps };
+            let deck = served.socket;
+            let ends = kvm::Ends { kernel, archives, channel: theirs, log: their_log, deck, taps, disks };
             Made::Kvm(kvm::make(&errand.vm, &links, ends)?)
         }
     };
@@ -203,6 +206,19 @@ fn begin(plan: &OwnedFd, supervisor: BorrowedFd<'_>) -> Result<Machine, Refusal>
         born: Instant::now(),
         told_time: Instant::now(),
     })
+}
+
+/// One at a time: a disk that two kernels write is destroyed.
+fn open_disks(order: &Order) -> Result<Vec<OwnedFd>, Refusal> {
+    let open = |disk: &Disk| {
+        let path = disk.source.display();
+        let file = File::options().read(true).write(true).open(&disk.source);
+        let file = file.map_err(Refusal::at(format_args!("open the disk {path}")))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(Refusal::at(format_args!("lock the disk {path}")))?;
+        Ok(OwnedFd::from(file))
+    };
+    order.disks.iter().map(open).collect()
 }
 
 fn pair() -> Result<(OwnedFd, OwnedFd), Refusal> {

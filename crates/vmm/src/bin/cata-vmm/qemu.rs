@@ -48,6 +48,7 @@ pub(crate) struct Ends<'a> {
     pub(crate) log: &'a OwnedFd,
     pub(crate) deck: &'a OwnedFd,
     pub(crate) taps: &'a [OwnedFd],
+    pub(crate) disks: &'a [OwnedFd],
     /// Its complaints.
     pub(crate) stderr: &'a OwnedFd,
 }
@@ -80,6 +81,10 @@ pub(crate) fn start(order: &Order, interfaces: &[Interface], ends: &Ends<'_>) ->
     arguments.extend(devices(ends));
     for (at, (tap, interface)) in ends.taps.iter().zip(interfaces).enumerate() {
         arguments.extend(card(at, number(tap), interface));
+    }
+    descriptors.extend(ends.disks.iter().map(|disk| disk.as_fd()));
+    for (at, (fd, disk)) in ends.disks.iter().zip(&order.disks).enumerate() {
+        arguments.extend(drive(at, number(fd), &disk.serial));
     }
     child::start(&child::Order {
         program,
@@ -143,6 +148,20 @@ fn devices(ends: &Ends<'_>) -> Vec<String> {
         ("-device", format!("vhost-user-fs-pci,chardev=deck,tag={DECK},queue-size=1024")),
         ("-device", "virtio-rng-pci".to_owned()),
         ("-device", "virtio-balloon-pci,deflate-on-oom=on,free-page-reporting=on".to_owned()),
+    ];
+    pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+}
+
+/// By descriptor: its user may not open the file, and need not.
+fn drive(at: usize, fd: i32, serial: &str) -> Vec<String> {
+    let pairs = [
+        ("-add-fd", format!("set={at},fd={fd}")),
+        (
+            "-blockdev",
+            format!("driver=file,node-name=file{at},filename=/dev/fdset/{at},discard=unmap,locking=off"),
+        ),
+        ("-blockdev", format!("driver=raw,node-name=disk{at},file=file{at},discard=unmap")),
+        ("-device", format!("virtio-blk-pci,drive=disk{at},serial={serial}")),
     ];
     pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
 }

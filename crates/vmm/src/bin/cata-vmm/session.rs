@@ -21,6 +21,18 @@ use crate::{Refusal, alone, read_errand, report};
 /// How long the last output may take to be taken.
 const LAST: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// What whoever asked for the session may send to its process by way of this one.
+const FORWARDED: [Signal; 8] = [
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::ALARM,
+    Signal::CONT,
+];
+
 pub(crate) fn run(plan: &OwnedFd, supervisor: &OwnedFd, machine: OwnedFd) -> ExitCode {
     match begin(plan, supervisor) {
         Ok((start, terminal)) => match speak(&start, terminal, supervisor, machine) {
@@ -94,7 +106,10 @@ fn speak(start: &Frame, terminal: bool, supervisor: &OwnedFd, machine: OwnedFd) 
         hint: None,
         exit_code: 125,
     };
-    let window = SignalFd::new(&[Signal::WINCH.as_raw()]).map_err(|e| Refusal::new(e).0)?;
+    // A terminal has keys for signals, and its hanging up is to end this process.
+    let wanted = if terminal { &[Signal::WINCH][..] } else { &FORWARDED[..] };
+    let wanted: Vec<i32> = wanted.iter().map(|signal| signal.as_raw()).collect();
+    let signals = SignalFd::new(&wanted).map_err(|e| Refusal::new(e).0)?;
     let mut pump = Pump::new(FIRST, terminal);
     let mut talk = Conversation { machine, waiting: Vec::new() };
     let mut decoder = Decoder::default();
@@ -106,8 +121,9 @@ fn speak(start: &Frame, terminal: bool, supervisor: &OwnedFd, machine: OwnedFd) 
         if !talk.waiting.is_empty() {
             flags |= PollFlags::OUT;
         }
-        let mut watched = vec![PollFd::new(&talk.machine, flags), PollFd::new(&window, PollFlags::IN)];
+        let mut watched = vec![PollFd::new(&talk.machine, flags)];
         if running {
+            watched.push(PollFd::new(&signals, PollFlags::IN));
             watched.extend(pump.watched());
         }
         let _ = poll(&mut watched, None);
@@ -139,10 +155,9 @@ fn speak(start: &Frame, terminal: bool, supervisor: &OwnedFd, machine: OwnedFd) 
             }
         }
         if running {
-            while window.next().is_some() {
-                if let Some(size) = pump.size() {
-                    talk.send(&size).map_err(gone)?;
-                }
+            while let Some(signal) = signals.next() {
+                let size = (signal == Signal::WINCH.as_raw()).then(|| pump.size()).flatten();
+                talk.send(&size.unwrap_or_else(|| Frame::signal(FIRST, signal))).map_err(gone)?;
             }
             for frame in pump.exchange() {
                 talk.send(&frame).map_err(gone)?;
