@@ -46,7 +46,8 @@ pub(crate) fn watch(
             }
         }
     };
-    let builder = std::thread::Builder::new().name("signals".to_owned()).stack_size(1024 * 1024);
+    // An ordinary stack: passing a signal on speaks to the supervisor, and untouched pages cost nothing.
+    let builder = std::thread::Builder::new().name("signals".to_owned());
     builder.spawn(watcher).map(|_| ()).map_err(|e| Failure::io("watch signals", &e))
 }
 

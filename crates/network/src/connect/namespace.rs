@@ -82,7 +82,6 @@ pub fn begin<'scope, 'env>(
     let (blueprint, decided) = mpsc::channel();
     let thread = thread::Builder::new()
         .name("namespace".to_owned())
-        .stack_size(128 * 1024)
         .spawn_scoped(scope, move || inside(host, request, &decided))
         .map_err(failed("start a thread"))?;
     Ok(Maker { blueprint, thread })
