@@ -207,7 +207,6 @@ fn archives_are_added(w: &World) {
     tar(&["--owner=7", "--group=8", "-cf", &path("a.tar")]);
     tar(&["-czf", &path("a.tgz")]);
     tar(&["--zstd", "-cf", &path("a.tar.zst")]);
-    fs::write(dir.join("a.tar.xz"), b"\xfd7zXZ\0rest").unwrap();
     let dockerfile = "FROM busybox\nRUN ln -s /etc /link\nADD a.tar /one/\nADD --chown=1:2 a.tgz /two\nADD a.tar.zst /link/three/\nADD plain.gz /plain\nADD --unpack=false a.tgz /kept\nCOPY a.tar /copied\n";
     fs::write(dir.join("Dockerfile"), dockerfile).unwrap();
     let _ = build(w, &dir, &["-t", "add"]).ok();
@@ -217,8 +216,6 @@ fn archives_are_added(w: &World) {
         "cat /one/f /one/d/g /two/f /etc/three/d/g /plain; stat -c '%u %g' /one/f /two/f; ls /kept /copied",
     );
     assert_eq!(said, "fgfgno archive7 8\n1 2\n/copied\n/kept");
-    fs::write(dir.join("Dockerfile"), "FROM busybox\nADD a.tar.xz /\n").unwrap();
-    build(w, &dir, &[]).fails(1, &["xz", "not supported yet", "--unpack=false"]);
 }
 
 fn mounts_of_a_step(w: &World) {
@@ -303,7 +300,7 @@ fn failing_steps_are_pointed_at(w: &World) {
             "FROM busybox\nRUN mkdir /d\nCOPY Dockerfile /d/x/\nCOPY Dockerfile /d/x/Dockerfile/y",
             "cannot make the directory",
         ),
-        ("FROM busybox\nADD https://127.0.0.1:1/x /", "not supported yet"),
+        ("FROM busybox\nADD https://127.0.0.1:1/x /", "cannot fetch https://127.0.0.1:1/x"),
         ("FROM scratch\nRUN true", "/bin/sh"),
     ] {
         fs::write(dir.join("Dockerfile"), text).unwrap();

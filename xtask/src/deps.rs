@@ -35,7 +35,7 @@ const CROSS: [&str; 2] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
 const LAB: [&str; 6] =
     ["busybox-static", "e2fsprogs", "kmod", "qemu-system-common", "qemu-system-x86", "util-linux"];
 const DEMO: [&str; 6] = ["mmdebstrap", "postgresql-client", "procps", "tmux", "iproute2", "nftables"];
-const TEST: [&str; 10] = [
+const TEST: [&str; 13] = [
     "docker-registry",
     "skopeo",
     "podman",
@@ -46,6 +46,9 @@ const TEST: [&str; 10] = [
     "openssl",
     "zstd",
     "attr",
+    "git",
+    "xz-utils",
+    "bzip2",
 ];
 const BENCH: [&str; 4] = ["crun", "runc", "buildah", "time"];
 

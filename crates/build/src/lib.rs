@@ -17,6 +17,7 @@ pub mod metadata;
 pub mod parse;
 pub mod pattern;
 pub mod print;
+pub mod source;
 pub mod stage;
 
 pub use ast::Dockerfile;

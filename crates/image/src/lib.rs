@@ -12,6 +12,7 @@ mod archive;
 pub mod capture;
 pub mod commit;
 pub mod error;
+pub mod fetch;
 pub mod import;
 pub mod layer;
 pub mod layout;

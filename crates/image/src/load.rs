@@ -359,7 +359,8 @@ fn is_layer_path(path: &str) -> bool {
 fn looks_like_layer(start: &[u8]) -> bool {
     match Compression::detect(start) {
         Compression::Gzip | Compression::Zstd => true,
-        Compression::Other(_) => false,
+        // No image has such layers.
+        Compression::Bzip2 | Compression::Xz => false,
         Compression::Plain => <&[u8; BLOCK]>::try_from(start).is_ok_and(|block| header::parse(block).is_ok()),
     }
 }

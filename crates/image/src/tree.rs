@@ -115,23 +115,14 @@ pub enum Looks {
     Archive,
     /// Anything else.
     Other,
-    /// Compressed in a way that is known and not read: its name.
-    Unreadable(&'static str),
 }
 
 /// Looks at the beginning of a stream.
 #[must_use]
 pub fn looks(input: &mut dyn Read) -> Looks {
-    use std::io::BufRead as _;
-
-    use crate::layer::compression::Compression;
     use crate::layer::header;
-    let mut buffered = BufReader::with_capacity(1 << 16, input);
+    let buffered = BufReader::with_capacity(1 << 16, input);
     // What cannot be read is no archive; copying it will say why.
-    let Ok(start) = buffered.fill_buf() else { return Looks::Other };
-    if let Compression::Other(name) = Compression::detect(start) {
-        return Looks::Unreadable(name);
-    }
     let Ok(decoder) = Decoder::new(buffered) else { return Looks::Other };
     let mut block = Vec::with_capacity(header::BLOCK);
     let _ = decoder.take(header::BLOCK as u64).read_to_end(&mut block);

@@ -5,6 +5,7 @@ use crate::ast::{self, Instruction};
 use crate::error::{Error, Result};
 use crate::metadata::{Mode, absolute};
 use crate::pattern::Glob;
+use crate::source::GitSource;
 
 /// Files to copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,12 +152,22 @@ impl Planner<'_> {
 /// What does not go together.
 fn check(step: &CopyStep) -> Result<()> {
     let remote = step.sources.iter().any(|s| matches!(s, CopySource::Url(_) | CopySource::Git(_)));
-    if step.checksum.is_some() {
+    if let Some(checksum) = &step.checksum {
         if !remote {
             return Err(Error::new("checksum can't be specified for non-HTTP(S) sources").at("--checksum"));
         }
         if step.sources.len() > 1 {
             return Err(Error::new("checksum can't be specified for multiple sources").at("--checksum"));
+        }
+        let hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let sound = match step.sources.first() {
+            Some(CopySource::Git(_)) => checksum.len() >= 7 && hex(checksum),
+            _ => checksum.strip_prefix("sha256:").is_some_and(|text| text.len() == 64 && hex(text)),
+        };
+        if !sound {
+            return Err(Error::new(format!("invalid checksum {checksum}"))
+                .at("--checksum")
+                .hint("sha256: and 64 digits for a file, a commit id for a repository"));
         }
     }
     for source in &step.sources {
@@ -175,16 +186,10 @@ fn is_mark(word: &str, name: &str) -> bool {
 
 fn source_of(word: &str, add: bool) -> CopySource {
     if add {
-        let bare = word.split(['#', '?']).next().unwrap_or_default();
-        let remote = word.starts_with("http://") || word.starts_with("https://");
-        if (remote && bare.ends_with(".git"))
-            || word.starts_with("git@")
-            || word.starts_with("git://")
-            || word.starts_with("ssh://")
-        {
+        if GitSource::is(word) {
             return CopySource::Git(word.to_owned());
         }
-        if remote {
+        if word.starts_with("http://") || word.starts_with("https://") {
             return CopySource::Url(word.to_owned());
         }
     }

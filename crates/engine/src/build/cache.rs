@@ -9,6 +9,8 @@
 //! | `making/<name>/` | steps under way; whoever has `lock` alone knows that they are nobody's |
 //! | `caches/<hash>/` | `RUN --mount=type=cache`: `data`, and `lock` for those that do not share |
 //! | `contexts/<hash>` | digests of a context's files |
+//! | `remote/<hash>.json` | what an address gave: replaced by rename; believed only in the boot it was fetched in |
+//! | `remote/<name>/` | files of such a record, never changed once they are here |
 
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
@@ -23,6 +25,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::BuildError;
+use super::remote::RemoteRecord;
 use crate::container::live::Owner;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
@@ -126,7 +129,7 @@ impl Cache {
 
     fn at(engine: &Engine) -> Result<Self> {
         let root = engine.paths.build();
-        for dir in ["steps", "layers", "contents", "making", "caches", "contexts", "empty"] {
+        for dir in ["steps", "layers", "contents", "making", "caches", "contexts", "empty", "remote"] {
             let path = root.join(dir);
             if !path.is_dir() {
                 // Layers hold other users' setuid programs: nobody but root may walk in.
@@ -162,6 +165,7 @@ impl Cache {
                 let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
             }
         }
+        self.collect_remotes();
     }
 
     /// A directory for a new step.
@@ -334,6 +338,72 @@ impl Cache {
         let mut keyer = cata_build::key::Keyer::new("context");
         keyer.bytes(context.as_os_str().as_encoded_bytes());
         self.root.join("contexts").join(keyer.key().hex())
+    }
+
+    /// This boot.
+    pub(super) fn boot(&self) -> &str {
+        &self.boot
+    }
+
+    /// What an address gave, if it can be believed.
+    pub(super) fn remote(&self, key: &Key) -> Option<RemoteRecord> {
+        let path = self.root.join("remote").join(format!("{}.json", key.hex()));
+        let record: RemoteRecord = ledger::read(&path).ok()??;
+        let believed = !self.boot.is_empty() && record.boot == self.boot;
+        (believed && self.remote_directory(&record).is_dir()).then_some(record)
+    }
+
+    /// Where its files are.
+    pub(super) fn remote_directory(&self, record: &RemoteRecord) -> PathBuf {
+        self.root.join("remote").join(&record.dir)
+    }
+
+    /// Fetched files get their place.
+    pub(super) fn publish_remote(&self, making: &Making) -> std::result::Result<String, BuildError> {
+        let to = self.root.join("remote").join(&making.name);
+        fs::rename(making.diff(), &to).map_err(|e| BuildError::io("name", &to, e))?;
+        Ok(making.name.clone())
+    }
+
+    /// Remembers what an address gave.
+    pub(super) fn remember_remote(
+        &self,
+        key: &Key,
+        record: &RemoteRecord,
+    ) -> std::result::Result<(), BuildError> {
+        let path = self.root.join("remote").join(format!("{}.json", key.hex()));
+        let new = self.root.join("making").join(crate::container::names::random_id().short());
+        let text = serde_json::to_vec(record)
+            .map_err(|source| BuildError::from(Error::Record { path: path.clone(), source }))?;
+        fs::write(&new, text)
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(|e| BuildError::io("write", &path, e))
+    }
+
+    /// Every record of `remote/`, by its path.
+    pub(super) fn remotes(&self) -> Vec<(PathBuf, RemoteRecord)> {
+        let entries = fs::read_dir(self.root.join("remote")).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some());
+        paths
+            .filter_map(|path| ledger::read::<RemoteRecord>(&path).ok()?.map(|record| (path, record)))
+            .collect()
+    }
+
+    /// Removes files of `remote/` that no record names, and records that name none.
+    pub(super) fn collect_remotes(&self) {
+        let records = self.remotes();
+        for entry in fs::read_dir(self.root.join("remote")).into_iter().flatten().flatten() {
+            let path = entry.path();
+            // What cannot be removed now is tried again by the next build.
+            if path.is_dir() && !records.iter().any(|(_, record)| *record.dir == *entry.file_name()) {
+                let _ = fs::remove_dir_all(&path);
+            }
+        }
+        for (path, record) in records {
+            if !self.remote_directory(&record).is_dir() {
+                let _ = fs::remove_file(path);
+            }
+        }
     }
 
     /// An empty directory.

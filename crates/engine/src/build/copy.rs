@@ -107,13 +107,6 @@ fn unpack(source: &Source, entry: &Entry, target: &Target<'_>) -> Result<bool, B
     match tree::looks(&mut open()?) {
         Looks::Archive => {}
         Looks::Other => return Ok(false),
-        Looks::Unreadable(kind) => {
-            return Err(BuildError::new(
-                Kind::Unsupported,
-                format!("ADD {name}: archives compressed with {kind} are not supported yet"),
-            )
-            .hint(Some("unpack it in a RUN, or copy it as it is with --unpack=false".to_owned())));
-        }
     }
     make_directories(target, target.destination, 0o755, None, &mut Vec::new())?;
     let place = open_directory(target.root, "/")?;

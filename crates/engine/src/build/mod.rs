@@ -9,9 +9,11 @@ mod cache;
 mod copy;
 mod error;
 mod finish;
+mod git;
 mod output;
 mod overlay;
 mod prune;
+mod remote;
 mod request;
 mod run;
 mod solve;
@@ -25,11 +27,14 @@ pub use cache::Shared;
 pub use error::BuildError;
 pub use output::Unpacked;
 pub use prune::{CacheEntry, PruneRequest, Pruned};
+pub use remote::RemoteContext;
 pub use request::{
     BuildEvent, BuildProgress, BuildRequest, Built, CachePlace, CacheTarget, Context, DockerfileText,
     NamedContext, Secret,
 };
 pub use solve::Snapshot;
+
+pub use cata_build::source::{GitSource, is_remote};
 
 use cata_build::graph::{Given, Graph};
 use cata_build::lint;
@@ -159,19 +164,4 @@ impl Engine {
             _lease: lease,
         })
     }
-}
-
-/// What COPY and ADD cannot do yet.
-fn sources_check(copy: &cata_build::stage::CopyStep) -> std::result::Result<(), BuildError> {
-    use cata_build::stage::CopySource;
-    for source in &copy.sources {
-        let what = match source {
-            CopySource::Git(git) => format!("ADD of a git repository ({git})"),
-            CopySource::Url(url) => format!("ADD of an address ({url})"),
-            CopySource::Path(_) | CopySource::Inline { .. } => continue,
-        };
-        return Err(BuildError::new(crate::error::Kind::Unsupported, format!("{what} is not supported yet"))
-            .hint(Some("fetch it before the build, or in a RUN".to_owned())));
-    }
-    Ok(())
 }

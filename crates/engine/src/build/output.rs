@@ -41,6 +41,15 @@ impl Engine {
         Ok(Unpacked { making, _lease: lease })
     }
 
+    /// A context of one file.
+    pub(super) fn build_context_of(&self, name: &str, content: &[u8]) -> Result<Unpacked> {
+        let (cache, lease) = Cache::open(self)?;
+        let making = cache.begin().map_err(failed)?;
+        let path = making.diff().join(name);
+        std::fs::write(&path, content).map_err(Error::file("write", path))?;
+        Ok(Unpacked { making, _lease: lease })
+    }
+
     /// Writes a build's files into a directory of this host.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ pub struct CacheEntry {
     pub id: String,
     /// The instruction, or the id of a cache mount.
     pub description: String,
-    /// `regular` or `exec.cachemount`.
+    /// `regular`, `exec.cachemount`, or `source` for what was fetched.
     pub kind: &'static str,
     /// Bytes that would be freed.
     pub size: u64,
@@ -90,6 +90,17 @@ impl Engine {
                 used,
             });
         }
+        for (_, record) in cache.remotes() {
+            let directory = cache.remote_directory(&record);
+            entries.push(CacheEntry {
+                id: record.dir.clone(),
+                description: format!("fetched {}", record.url),
+                kind: "source",
+                size: tree_size(&directory),
+                shared: false,
+                used: fs::metadata(&directory).and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH),
+            });
+        }
         entries.sort_by_key(|entry| entry.used);
         Ok(entries)
     }
@@ -113,12 +124,16 @@ impl Engine {
             let young =
                 request.until.is_some_and(|until| now.duration_since(entry.used).unwrap_or_default() < until);
             let enough = request.keep.is_some_and(|keep| left <= keep);
-            if young || enough || (entry.kind != "regular" && !request.all) {
+            if young || enough || (entry.kind == "exec.cachemount" && !request.all) {
                 continue;
             }
             if entry.kind == "regular" {
                 for (key, ..) in cache.steps()?.iter().filter(|(key, ..)| key.hex().starts_with(&entry.id)) {
                     cache.forget(key)?;
+                }
+            } else if entry.kind == "source" {
+                for (path, _) in cache.remotes().iter().filter(|(_, record)| record.dir == entry.id) {
+                    fs::remove_file(path).map_err(Error::file("remove", path))?;
                 }
             } else {
                 for (path, ..) in cache.cache_mounts() {
@@ -134,6 +149,7 @@ impl Engine {
             pruned.entries.push(entry);
         }
         cache.collect()?;
+        cache.collect_remotes();
         let kept: Vec<cata_spec::Digest> = cache
             .steps()?
             .iter()

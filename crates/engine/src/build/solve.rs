@@ -14,6 +14,7 @@ use cata_image::{Image, Progress};
 use cata_spec::image::ContainerConfig;
 
 use super::cache::{Cache, Making, StepRecord};
+use super::remote::{self, Remote};
 use super::request::{BuildEvent, BuildProgress, BuildRequest};
 use super::sources::{self, Contexts, Named, Place};
 use super::{BuildError, copy, overlay, users};
@@ -349,7 +350,7 @@ impl<'s> Solver<'s> {
                 let (record, cached, key) = self.make(key, &before, step, make)?;
                 (record, cached, key, key)
             }
-            Action::Copy(copy) => self.copy(copy, step, &before)?,
+            Action::Copy(copy) => self.copy(copy, step, &before, number)?,
             Action::Run(run) => {
                 let prepared = self.prepare_run(run, solved)?;
                 let key = prepared.key;
@@ -447,8 +448,8 @@ impl<'s> Solver<'s> {
         copy: &CopyStep,
         step: &Step,
         before: &Snapshot,
+        number: usize,
     ) -> Result<(StepRecord, bool, Key, Key), BuildError> {
-        super::sources_check(copy)?;
         let place = self.place(&copy.origin)?;
         let selection = match &place {
             Place::Tree(snapshot) => Some((key::selection(&snapshot.key, copy), snapshot.fresh)),
@@ -475,6 +476,12 @@ impl<'s> Solver<'s> {
                 keyer.text(name).text(content);
             }
         }
+        let say = |text: &[u8]| self.progress.event(BuildEvent::Line { step: number, text });
+        let agent = self.request.ssh.get("default").map(PathBuf::as_path);
+        let remotes = remote::fetch_all(self.cache, copy, agent, &say)?;
+        for remote in &remotes {
+            keyer.text(&remote.key.to_string());
+        }
         let content = keyer.key();
         if let Some((selection, _)) = &selection {
             self.cache.remember_content(selection, &content);
@@ -482,7 +489,7 @@ impl<'s> Solver<'s> {
         let key = key::copy(linked, copy, &content);
         let scratch = Snapshot { key, layers: Vec::new(), fresh: before.fresh };
         let upon = if copy.link { &scratch } else { before };
-        let make = |making: &Making| self.make_copy(copy, &found, upon, before, making);
+        let make = |making: &Making| self.make_copy(copy, (&found, &remotes), (upon, before), making);
         let (record, cached, key) = self.make(key, upon, step, make)?;
         Ok((record, cached, after(&key), key))
     }
@@ -490,9 +497,8 @@ impl<'s> Solver<'s> {
     fn make_copy(
         &self,
         copy: &CopyStep,
-        found: &sources::Found,
-        upon: &Snapshot,
-        before: &Snapshot,
+        (found, remotes): (&sources::Found, &[Remote]),
+        (upon, before): (&Snapshot, &Snapshot),
         making: &Making,
     ) -> Result<bool, BuildError> {
         let lower = self.paths(upon)?;
@@ -516,7 +522,13 @@ impl<'s> Solver<'s> {
             threads: usize::try_from(self.engine.host.cpus).unwrap_or(1),
             ..target(&root, &copy.destination)
         };
-        let changed = copy::copy(&found.selection, &target)?;
+        let mut changed = copy::copy(&found.selection, &target)?;
+        for remote in remotes {
+            let (selection, _root) = remote.select(copy)?;
+            // Archives of this host are unpacked, those from elsewhere only when it is asked for.
+            let unpack = remote.name.is_some() && copy.unpack == Some(true);
+            changed |= copy::copy(&selection, &copy::Target { unpack, ..target.clone() })?;
+        }
         for source in &copy.sources {
             if let CopySource::Inline { name, content } = source {
                 copy::inline(&target, name, content.as_bytes())?;

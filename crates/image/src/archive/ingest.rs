@@ -38,6 +38,14 @@ pub(crate) fn layer(
 ) -> Result<Ingested, Error> {
     let first = next()?;
     let compression = Compression::detect(&first);
+    if matches!(compression, Compression::Bzip2 | Compression::Xz) {
+        // No media type says that a layer is compressed so.
+        return Err(crate::error::LayerError::Compression(std::io::Error::new(
+            std::io::ErrorKind::Unsupported,
+            "layers are compressed with gzip or zstd",
+        ))
+        .into());
+    }
     let (file, path) = store.ingest_file("layer-blob")?;
     let _cleanup = Cleanup(&path);
     let compress = compression == Compression::Plain && plain == Plain::Compress;

@@ -2,7 +2,9 @@
 
 use std::io::{self, BufRead, Read};
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
 
 use crate::error::RegistryError;
 
@@ -12,8 +14,8 @@ pub(crate) enum Compression {
     Plain,
     Gzip,
     Zstd,
-    /// Known, but not read: its name.
-    Other(&'static str),
+    Bzip2,
+    Xz,
 }
 
 impl Compression {
@@ -22,8 +24,8 @@ impl Compression {
         match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
-            [b'B', b'Z', b'h', ..] => Self::Other("bzip2"),
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Other("xz"),
+            [b'B', b'Z', b'h', ..] => Self::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
             _ => Self::Plain,
         }
     }
@@ -54,6 +56,8 @@ pub(crate) enum Decoder<R: BufRead> {
     Plain(R),
     Gzip(Box<MultiGzDecoder<R>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, R>>),
+    Bzip2(Box<MultiBzDecoder<R>>),
+    Xz(Box<XzReader<R>>),
 }
 
 impl<R: BufRead> Decoder<R> {
@@ -62,10 +66,8 @@ impl<R: BufRead> Decoder<R> {
             Compression::Plain => Ok(Self::Plain(input)),
             Compression::Gzip => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(input)))),
             Compression::Zstd => Ok(Self::Zstd(Box::new(zstd::stream::read::Decoder::with_buffer(input)?))),
-            Compression::Other(name) => Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                format!("{name} compression is not supported"),
-            )),
+            Compression::Bzip2 => Ok(Self::Bzip2(Box::new(MultiBzDecoder::new(input)))),
+            Compression::Xz => Ok(Self::Xz(Box::new(XzReader::new(input, true)))),
         }
     }
 }
@@ -76,6 +78,8 @@ impl<R: BufRead> Read for Decoder<R> {
             Self::Plain(input) => input.read(buffer),
             Self::Gzip(input) => input.read(buffer),
             Self::Zstd(input) => input.read(buffer),
+            Self::Bzip2(input) => input.read(buffer),
+            Self::Xz(input) => input.read(buffer),
         }
     }
 }
@@ -88,7 +92,8 @@ mod tests {
     fn streams_are_told_by_their_first_bytes() {
         assert_eq!(Compression::detect(b"\x1f\x8b\x08"), Compression::Gzip);
         assert_eq!(Compression::detect(b"\x28\xb5\x2f\xfd"), Compression::Zstd);
-        assert_eq!(Compression::detect(b"BZh9"), Compression::Other("bzip2"));
+        assert_eq!(Compression::detect(b"BZh9"), Compression::Bzip2);
+        assert_eq!(Compression::detect(b"\xfd7zXZ\0"), Compression::Xz);
         assert_eq!(Compression::detect(b"etc/\0"), Compression::Plain);
         assert_eq!(Compression::detect(b""), Compression::Plain);
     }

@@ -9,6 +9,7 @@ pub mod login;
 pub(crate) mod manifest;
 pub(crate) mod token;
 pub(crate) mod transport;
+pub(crate) use transport::web_agent;
 pub(crate) mod upload;
 
 pub use config::Config;

@@ -36,6 +36,33 @@ pub(crate) fn agent(endpoint: &Endpoint, plain: bool, stall: Duration) -> Result
     Ok(config.build().new_agent())
 }
 
+/// An HTTP agent for any address: redirects are followed, for there is nothing secret to carry along.
+pub(crate) fn web_agent(url: &str, stall: Duration) -> Result<ureq::Agent, RegistryError> {
+    let mut config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(10)
+        .user_agent(concat!("catamaran/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(CONNECT))
+        .timeout_per_read(Some(stall))
+        .timeout_recv_response(Some(stall))
+        .input_buffer_size(256 * 1024);
+    let host = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    if is_loopback(host) {
+        config = config.proxy(None);
+    }
+    let system = rustls_native_certs::load_native_certs();
+    let roots: Vec<Certificate<'static>> = system
+        .certs
+        .iter()
+        .map(|certificate| Certificate::from_der(certificate.as_ref()).to_owned())
+        .collect();
+    let roots = if roots.is_empty() { RootCerts::WebPki } else { RootCerts::Specific(Arc::new(roots)) };
+    if url.starts_with("https:") {
+        config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+    }
+    Ok(config.build().new_agent())
+}
+
 fn tls(endpoint: &Endpoint) -> Result<TlsConfig, RegistryError> {
     let mut own: Vec<Certificate<'static>> = Vec::new();
     if let Some(path) = &endpoint.ca {

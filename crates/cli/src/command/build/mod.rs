@@ -6,8 +6,11 @@ mod output;
 mod screen;
 
 use std::fs;
+use std::time::Instant;
 
-use cata_engine::build::{BuildRequest, Built};
+use cata_engine::build::{
+    BuildEvent, BuildProgress as _, BuildRequest, Built, Context, NamedContext, RemoteContext, Unpacked,
+};
 
 use crate::render::error::Failure;
 use crate::session::{self, Session};
@@ -16,7 +19,7 @@ use options::{Build, Call};
 use screen::Screen;
 
 pub(crate) const BUILD: Node =
-    Node::verb::<Build>("build", "[OPTIONS] PATH | -", "Build an image from a Dockerfile");
+    Node::verb::<Build>("build", "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile");
 
 const BUILDER_NODES: &[Node] = &[
     BUILD,
@@ -32,25 +35,23 @@ pub(crate) const BUILDX: Node = Node::group("buildx", "The same as builder", BUI
 impl Verb for Build {
     fn call(self, session: &Session) -> Outcome {
         let call = self.look();
-        if call != Call::Build {
-            return look(&self.request()?, call);
-        }
         let quiet = self.quiet;
         let outputs = output::plan(&self)?;
         let mut request = self.request()?;
         request.store = outputs.store;
-        let engine = session.engine()?;
-        let context = self.archive()?;
-        let _unpacked = match context {
-            Some(mut archive) => {
-                let unpacked = engine.build_context(&mut archive)?;
-                request.context = cata_engine::build::Context::Directory(unpacked.path().to_owned());
-                self.take_dockerfile_from(&unpacked.path(), &mut request)?;
-                Some(unpacked)
+        let screen = Screen::new(self.progress, quiet || call != Call::Build);
+        let _contexts = match self.contexts(session, &mut request, &screen) {
+            Ok(contexts) => contexts,
+            Err(failure) => {
+                drop(screen.finish());
+                return Err(failure);
             }
-            None => None,
         };
-        let screen = Screen::new(self.progress, quiet);
+        if call != Call::Build {
+            drop(screen.finish());
+            return look(&request, call);
+        }
+        let engine = session.engine()?;
         let built = engine.build(&request, &screen);
         let failed = screen.finish();
         let built = built.map_err(|error| {
@@ -73,7 +74,45 @@ impl Verb for Build {
     }
 }
 
+/// Contexts that do not stay: gone when this is dropped.
+#[derive(Default)]
+struct Contexts {
+    _unpacked: Option<Unpacked>,
+    _remote: Vec<RemoteContext>,
+}
+
 impl Build {
+    /// Fetches or unpacks what the request's contexts are, where they are no directories of this host.
+    fn contexts(
+        &self,
+        session: &Session,
+        request: &mut BuildRequest,
+        screen: &Screen,
+    ) -> Result<Contexts, Failure> {
+        let mut contexts = Contexts::default();
+        if let Some(mut archive) = self.archive()? {
+            let unpacked = session.engine()?.build_context(&mut archive)?;
+            request.context = Context::Directory(unpacked.path());
+            self.take_dockerfile_from(&unpacked.path(), request)?;
+            contexts._unpacked = Some(unpacked);
+        }
+        if let Some(address) = self.remote() {
+            let fetched = fetch(session, address, request, screen)?;
+            request.context = Context::Directory(fetched.path().to_owned());
+            if self.dockerfile_is_in_context() {
+                self.take_dockerfile_from(fetched.path(), request)?;
+            }
+            contexts._remote.push(fetched);
+        }
+        for (name, address) in self.remote_contexts() {
+            let fetched = fetch(session, address, request, screen)?;
+            let directory = NamedContext::Directory(fetched.path().to_owned());
+            request.contexts.insert(name.to_owned(), directory);
+            contexts._remote.push(fetched);
+        }
+        Ok(contexts)
+    }
+
     /// `--iidfile`, `--metadata-file`.
     fn report(&self, built: &Built, request: &BuildRequest) -> Result<(), Failure> {
         let Some(image) = &built.image else { return Ok(()) };
@@ -94,6 +133,27 @@ impl Build {
         }
         Ok(())
     }
+}
+
+/// A context from afar, as a step of its own.
+fn fetch(
+    session: &Session,
+    address: &str,
+    request: &BuildRequest,
+    screen: &Screen,
+) -> Result<RemoteContext, Failure> {
+    // Steps of the build itself count from 1.
+    let step = 0;
+    let start = Instant::now();
+    screen.event(BuildEvent::Begin { step, title: format!("[internal] load {address}") });
+    let say = |text: &[u8]| screen.event(BuildEvent::Line { step, text });
+    let keep_git = request.args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+    let keep_git = keep_git.is_some_and(|value| matches!(value.as_str(), "1" | "true"));
+    let agent = request.ssh.get("default").map(std::path::PathBuf::as_path);
+    let fetched = session.engine()?.build_remote(address, keep_git, agent, &say);
+    let error = fetched.as_ref().err().map(ToString::to_string);
+    screen.event(BuildEvent::End { step, cached: false, took: start.elapsed(), error });
+    Ok(fetched?)
 }
 
 /// `--check` and `--call`.

@@ -6,7 +6,8 @@ use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use cata_engine::build::{
-    BuildRequest, CachePlace, CacheTarget, Context, DockerfileText, NamedContext, Secret,
+    BuildRequest, CachePlace, CacheTarget, Context, DockerfileText, GitSource, NamedContext, Secret,
+    is_remote,
 };
 use cata_engine::request::Ulimit;
 use cata_spec::Reference;
@@ -18,6 +19,8 @@ use crate::render::error::Failure;
 
 /// A Dockerfile on standard input may be that long.
 const TEXT_MAX: u64 = 4 << 20;
+/// A named context that is an image.
+const IMAGE: &str = "docker-image://";
 
 #[derive(Debug, Args)]
 pub(crate) struct Build {
@@ -72,7 +75,7 @@ pub(crate) struct Build {
     /// Parent of the cgroups of RUN
     #[arg(long, value_name = "string")]
     cgroup_parent: Option<String>,
-    /// Further context (name=PATH or name=docker-image://IMAGE)
+    /// Further context (name=PATH, name=URL or name=docker-image://IMAGE)
     #[arg(long, value_name = "name=path")]
     build_context: Vec<String>,
     /// Allow privileged steps (security.insecure, network.host)
@@ -123,7 +126,7 @@ pub(crate) struct Build {
     /// Likewise
     #[arg(long, hide = true)]
     force_rm: bool,
-    /// The directory that COPY takes from; - is standard input
+    /// What COPY takes from: a directory, a repository (URL.git#REF:DIR), an archive (http://…), or - for standard input
     #[arg(value_name = "PATH")]
     path: String,
 }
@@ -169,12 +172,8 @@ impl Build {
             return Err(Failure::flag("building for several platforms at once is not supported yet")
                 .with_hint("build for one platform at a time"));
         }
-        if self.path.contains("://") || self.path.starts_with("git@") {
-            return Err(Failure::flag(format!(
-                "a remote build context ({}) is not supported yet",
-                self.path
-            ))
-            .with_hint("clone or fetch it, and give the directory"));
+        if let Some(address) = self.remote() {
+            reachable(address)?;
         }
         if self.path == "-" && self.file.as_deref() == Some("-") {
             return Err(Failure::flag(
@@ -187,8 +186,11 @@ impl Build {
         {
             return Err(Failure::flag(format!("--allow {other} is not known")));
         }
-        let context =
-            if self.path == "-" { Context::Empty } else { Context::Directory(PathBuf::from(&self.path)) };
+        let context = if self.path == "-" || self.remote().is_some() {
+            Context::Empty
+        } else {
+            Context::Directory(PathBuf::from(&self.path))
+        };
         let (args, epoch) = self.arguments()?;
         let tags = self
             .tag
@@ -213,7 +215,7 @@ impl Build {
             shm_size: self.shm_size,
             ulimits: self.ulimit.clone(),
             cgroup_parent: self.cgroup_parent.clone(),
-            contexts: self.build_context.iter().map(|text| named(text)).collect::<Result<_, _>>()?,
+            contexts: self.named_contexts()?,
             allow_insecure,
             epoch,
             store: true,
@@ -267,13 +269,47 @@ impl Build {
             Some("-") => {
                 Ok(DockerfileText { name: "Dockerfile".to_owned(), text: standard_input()?, ignore: None })
             }
-            // With the context from standard input, it is in there.
-            _ if self.path == "-" => {
+            // With a context that is still to come, it is in there.
+            _ if self.path == "-" || self.remote().is_some() => {
                 Ok(DockerfileText { name: "Dockerfile".to_owned(), text: String::new(), ignore: None })
             }
             Some(file) => named(Path::new(file), file),
             None => named(&Path::new(&self.path).join("Dockerfile"), "Dockerfile"),
         }
+    }
+
+    /// The context's address, if it is no path.
+    pub(super) fn remote(&self) -> Option<&str> {
+        Some(self.path.as_str()).filter(|path| is_remote(path))
+    }
+
+    /// Whether the Dockerfile comes with the context.
+    pub(super) fn dockerfile_is_in_context(&self) -> bool {
+        self.file.as_deref() != Some("-")
+    }
+
+    /// `--build-context` with an address, by name.
+    pub(super) fn remote_contexts(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pairs = self.build_context.iter().filter_map(|text| text.split_once('='));
+        pairs.filter(|(_, value)| is_remote(value) && !value.starts_with(IMAGE))
+    }
+
+    /// `--build-context` with what is here.
+    fn named_contexts(&self) -> Result<BTreeMap<String, NamedContext>, Failure> {
+        let mut contexts = BTreeMap::new();
+        for text in &self.build_context {
+            let Some((name, value)) = text.split_once('=') else {
+                return Err(Failure::flag(format!("invalid context value: {text}, expected key=value")));
+            };
+            if let Some(image) = value.strip_prefix(IMAGE) {
+                contexts.insert(name.to_owned(), NamedContext::Image(image.to_owned()));
+            } else if is_remote(value) {
+                reachable(value)?;
+            } else {
+                contexts.insert(name.to_owned(), NamedContext::Directory(PathBuf::from(value)));
+            }
+        }
+        Ok(contexts)
     }
 
     /// `-`: an archive, or nothing but a Dockerfile.
@@ -438,17 +474,11 @@ fn ssh(text: &str) -> Result<(String, PathBuf), Failure> {
     Ok((id.to_owned(), path))
 }
 
-/// `name=PATH`, `name=docker-image://IMAGE`.
-fn named(text: &str) -> Result<(String, NamedContext), Failure> {
-    let Some((name, value)) = text.split_once('=') else {
-        return Err(Failure::flag(format!("invalid context value: {text}, expected key=value")));
-    };
-    if let Some(image) = value.strip_prefix("docker-image://") {
-        return Ok((name.to_owned(), NamedContext::Image(image.to_owned())));
+/// Addresses that contexts can be fetched from.
+fn reachable(address: &str) -> Result<(), Failure> {
+    if GitSource::is(address) || address.starts_with("http://") || address.starts_with("https://") {
+        return Ok(());
     }
-    if value.contains("://") {
-        return Err(Failure::flag(format!("--build-context {text} is not supported yet"))
-            .with_hint("a directory, or docker-image://IMAGE"));
-    }
-    Ok((name.to_owned(), NamedContext::Directory(PathBuf::from(value))))
+    Err(Failure::flag(format!("contexts of this kind are not supported: {address}"))
+        .with_hint("a directory, http://, https:// or a git repository"))
 }
