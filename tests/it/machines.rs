@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cata_tests::cache::Recipe;
 use cata_tests::command::{Done, Run, cata_binary, eventually};
+use cata_tests::foreign;
 use cata_tests::harness::Test;
 use cata_tests::terminal::Terminal;
 use cata_tests::world::{World, pids};
@@ -30,6 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(machine_faults).with_kernel(),
         test!(machine_crowd).with_kernel(),
         test!(machine_bad_input).with_kernel(),
+        test!(machine_of_another_platform).images(&[]).needs(&["qemu-system-aarch64"]),
         test!(machine_postgres).with_kernel().images(&["postgres"]).needs(&["psql"]),
     ]
 }
@@ -487,6 +489,48 @@ fn other_platforms(w: &World, refused: &dyn Fn(&[&str], &[&str])) {
     // The image's content is the host's own: it runs without an emulator.
     let _ = w.cata(&args).ok();
     rustix::mount::unmount(formats, rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
+/// An arm64 kernel, and an arm64 image on it.
+fn machine_of_another_platform(w: &World) {
+    let tar = foreign::seed(w).unwrap();
+    let change = "ENV PATH=/bin:/sbin:/usr/bin:/usr/sbin";
+    let args = ["import", "--platform", "linux/arm64", "--change", change, tar.to_str().unwrap(), "box"];
+    let _ = w.cata(&args).ok();
+    hidden("/usr/bin/qemu-system-aarch64", || {
+        run(w, &["--rm", "box", "true"]).fails(125, &["is not installed", "package qemu-system-arm"]);
+    });
+    // A signal is heard only where somebody listens.
+    let script = "trap 'exit 7' TERM; echo out; while :; do sleep 0.2; done";
+    let args = [
+        "-d",
+        "--name",
+        "arm",
+        "--platform",
+        "linux/arm64",
+        "--cpus",
+        "1",
+        "-v",
+        "data:/data",
+        "-w",
+        "/data",
+    ];
+    let args: Vec<&str> = args.into_iter().chain(["box", "sh", "-c", script]).collect();
+    let _ = run(w, &args).ok();
+    let sh = |script: &str| w.cata_run(["exec", "-i", "arm", "sh", "-c", script]).patience(BOOT);
+    let lines = sh("uname -m; uname -r; pwd; id -u; grep Seccomp: /proc/self/status").done().lines();
+    assert!(lines.len() == 5 && lines[1].ends_with("-cloud-arm64"), "{lines:?}");
+    assert_eq!([&lines[0], &lines[2], &lines[3], &lines[4]], ["aarch64", "/data", "0", "Seccomp:\t2"]);
+    assert!(sh("mount -t tmpfs x /tmp").done().stderr.contains("denied"));
+    let bulk = vec![b'x'; 1 << 20];
+    assert_eq!(sh("tee /data/file").input(bulk).done().ok().stdout.len(), 1 << 20);
+    assert_eq!(fs::metadata(w.root().join("volumes/data/_data/file")).unwrap().len(), 1 << 20);
+    let reason = w.field("arm", "{{.Machine.Reason}}");
+    assert!(reason.contains("linux/arm64 is another kind of processor"), "{reason}");
+    let _ = w.cata_run(["stop", "-t", "60", "arm"]).patience(BOOT).done().ok();
+    assert_eq!(w.field("arm", "{{.State.ExitCode}}"), "7");
+    assert_eq!(w.cata(&["logs", "arm"]).text(), "out");
+    let _ = w.cata(&["rm", "arm"]).ok();
 }
 
 /// Runs with a program out of sight: an empty directory is where it was. The world's mounts are its own.

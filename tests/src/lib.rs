@@ -20,6 +20,7 @@ pub mod bundle;
 pub mod cache;
 pub mod cgroup;
 pub mod command;
+pub mod foreign;
 pub mod harness;
 pub mod kernel;
 pub mod leak;

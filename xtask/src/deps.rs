@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-/// What the packages are for. Each includes what comes before it.
+/// What the packages are for. Each includes what comes before it, but for what builds for arm64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Set {
     /// To build for arm64
@@ -35,7 +35,8 @@ const CROSS: [&str; 2] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
 const LAB: [&str; 6] =
     ["busybox-static", "e2fsprogs", "kmod", "qemu-system-common", "qemu-system-x86", "util-linux"];
 const DEMO: [&str; 6] = ["mmdebstrap", "postgresql-client", "procps", "tmux", "iproute2", "nftables"];
-const TEST: [&str; 13] = [
+const TEST: [&str; 14] = [
+    "qemu-system-arm",
     "docker-registry",
     "skopeo",
     "podman",
@@ -53,7 +54,6 @@ const TEST: [&str; 13] = [
 const BENCH: [&str; 4] = ["crun", "runc", "buildah", "time"];
 
 fn packages(set: Set) -> Vec<&'static str> {
-    // The compiler is large, and only wanted by name.
     if set == Set::Cross {
         return CROSS.to_vec();
     }
@@ -63,6 +63,7 @@ fn packages(set: Set) -> Vec<&'static str> {
     }
     if set >= Set::Test {
         packages.extend(TEST);
+        packages.extend(CROSS);
     }
     if set >= Set::Bench {
         packages.extend(BENCH);

@@ -13,6 +13,7 @@ mod build;
 mod cross;
 mod demo;
 mod deps;
+mod foreign;
 mod fuzz;
 mod images;
 mod install;
@@ -63,7 +64,8 @@ fn main() -> Result<ExitCode> {
         Command::Deps(options) => deps::run(options.set),
         Command::Images => images::run().and_then(|()| {
             let programs = build::run(&build::Options { release: false, arm64: false })?;
-            images::kernels(&programs.cata)
+            images::kernels(&programs.cata)?;
+            foreign::make(&programs.cata)
         }),
         Command::Lab(options) => return Ok(lab::run(&options)),
     };

@@ -9,7 +9,7 @@ use cata_tests::cache;
 use clap::Args;
 use serde_json::Value;
 
-use crate::{build, deps, images};
+use crate::{build, cross, deps, foreign, images};
 
 /// Options of `test`.
 #[derive(Debug, Args)]
@@ -155,11 +155,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     // One set of packages and one profile for all: nothing is compiled twice.
     build::cargo(&["build", "--quiet", "--workspace", "--all-targets"])?;
     build::programs("dev")?;
+    if root {
+        // For machines of another platform; without root no test starts one.
+        cross::guest("dev", &build::target().join("debug"))?;
+    }
     // `cargo test` may link the companions anew, the ordinary way: the static ones are kept aside.
     let programs = build::set_aside(&build::target().join("debug"))?;
     if root {
         images::run()?;
         images::kernels(&programs.cata)?;
+        foreign::make(&programs.cata)?;
     }
 
     let mut count = Count::default();
