@@ -125,10 +125,9 @@ fn errors_are_told_and_logged(w: &World) {
     ] {
         b.runtime(words).fails(1, &[text]);
     }
-    let refused: [(&str, &str, Value, &str); 6] = [
+    let refused: [(&str, &str, Value, &str); 5] = [
         ("/linux", "intelRdt", json!({"closID": "x"}), "Intel RDT"),
         ("/linux", "netDevices", json!({"eth9": {"name": "a"}}), "network devices"),
-        ("/linux", "mountLabel", json!("a:b:c"), "mount label"),
         ("/linux", "sysctl", json!({"vm.swappiness": "1"}), "vm.swappiness"),
         ("/process", "cwd", json!("relative"), "not absolute"),
         ("", "ociVersion", json!("2.0.0"), "version 1"),
@@ -435,6 +434,17 @@ fn rights_and_schedules(w: &World) {
     b.spec["process"]["apparmorProfile"] = json!("");
     b.spec["process"]["selinuxLabel"] = json!("a:b:c:d");
     b.run("c").fails(1, &["a:b:c:d"]);
+    b.spec["process"]["selinuxLabel"] = json!("");
+    // What cannot be had is said, where nothing depends on it.
+    let selinux = Path::new("/sys/fs/selinux/enforce").exists();
+    if !selinux {
+        b.spec["linux"]["mountLabel"] = json!("a:b:c:d");
+        assert!(b.run("c").ok().stderr.contains("mount label a:b:c:d"));
+    }
+    let features = b.runtime(["features"]).json();
+    assert_eq!(features["linux"]["selinux"]["enabled"], selinux);
+    let apparmor = fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
+    assert_eq!(features["linux"]["apparmor"]["enabled"], apparmor.starts_with('Y'));
 }
 
 fn clocks_and_ids_of_its_own(w: &World) {

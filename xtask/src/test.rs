@@ -112,6 +112,8 @@ fn lab_command(programs: &build::Programs, filter: &[String]) -> Result<Command>
         "CI",
     ]);
     command.arg("--env").arg(format!("CATA_BIN={}", programs.cata.display()));
+    let runtime = programs.cata.with_file_name("cata-runtime");
+    command.arg("--env").arg(format!("CATA_RUNTIME={}", runtime.display()));
     // Writable layers cannot be on an overlay.
     command.arg("--scratch").arg(worlds).args(["--", "sh", "-c", &script]);
     Ok(command)

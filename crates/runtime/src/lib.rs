@@ -23,6 +23,7 @@ pub mod userns;
 
 pub use error::SpawnError;
 pub use exec::{ExecPlan, ExecRequest, exec, exec_with};
+pub use init::{has_apparmor, has_selinux};
 pub use manner::{Alone, Attendant, Manner};
 pub use parent::{Handles, Spawned, start};
 pub use spawn::{spawn, spawn_with};

@@ -18,7 +18,7 @@ pub(super) struct Labels(Vec<(OwnedFd, String)>);
 pub(super) fn open(process: &Process) -> Result<Labels, Failure> {
     let mut labels = Vec::new();
     if let Some(profile) = &process.apparmor {
-        if !enabled("/sys/module/apparmor/parameters/enabled", b"Y") {
+        if !has_apparmor() {
             return Err(Failure::Unsupported(format!(
                 "AppArmor profile `{profile}` cannot be applied: this kernel runs without AppArmor"
             )));
@@ -30,7 +30,7 @@ pub(super) fn open(process: &Process) -> Result<Labels, Failure> {
         labels.push((file.map_err(Failure::at(Stage::Label, profile))?, format!("exec {profile}")));
     }
     if let Some(label) = &process.selinux {
-        if rustix::fs::stat("/sys/fs/selinux/enforce").is_err() {
+        if !has_selinux() {
             return Err(Failure::Unsupported(format!(
                 "SELinux label `{label}` cannot be applied: this kernel runs without SELinux"
             )));
@@ -49,6 +49,18 @@ impl Labels {
         }
         Ok(())
     }
+}
+
+/// Whether this kernel runs with AppArmor.
+#[must_use]
+pub fn has_apparmor() -> bool {
+    enabled("/sys/module/apparmor/parameters/enabled", b"Y")
+}
+
+/// Whether this kernel runs with SELinux.
+#[must_use]
+pub fn has_selinux() -> bool {
+    rustix::fs::stat("/sys/fs/selinux/enforce").is_ok()
 }
 
 fn attribute(path: &str) -> Result<OwnedFd, Errno> {

@@ -18,6 +18,8 @@ mod root;
 mod terminal;
 mod tree;
 
+pub use label::{has_apparmor, has_selinux};
+
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! The container's mounts: each made as a detached tree, then attached to a target found beneath the root.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -59,6 +60,7 @@ pub(super) fn all(
     sources: Vec<Option<OwnedFd>>,
     channel: &Channel,
 ) -> Result<(), Failure> {
+    let label = label(plan, channel)?;
     for (mount, source) in plan.mounts.iter().zip(sources) {
         match (&mount.kind, source) {
             (MountKind::Bind(_), Some(tree)) => {
@@ -66,7 +68,7 @@ pub(super) fn all(
                 root.covered(&mount.target);
             }
             (MountKind::Filesystem { fstype, source, options }, _) => {
-                let tree = filesystem(mount, fstype, source, options)?;
+                let tree = filesystem(mount, fstype, source, &labelled(fstype, options, label))?;
                 if mount.copy_up {
                     let (beneath, rest) = root.place(&mount.target);
                     super::copy::up(beneath, rest, tree.as_fd())?;
@@ -84,7 +86,36 @@ pub(super) fn all(
     Ok(())
 }
 
+/// The SELinux context of file systems; a kernel without SELinux has none to give, and nothing to keep apart by it.
+fn label<'a>(plan: &'a Plan, channel: &Channel) -> Result<Option<&'a str>, Failure> {
+    let Some(label) = &plan.mount_label else { return Ok(None) };
+    if super::label::has_selinux() {
+        return Ok(Some(label));
+    }
+    super::withhold(channel, format!("mount label {label}: this kernel runs without SELinux"))?;
+    Ok(None)
+}
+
+/// With the context that all files of a file system have. Those of the kernel's own have theirs from its policy.
+fn labelled<'a>(
+    fstype: &str,
+    options: &'a [(String, Option<String>)],
+    label: Option<&str>,
+) -> Cow<'a, [(String, Option<String>)]> {
+    match label {
+        Some(label) if !matches!(fstype, "proc" | "sysfs" | "mqueue") => {
+            let context = ("context".to_owned(), Some(label.to_owned()));
+            Cow::Owned(options.iter().cloned().chain([context]).collect())
+        }
+        _ => Cow::Borrowed(options),
+    }
+}
+
 fn bind(root: &Tree, mount: &Mount, tree: BorrowedFd<'_>) -> Result<(), Failure> {
+    // The kernel lists mounts in the order in which they were copied: this one's turn is now. Before Linux 6.15
+    // nothing detached can be copied, and nothing depends on it.
+    let again = cata_sys::mount::clone_fd(tree, Depth::Recursive);
+    let tree = again.as_ref().map_or(tree, AsFd::as_fd);
     let subject = mount.target.display();
     let attributes = Failure::at(Stage::MountAttributes, &subject);
     if mount.set | mount.clear != 0 {
@@ -219,4 +250,20 @@ fn own_directory(mount: &Mount, source: &Path) -> Result<OwnedFd, Failure> {
     cata_sys::mount::set_attributes(tree.as_fd(), Depth::This, mount.set, mount.clear, attribute::PRIVATE)
         .map_err(Failure::at(Stage::MountAttributes, mount.target.display()))?;
     Ok(tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::labelled;
+
+    #[test]
+    fn labels_are_for_file_systems_of_the_containers_own() {
+        let options = [("size".to_owned(), Some("1k".to_owned()))];
+        for fstype in ["proc", "sysfs", "mqueue"] {
+            assert_eq!(labelled(fstype, &options, Some("a:b:c:d")).len(), 1);
+        }
+        let with = labelled("tmpfs", &options, Some("a:b:c:d"));
+        assert_eq!(with[1], ("context".to_owned(), Some("a:b:c:d".to_owned())));
+        assert_eq!(labelled("tmpfs", &options, None).as_ref(), options);
+    }
 }

@@ -75,6 +75,7 @@ pub fn plan(spec: &oci::Spec, host: &Host, options: &Options) -> Result<Plan, Pl
         readonly_root: spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)),
         root_propagation,
         mounts: mounts(spec, options)?,
+        mount_label: linux.mount_label().clone().filter(|label| !label.is_empty()),
         devices: device::devices(linux.devices().as_ref())?,
         links: device::links(),
         masked_paths: paths("masked", linux.masked_paths().as_ref())?,
@@ -118,7 +119,6 @@ fn refuse_unsupported(spec: &oci::Spec, linux: &oci::Linux, options: &Options) -
         (hooks && !options.hooks, "running hooks"),
         (linux.intel_rdt().is_some(), "Intel RDT"),
         (linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()), "moving network devices"),
-        (linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()), "an SELinux mount label"),
     ];
     match refused.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(PlanError::Unsupported(what)),

@@ -50,6 +50,9 @@ pub struct Plan {
     pub root_propagation: Propagation,
     /// In order.
     pub mounts: Vec<Mount>,
+    /// SELinux context of the file systems made for the container.
+    #[serde(default)]
+    pub mount_label: Option<String>,
     /// Nodes in `/dev`.
     pub devices: Vec<Device>,
     /// Symbolic links to make: (path inside, what it points to).
