@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cata_tests::bundle::{Bundle, executable};
-use cata_tests::command::eventually;
+use cata_tests::command::{Run, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::{World, pids};
 use serde_json::{Value, json};
@@ -14,17 +14,18 @@ use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(life_of_a_container),
+        test!(life_of_a_container).also_in_lab(),
         test!(run_gives_the_programs_code),
         test!(errors_are_told_and_logged),
         test!(exec_has_its_own_process),
         test!(hooks_run_in_order_with_the_state),
         test!(failing_hooks_end_the_container),
         test!(descriptors_are_preserved),
-        test!(limits_change),
+        test!(limits_change).also_in_lab(),
         test!(killed_at_any_moment),
         test!(killed_while_creating),
         test!(rights_and_schedules),
+        test!(network_devices_move_in),
         test!(clocks_and_ids_of_its_own),
         test!(user_namespace_of_somebody_else),
         test!(mounts_with_every_option),
@@ -125,9 +126,10 @@ fn errors_are_told_and_logged(w: &World) {
     ] {
         b.runtime(words).fails(1, &[text]);
     }
-    let refused: [(&str, &str, Value, &str); 5] = [
+    let refused: [(&str, &str, Value, &str); 6] = [
         ("/linux", "intelRdt", json!({"closID": "x"}), "Intel RDT"),
-        ("/linux", "netDevices", json!({"eth9": {"name": "a"}}), "network devices"),
+        ("/linux", "netDevices", json!({"eth9": {"name": "a"}}), "eth9"),
+        ("/linux", "netDevices", json!({"eth9": {"name": "a/b"}}), "not a name of a device"),
         ("/linux", "sysctl", json!({"vm.swappiness": "1"}), "vm.swappiness"),
         ("/process", "cwd", json!("relative"), "not absolute"),
         ("", "ociVersion", json!("2.0.0"), "version 1"),
@@ -279,7 +281,7 @@ fn descriptors_are_preserved(w: &World) {
             b.state_dir("").display(),
             b.dir.display()
         );
-        cata_tests::command::Run::new("/bin/bash").args(["-c", &line]).done()
+        Run::new("/bin/bash").args(["-c", &line]).done()
     };
     // `ls` itself opens one more.
     let kept = run("--preserve-fds 2").ok().lines();
@@ -294,7 +296,7 @@ fn descriptors_are_preserved(w: &World) {
             b.state_dir("").display(),
             b.dir.display()
         );
-        cata_tests::command::Run::new("/bin/bash").args(["-c", &line]).done().ok().lines()
+        Run::new("/bin/bash").args(["-c", &line]).done().ok().lines()
     };
     assert_eq!(none, ["0", "1", "2", "3"]);
 }
@@ -447,6 +449,38 @@ fn rights_and_schedules(w: &World) {
     assert_eq!(features["linux"]["apparmor"]["enabled"], apparmor.starts_with('Y'));
 }
 
+fn network_devices_move_in(w: &World) {
+    let ip = |words: &str| {
+        let _ = Run::new("ip").args(words.split(' ')).done().ok();
+    };
+    let mut b = Bundle::new(w, "b");
+    for (device, peer) in [("eth8", "peer8"), ("eth9", "peer9")] {
+        ip(&format!("link add {device} type veth peer name {peer}"));
+    }
+    ip("addr add 10.9.8.7/24 dev eth9");
+    ip("addr add fd00:9::7/64 dev eth9 nodad");
+    ip("link set eth9 mtu 1400 up");
+    b.spec["linux"]["netDevices"] = json!({"eth9": {"name": "net0"}, "eth8": {}});
+    b.script("ip addr show net0; ip link show eth8");
+    let shown = b.run("c").ok().stdout;
+    for part in ["mtu 1400", "inet 10.9.8.7/24", "inet6 fd00:9::7/64", "eth8"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert_eq!(shown.lines().filter(|line| line.contains("UP")).count(), 2, "{shown}");
+    // Its pair went with the container's network; this one's name is taken there.
+    eventually("both pairs are gone", Duration::from_secs(60), || {
+        (!Path::new("/sys/class/net/peer9").exists() && !Path::new("/sys/class/net/peer8").exists())
+            .then_some(())
+    });
+    ip("link add eth9 type veth peer name peer9");
+    b.spec["linux"]["netDevices"] = json!({"eth9": {"name": "lo"}});
+    b.run("c").fails(1, &["network device", "eth9"]);
+    b.spec["linux"]["netDevices"] = json!({"eth9": {}});
+    b.spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|one| one["type"] != "network");
+    b.run("c").fails(1, &["eth9", "network namespace"]);
+    ip("link del eth9");
+}
+
 fn clocks_and_ids_of_its_own(w: &World) {
     let mut b = Bundle::new(w, "b");
     b.script(
@@ -466,7 +500,7 @@ fn clocks_and_ids_of_its_own(w: &World) {
 
 fn user_namespace_of_somebody_else(w: &World) {
     let mut b = Bundle::new(w, "b");
-    let holder = cata_tests::command::Run::new("unshare").args(["--user", "sleep", "600"]).start();
+    let holder = Run::new("unshare").args(["--user", "sleep", "600"]).start();
     let pid = holder.pid();
     let own = fs::read_link("/proc/self/ns/user").unwrap();
     let path = format!("/proc/{pid}/ns/user");

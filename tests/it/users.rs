@@ -134,6 +134,8 @@ fn users_mapped_as_said(w: &World) {
     assert_eq!(run("1000:1500", "id -u; id -g").text(), "1000\n1500");
     let failed = run("1001", "true");
     assert_eq!(failed.code(), 125, "{failed:?}");
+    // The smallest map there is, and no group of terminals in it.
+    assert_eq!(w.cata(&["run", "--rm", "--userns", "0:100000:1", "busybox", "id", "-g"]).text(), "0");
     // A terminal, the reaper, a read-only root, a device and a tmpfs.
     let args = [
         "run",

@@ -44,7 +44,7 @@ const GLOBAL: &[Flag] = &[
 ];
 
 /// The version of the specification that is implemented.
-pub(crate) const SPECIFICATION: &str = "1.2.1";
+pub(crate) const SPECIFICATION: &str = "1.3.0";
 
 /// What every command gets.
 #[derive(Debug)]

@@ -50,6 +50,7 @@ pub fn companion(wanted: &Companion<'_>, handles: &Handles<'_>) -> Result<Spawne
         user: None,
         enter: Vec::new(),
         time: None,
+        net_devices: (&[], None),
         uid_mappings: &[],
         gid_mappings: &[],
         oom_score_adj: None,

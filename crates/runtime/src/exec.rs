@@ -128,6 +128,7 @@ pub fn exec_with(
         namespaces: Namespaces::default(),
         pid_namespace: pid_namespace.as_ref().map(AsFd::as_fd),
         time: None,
+        net_devices: (&[], None),
         user: user.as_ref().map(AsFd::as_fd),
         enter: Vec::new(),
         uid_mappings: &[],

@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod companion;
+mod device;
 pub mod error;
 mod exec;
 mod handshake;

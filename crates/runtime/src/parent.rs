@@ -19,9 +19,9 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 use crate::cgroup::Cgroup;
 use crate::error::{SpawnError, Stage};
 use crate::handshake::{Channel, Failure, Message, Moment};
-use crate::hook;
 use crate::manner::Attendant;
-use crate::plan::{IdMapping, NamespaceKind, TimeOffset};
+use crate::plan::{IdMapping, NamespaceKind, NetDevice, TimeOffset};
+use crate::{device, hook};
 
 /// A process that has not started its program after so long is killed.
 const SETUP_SECONDS_MAX: i64 = 300;
@@ -90,6 +90,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) enter: Vec<(NamespaceKind, BorrowedFd<'a>)>,
     /// A new time namespace, and how far its clocks are off.
     pub(crate) time: Option<&'a [TimeOffset]>,
+    /// Devices to move, and the network namespace that is joined; without one it is a new one.
+    pub(crate) net_devices: (&'a [NetDevice], Option<BorrowedFd<'a>>),
     pub(crate) uid_mappings: &'a [IdMapping],
     pub(crate) gid_mappings: &'a [IdMapping],
     pub(crate) oom_score_adj: Option<i32>,
@@ -254,6 +256,15 @@ impl Birth<'_> {
         let mapped = !self.uid_mappings.is_empty() || !self.gid_mappings.is_empty();
         if mapped && !attendant.map_ids(spawned.pid).map_err(SpawnError::NotHere)? {
             write_maps(pid.get(), self.uid_mappings, self.gid_mappings)?;
+        }
+        match self.net_devices {
+            ([], _) => {}
+            (devices, Some(namespace)) => device::give(devices, namespace)?,
+            (devices, None) => {
+                let path = format!("/proc/{pid}/ns/net");
+                let namespace = open_path(&path).map_err(at(Stage::NetDevice, &path))?;
+                device::give(devices, namespace.as_fd())?;
+            }
         }
         if let Some(score) = self.oom_score_adj {
             let path = format!("/proc/{pid}/oom_score_adj");

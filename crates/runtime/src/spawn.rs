@@ -64,6 +64,10 @@ pub fn spawn_with(
             .copied()
             .collect(),
         namespaces: Namespaces(flags),
+        net_devices: (
+            &plan.net_devices,
+            joined.iter().find(|(kind, _)| *kind == NamespaceKind::Network).map(|(_, fd)| *fd),
+        ),
         pid_namespace: joined.iter().find(|(kind, _)| *kind == NamespaceKind::Pid).map(|(_, fd)| *fd),
         uid_mappings: mappings(plan.uid_mappings.as_slice()),
         gid_mappings: mappings(plan.gid_mappings.as_slice()),

@@ -17,9 +17,10 @@ use cata_sandbox::launch::Isolation;
 use cata_sys::mount::Depth;
 use serde::{Deserialize, Serialize};
 
+use crate::container::filter;
 use crate::container::life::client_error;
 use crate::container::live::Owner;
-use crate::container::start::{cgroup_path, seccomp_arch, seccomp_error};
+use crate::container::start::cgroup_path;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 use crate::host::Facts;
@@ -201,7 +202,8 @@ impl Engine {
             ..Options::default()
         };
         if let Some(profile) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
-            let compiled = seccomp::compile_for(profile, seccomp_arch(record)?).map_err(seccomp_error)?;
+            let compiled =
+                seccomp::compile_for(profile, filter::arch(record)?).map_err(filter::seccomp_error)?;
             options.filter = Some(compiled.program);
         }
         let host = Cgroups { cgroups: Some(vm::layout()) };

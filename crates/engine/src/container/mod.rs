@@ -6,6 +6,7 @@ pub mod commit;
 pub mod copy;
 pub(crate) mod create;
 pub mod exec;
+mod filter;
 mod find;
 mod inside;
 pub mod inspect;

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cata_runtime::plan::{MountKind as PlannedMount, Options, Plan, Root, WindowSize};
-use cata_runtime::seccomp::{self, Arch};
 use cata_runtime::user::UserSpec;
 use cata_sandbox::client::Attached;
 use cata_sandbox::launch::{Go, Isolation, Launch, LogPlan, StdinPlan, Undo};
@@ -21,6 +20,7 @@ use cata_spec::Platform;
 
 use crate::container::boot;
 use crate::container::create::find_device;
+use crate::container::filter;
 use crate::container::live::{NETWORK_FILE, NetworkFacts, Owner, STARTED_FILE};
 use crate::container::ranges;
 use crate::container::remove::anonymous_volumes;
@@ -29,9 +29,9 @@ use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 use crate::host;
 use crate::ledger::{self, Durability};
-use crate::plan::{capabilities, devices, hosts, namespaces, platform, spec};
+use crate::plan::{devices, hosts, namespaces, platform, spec};
 use crate::record::{MountKind, Record};
-use crate::request::{DeviceRequest, NamespaceMode, NetworkMode, SeccompRequest};
+use crate::request::{DeviceRequest, NamespaceMode, NetworkMode};
 use crate::timing::Timing;
 
 /// Docker's rotation is off by default and fills disks; ours is on.
@@ -277,8 +277,10 @@ impl Engine {
 
     fn plan_process(&self, record: &Record) -> Result<Plan> {
         let dir = self.dir(&record.id);
-        let spec = self.spec(record)?;
+        let (filter, profile) = self.filter(record)?;
+        let spec = self.document(record, profile)?;
         let options = Options {
+            filter,
             root: Some(Root::Overlay {
                 lower: record.image.layers.clone(),
                 upper: Some(dir.upper()),
@@ -302,6 +304,14 @@ impl Engine {
 
     /// The OCI document of a container as it would start now.
     pub(crate) fn spec(&self, record: &Record) -> Result<cata_spec::runtime::Spec> {
+        self.document(record, filter::profile(record)?)
+    }
+
+    fn document(
+        &self,
+        record: &Record,
+        seccomp: Option<cata_spec::runtime::LinuxSeccomp>,
+    ) -> Result<cata_spec::runtime::Spec> {
         let request = &record.request;
         let mut found = Vec::new();
         // A machine has devices of its own.
@@ -314,7 +324,7 @@ impl Engine {
         let given = spec::Given {
             namespaces: namespaces::plan(request, self)?,
             devices: found,
-            seccomp: seccomp_filter(record)?,
+            seccomp,
             cgroup: cgroup_path(record),
             own_network_files: !matches!(request.network, NetworkMode::Container(_)),
         };
@@ -384,48 +394,6 @@ fn start_error(record: &Record, error: &cata_sandbox::LaunchError) -> Error {
 pub(crate) fn cgroup_path(record: &Record) -> PathBuf {
     let parent = record.request.cgroup_parent.as_deref().unwrap_or("/catamaran");
     Path::new("/").join(parent.trim_start_matches('/')).join(record.id.as_str())
-}
-
-fn seccomp_filter(record: &Record) -> Result<Option<cata_spec::runtime::LinuxSeccomp>> {
-    let request = &record.request;
-    if request.privileged {
-        return Ok(None);
-    }
-    let set = capabilities::effective(false, &request.cap_add, &request.cap_drop)?;
-    let names = capabilities::names(&set);
-    match &request.security.seccomp {
-        SeccompRequest::Unconfined => Ok(None),
-        SeccompRequest::Default => Ok(Some(seccomp::docker_default(&names, seccomp_arch(record)?))),
-        SeccompRequest::Profile(text) => {
-            let arch = seccomp_arch(record)?;
-            let profile = seccomp::profile::parse(text).map_err(seccomp_error)?;
-            profile.resolve(&names, kernel_version(), arch).map(Some).map_err(seccomp_error)
-        }
-    }
-}
-
-/// Whose system calls a filter is about: in a machine, those of the guest's processor.
-pub(crate) fn seccomp_arch(record: &Record) -> Result<Arch> {
-    match record.request.isolation {
-        Isolation::Process => Arch::native().map_err(seccomp_error),
-        Isolation::Vm => Ok(match platform::machine(&record.image.platform)? {
-            cata_kernel::image::Arch::Amd64 => Arch::X86_64,
-            cata_kernel::image::Arch::Arm64 => Arch::Aarch64,
-        }),
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "shape of map_err")]
-pub(crate) fn seccomp_error(error: seccomp::SeccompError) -> Error {
-    Error::Runtime(Foreign::new(Kind::InvalidArgument, error.hint().map(str::to_owned), &error))
-}
-
-/// Major and minor of the running kernel.
-fn kernel_version() -> (u32, u32) {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Every device node of the host, for `--privileged`.

@@ -225,12 +225,12 @@ fn mounts(record: &Record, dir: &ContainerDir, given: &Given) -> Result<Vec<Moun
     let quiet = ["nosuid", "noexec", "nodev"];
     add("/proc", "proc", "proc", &quiet)?;
     add("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"])?;
-    add(
-        "/dev/pts",
-        "devpts",
-        "devpts",
-        &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-    )?;
+    let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
+    if record.users.as_ref().is_some_and(|users| users.outside(0, 5).is_none()) {
+        // A small map may have no such group.
+        terminals.pop();
+    }
+    add("/dev/pts", "devpts", "devpts", &terminals)?;
     add("/sys", "sysfs", "sysfs", &[quiet[0], quiet[1], quiet[2], sys_mode])?;
     add("/sys/fs/cgroup", "cgroup", "cgroup", &[sys_mode, quiet[0], quiet[1], quiet[2]])?;
     add("/dev/mqueue", "mqueue", "mqueue", &quiet)?;

@@ -72,7 +72,7 @@ fn document() -> Value {
             "selinux": {"enabled": cata_runtime::has_selinux()},
             "intelRdt": {"enabled": false},
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false},
+            "netDevices": {"enabled": true},
         },
         "potentiallyUnsafeConfigAnnotations": [],
     })

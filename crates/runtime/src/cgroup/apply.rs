@@ -240,6 +240,12 @@ fn subtree(controllers: &[Controller]) -> String {
 /// One write for all; when that fails one each, so that one that is not available does not hinder the others.
 fn enable_in(path: &Path, controllers: &[Controller]) -> io::Result<()> {
     let parent = open_directory(CWD, path)?;
+    // With processes in it, it would become the top of a threaded subtree, in which no process can be put. Only the
+    // machine's own top, which has no type, may have some.
+    let text = |name| files::read(parent.as_fd(), name).unwrap_or_default();
+    if !text("cgroup.type").is_empty() && !text("cgroup.procs").trim().is_empty() {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
     let file = files::open_write(parent.as_fd(), "cgroup.subtree_control")?;
     if files::write_value(&file, &subtree(controllers)).is_ok() {
         return Ok(());

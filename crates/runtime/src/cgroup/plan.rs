@@ -70,7 +70,7 @@ pub enum Need {
 }
 
 /// Decides a container's cgroup. `path` is the OCI's `cgroupsPath`: absolute from the top of what is mounted,
-/// relative from the caller's own cgroup. Without `resources` nothing is limited, devices included; with them
+/// relative from the caller's own cgroup, in version 2 from the one above it. Without `resources` nothing is limited, devices included; with them
 /// only the devices that they list (and those every container may use) are allowed.
 ///
 /// # Errors
@@ -156,6 +156,11 @@ impl Planner<'_> {
     fn directory(&self, hierarchy: &Hierarchy) -> Directory {
         let path = match self.path.strip_prefix("/") {
             Ok(absolute) => absolute.components().collect(),
+            // In version 2 only a cgroup without processes of its own has children that can be limited, and the
+            // caller is in this one.
+            Err(_) if hierarchy.unified => {
+                hierarchy.own.parent().unwrap_or(Path::new("")).join(self.path).components().collect()
+            }
             Err(_) => hierarchy.own.join(self.path).components().collect(),
         };
         Directory {

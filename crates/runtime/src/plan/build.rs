@@ -77,6 +77,7 @@ pub fn plan(spec: &oci::Spec, host: &Host, options: &Options) -> Result<Plan, Pl
         mounts: mounts(spec, options)?,
         mount_label: linux.mount_label().clone().filter(|label| !label.is_empty()),
         devices: device::devices(linux.devices().as_ref())?,
+        net_devices: namespace::net_devices(linux.net_devices().as_ref(), &namespaces)?,
         links: device::links(),
         masked_paths: paths("masked", linux.masked_paths().as_ref())?,
         readonly_paths: paths("read-only", linux.readonly_paths().as_ref())?,
@@ -115,11 +116,7 @@ fn cgroup(linux: &oci::Linux, host: &Host, options: &Options) -> Result<Option<C
 /// Refuses by name what would otherwise be ignored.
 fn refuse_unsupported(spec: &oci::Spec, linux: &oci::Linux, options: &Options) -> Result<(), PlanError> {
     let hooks = spec.hooks().as_ref().is_some_and(|hooks| *hooks != oci::Hooks::default());
-    let refused = [
-        (hooks && !options.hooks, "running hooks"),
-        (linux.intel_rdt().is_some(), "Intel RDT"),
-        (linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()), "moving network devices"),
-    ];
+    let refused = [(hooks && !options.hooks, "running hooks"), (linux.intel_rdt().is_some(), "Intel RDT")];
     match refused.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(PlanError::Unsupported(what)),
         None => Ok(()),

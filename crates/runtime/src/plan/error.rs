@@ -47,6 +47,14 @@ pub enum PlanError {
         /// Why not.
         reason: &'static str,
     },
+    /// A network device that cannot be moved.
+    #[error("network device `{name}` {reason}")]
+    NetDevice {
+        /// Its name.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+    },
     /// A cgroup or limit that cannot be had.
     #[error("cannot plan the cgroup")]
     Cgroup(#[source] crate::cgroup::CgroupError),

@@ -21,7 +21,7 @@ pub use build::{Host, Options, hook_list, plan};
 pub use device::{Device, DeviceKind};
 pub use error::PlanError;
 pub use mount::{Bind, IdMap, Mount, MountKind, Propagation, mount_options};
-pub use namespace::{IdMapping, Namespace, NamespaceKind, NamespaceSource};
+pub use namespace::{IdMapping, Namespace, NamespaceKind, NamespaceSource, NetDevice};
 pub use process::{Capabilities, Listener, Process, Rlimit, WindowSize, process};
 pub use schedule::{IoPriority, MemoryPolicy, Scheduler, TimeOffset};
 
@@ -55,6 +55,9 @@ pub struct Plan {
     pub mount_label: Option<String>,
     /// Nodes in `/dev`.
     pub devices: Vec<Device>,
+    /// Network devices of the host that move into the container's network.
+    #[serde(default)]
+    pub net_devices: Vec<NetDevice>,
     /// Symbolic links to make: (path inside, what it points to).
     pub links: Vec<(PathBuf, PathBuf)>,
     /// Hidden behind `/dev/null` or an empty directory.

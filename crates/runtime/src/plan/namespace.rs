@@ -1,11 +1,12 @@
 //! Which namespaces a container gets, and how its ids map to the host's.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::PlanError;
-use cata_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType};
+use cata_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxNetDevice};
 
 /// A kind of namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,6 +51,53 @@ pub struct IdMapping {
     pub host: u32,
     /// How many.
     pub size: u32,
+}
+
+/// A network device of the host that a container gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetDevice {
+    /// Its name on the host.
+    pub host: String,
+    /// Its name inside.
+    pub name: String,
+}
+
+/// In the order of their names: the document has none.
+pub(super) fn net_devices(
+    spec: Option<&HashMap<String, LinuxNetDevice>>,
+    namespaces: &[Namespace],
+) -> Result<Vec<NetDevice>, PlanError> {
+    let mut planned = Vec::new();
+    for (host, device) in spec.into_iter().flatten() {
+        let name = device.name().clone().filter(|name| !name.is_empty()).unwrap_or_else(|| host.clone());
+        for name in [host, &name] {
+            if !is_device_name(name) {
+                return Err(PlanError::NetDevice { name: name.clone(), reason: "is not a name of a device" });
+            }
+        }
+        planned.push(NetDevice { host: host.clone(), name });
+    }
+    planned.sort_by(|a, b| a.host.cmp(&b.host));
+    let mut names: Vec<&str> = planned.iter().map(|device| device.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(PlanError::NetDevice { name: twice[0].to_owned(), reason: "is given twice" });
+    }
+    let own = namespaces.iter().any(|n| n.kind == NamespaceKind::Network);
+    match planned.first() {
+        Some(device) if !own => Err(PlanError::NetDevice {
+            name: device.host.clone(),
+            reason: "needs a network namespace to move to",
+        }),
+        _ => Ok(planned),
+    }
+}
+
+/// As the kernel takes them; `%` would have it make one up.
+fn is_device_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..")
+        && name.len() < 16
+        && name.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%'))
 }
 
 impl NamespaceKind {
