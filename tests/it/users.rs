@@ -135,7 +135,9 @@ fn users_mapped_as_said(w: &World) {
     let failed = run("1001", "true");
     assert_eq!(failed.code(), 125, "{failed:?}");
     // The smallest map there is, and no group of terminals in it.
-    assert_eq!(w.cata(&["run", "--rm", "--userns", "0:100000:1", "busybox", "id", "-g"]).text(), "0");
+    let smallest = ["run", "--rm", "--userns", "0:100000:1", "--user"];
+    assert_eq!(w.cata(&[&smallest[..], &["0:0", "busybox", "id", "-g"]].concat()).text(), "0");
+    w.cata(&[&smallest[..], &["7:0", "busybox", "id"]].concat()).fails(125, &["7:0", "does not map"]);
     // A terminal, the reaper, a read-only root, a device and a tmpfs.
     let args = [
         "run",

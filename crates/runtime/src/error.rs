@@ -191,6 +191,13 @@ impl SpawnError {
                 "a user namespace needs Linux 5.19 and a file system with idmapped mounts, as ext4, xfs and btrfs \
                  have, and tmpfs since 6.3; `--userns host` needs neither",
             ),
+            Self::System { stage: Stage::Identity, source, .. }
+                if source.kind() == io::ErrorKind::InvalidInput =>
+            {
+                Some(
+                    "an id that the user namespace does not map does not exist in it: map it, or use another user",
+                )
+            }
             Self::System { stage: Stage::MountSource, .. } => Some("the source of a bind mount must exist"),
             _ => None,
         }

@@ -50,9 +50,16 @@ fn read(root: &Root, path: &str) -> Result<String, Failure> {
 
 /// Groups first: without root they cannot be changed.
 pub(super) fn change(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Failure> {
-    let failed = || Failure::at(Stage::Identity, format!("{uid}:{gid}"));
-    let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    match rustix::thread::set_thread_groups(&groups) {
+    let named = || match groups {
+        [] => format!("{uid}:{gid}"),
+        _ => {
+            let words: Vec<String> = groups.iter().map(u32::to_string).collect();
+            format!("{uid}:{gid}, groups {}", words.join(" "))
+        }
+    };
+    let failed = || Failure::at(Stage::Identity, named());
+    let list: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    match rustix::thread::set_thread_groups(&list) {
         // Where nobody may drop groups (`/proc/self/setgroups`), there are none to be had.
         Err(Errno::PERM) if groups.is_empty() => {}
         result => result.map_err(failed())?,
