@@ -17,6 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(terminal_ctrl_c_reaches_the_process),
         test!(detach_leaves_it_running),
         test!(attach_shows_what_comes),
+        test!(attach_passes_signals_on),
         test!(attach_without_terminal_passes_input_and_code),
         test!(tty_without_a_terminal_is_refused),
         test!(client_killed_leaves_it_running),
@@ -100,6 +101,27 @@ fn attach_shows_what_comes(w: &World) {
     }
     let done = w.cata(&["attach", "aa"]).exits(1);
     assert!(done.stderr.contains("stopped") || done.stderr.contains("not running"), "{done}");
+}
+
+fn attach_passes_signals_on(w: &World) {
+    let script = "trap 'echo hup; exit 5' HUP; echo ready; while :; do sleep 0.1; done";
+    let _ = w.cata(&["run", "-d", "--name", "aa", "busybox", "sh", "-c", script]).ok();
+    let ready = || w.cata(&["logs", "aa"]).stdout.contains("ready").then_some(());
+    eventually("the trap is set", Duration::from_secs(20), ready);
+    let mut apart = w.cata_run(["attach", "--no-stdin", "--sig-proxy=false", "aa"]).start();
+    let client = w.cata_run(["attach", "--no-stdin", "aa"]).start();
+    // It watches for signals once it is attached.
+    eventually("the client catches signals", Duration::from_secs(20), || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", client.pid())).ok()?;
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+        (u64::from_str_radix(mask.trim(), 16).ok()? & 1 == 1).then_some(())
+    });
+    apart.signal(rustix::process::Signal::HUP);
+    eventually("the one that passes nothing on ends", Duration::from_secs(20), || apart.poll());
+    assert_eq!(w.field("aa", "{{.State.Running}}"), "true");
+    client.signal(rustix::process::Signal::HUP);
+    let done = client.done(Duration::from_secs(20));
+    assert!(done.code() == 5 && done.stdout.contains("hup"), "{done}");
 }
 
 fn attach_without_terminal_passes_input_and_code(w: &World) {

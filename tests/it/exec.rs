@@ -51,6 +51,8 @@ fn exec_codes(w: &World) {
     let _ = w.cata(&["exec", "cc", "sh", "-c", "kill -9 $$"]).exits(137);
     w.cata(&["exec", "cc", "no-such-program"]).fails(127, &["no-such-program"]);
     w.cata(&["exec", "cc", "/etc/passwd"]).fails(126, &["/etc/passwd"]);
+    w.cata(&["exec", "-w", "/nowhere", "cc", "true"]).fails(126, &["/nowhere"]);
+    w.cata(&["exec", "-u", "nobody-there", "cc", "true"]).fails(126, &["nobody-there"]);
     w.cata(&["exec", "nobody", "true"]).fails(1, &["no such container", "nobody"]);
     let _ = w.cata(&["stop", "-t", "0", "cc"]).ok();
     w.cata(&["exec", "cc", "true"]).fails(1, &["not running"]);

@@ -114,6 +114,10 @@ fn ulimits(w: &World) {
         "ulimit -Sn; ulimit -Hn",
     ]);
     assert_eq!(done.lines(), ["100", "200"]);
+    // So few that making the container itself needs more.
+    let few =
+        ["run", "--rm", "--init", "--ulimit", "nofile=5:6", "busybox", "sh", "-c", "ulimit -Sn; ulimit -Hn"];
+    assert_eq!(w.cata(&few).lines(), ["5", "6"]);
     w.cata(&["run", "--rm", "--ulimit", "wings=2", "busybox", "true"]).fails(125, &["wings"]);
 }
 

@@ -15,6 +15,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(logs_since_and_until),
         test!(logs_timestamps),
         test!(logs_follow_until_the_end),
+        test!(logs_follow_ends_with_its_reader),
         test!(logs_rotate),
         test!(logs_of_long_and_partial_lines),
         test!(logs_survive_a_restart),
@@ -69,6 +70,22 @@ fn logs_follow_until_the_end(w: &World) {
     eventually("the first line", Duration::from_secs(10), || following.stdout().contains('1').then_some(()));
     let done = following.done(Duration::from_secs(10));
     assert_eq!(done.lines(), ["1", "2", "3"]);
+}
+
+fn logs_follow_ends_with_its_reader(w: &World) {
+    let _ = w.cata(&["run", "-d", "--name", "cc", "busybox", "sh", "-c", "echo one; sleep 600"]).ok();
+    let mut reader =
+        std::process::Command::new("head").arg("-n1").stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let pipe = std::process::Stdio::from(reader.stdin.take().unwrap());
+    // The container says nothing more: no write could fail.
+    let mut client = std::process::Command::new(cata_tests::command::cata_binary())
+        .args(["logs", "-f", "cc"])
+        .stdout(pipe)
+        .spawn()
+        .unwrap();
+    assert!(reader.wait().unwrap().success());
+    let ended = || client.try_wait().unwrap();
+    assert_eq!(eventually("it ends too", Duration::from_secs(30), ended).code(), Some(0));
 }
 
 fn logs_rotate(w: &World) {

@@ -29,8 +29,9 @@ fn what_is_used_stays(w: &World) {
     assert_eq!(df, ["Images: 3 1", "Containers: 2 1", "Local Volumes: 3 2", "Build Cache: 0 0"]);
     assert!(w.cata(&["system", "df", "-v"]).ok().stdout.contains("307kB"));
 
-    // Without a terminal nobody can say yes.
+    // The end of the input says no.
     w.cata(&["container", "prune"]).fails(1, &["cancelled", "-f"]);
+    w.cata_run(["container", "prune"]).input("maybe\n").done().fails(1, &["Continue?", "cancelled", "-f"]);
     // A network that a stopped container was made for is kept for its next start.
     let said = w.cata(&["network", "prune", "-f"]).ok();
     assert_eq!(said.stdout, "Deleted Networks:\nunused\n\n");
@@ -69,7 +70,7 @@ fn filters_spare(w: &World) {
     assert_eq!(names(w, &["ps", "-aq", "--format", "{{.Names}}"]), ["kept"]);
     // One that was made this moment may be about to be started.
     let _ = w.cata(&["create", "--name", "fresh", "busybox", "true"]).ok();
-    let _ = w.cata(&["container", "prune", "-f"]).ok();
+    let _ = w.cata_run(["container", "prune"]).input("y\n").done().ok();
     assert_eq!(names(w, &["ps", "-aq", "--format", "{{.Names}}"]), ["fresh"]);
     w.cata(&["container", "prune", "-f", "--filter", "colour=red"]).fails(1, &["invalid filter 'colour'"]);
 }

@@ -52,7 +52,9 @@ fn version_and_info(w: &World) {
 fn ps_columns_and_filters(w: &World) {
     let long = "sleep 600; echo some words that make this command too long for a column";
     let _ = w.cata(&["run", "-d", "--name", "up", "-l", "a=b", "busybox", "sh", "-c", long]).ok();
-    let _ = w.cata(&["run", "--name", "down", "busybox", "sh", "-c", "exit 3"]).exits(3);
+    let down =
+        ["run", "--name", "down", "-p", "7080:80", "--expose", "53/udp", "busybox", "sh", "-c", "exit 3"];
+    let _ = w.cata(&down).exits(3);
     let table = w.cata(&["ps", "-a"]).lines();
     let titles: Vec<_> = table[0].split("  ").map(str::trim).filter(|t| !t.is_empty()).collect();
     assert_eq!(titles, ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]);
@@ -65,6 +67,10 @@ fn ps_columns_and_filters(w: &World) {
     assert_eq!(names("label=a=b"), "up");
     assert_eq!(names("name=ow"), "down");
     assert_eq!(names("exited=3"), "down");
+    for port in ["publish=80", "expose=80/tcp", "expose=53/udp"] {
+        assert_eq!(names(port), "down", "{port}");
+    }
+    assert_eq!(names("publish=53/udp"), "");
     w.cata(&["ps", "--filter", "colour=red"]).fails(1, &["colour"]);
     assert_eq!(w.cata(&["ps", "-n", "1", "-a", "--format", "{{.Names}}"]).text(), "down");
 }

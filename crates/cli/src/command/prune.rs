@@ -1,7 +1,7 @@
 //! What the `prune` commands share: flags, the question, how they say what went.
 
 use std::fmt::Display;
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, Write as _};
 
 use cata_engine::images::Removed;
 use cata_engine::prune::PruneFilter;
@@ -36,11 +36,8 @@ impl PruneOptions {
     }
 }
 
-/// Asks on a terminal; elsewhere nobody can say yes.
+/// Asks, whoever answers: `yes | cata system prune` is a way to say yes, and the end of the input one to say no.
 pub(crate) fn confirmed(question: &str) -> Result<bool, Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Ok(false);
-    }
     // A question that cannot be shown is answered no.
     if std::io::stderr().write_all(question.as_bytes()).is_err() {
         return Ok(false);

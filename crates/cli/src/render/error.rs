@@ -70,6 +70,15 @@ impl Failure {
         Self::io("write to standard output", &error)
     }
 
+    /// What the engine says of a stream that it wrote to standard output: nothing, when whoever read it has
+    /// seen enough.
+    pub(crate) fn streamed(error: cata_engine::Error) -> Self {
+        if chain(&error).contains("Broken pipe") {
+            return Self::output(io::ErrorKind::BrokenPipe.into());
+        }
+        error.into()
+    }
+
     /// Adds the way out.
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -145,7 +154,23 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         }
         next = source.source();
     }
-    text
+    without_numbers(&text)
+}
+
+/// Rust's `(os error 2)` behind what the system says is of no use to people.
+fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(')') {
+            Some((number, rest)) if number.bytes().all(|b| b.is_ascii_digit()) => plain.push_str(rest),
+            _ => {
+                plain.push_str(" (os error ");
+                plain.push_str(part);
+            }
+        }
+    }
+    plain
 }
 
 /// An I/O error as C says it: lower case, without Rust's `(os error 2)`.
@@ -182,6 +207,13 @@ mod tests {
     fn chain_says_nothing_twice() {
         let error = Load(Open(io::Error::from_raw_os_error(2)));
         assert_eq!(chain(&error), "load image: open /x: no such file or directory");
+    }
+
+    #[test]
+    fn numbers_of_errors_are_left_out() {
+        let says = super::without_numbers;
+        assert_eq!(says("set `x`: No such file (os error 2): y (os error 13)"), "set `x`: No such file: y");
+        assert_eq!(says("a (os error two) b (os error 1"), "a (os error two) b (os error 1");
     }
 
     #[test]

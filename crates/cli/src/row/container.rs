@@ -85,6 +85,8 @@ pub(crate) struct Container {
     pub(crate) oom_killed: bool,
     pub(crate) health: Option<HealthStatus>,
     pub(crate) ports: Vec<Port>,
+    /// What was asked for, running or not: the container's port, its protocol, and whether it is published.
+    pub(crate) asked_ports: Vec<(u16, String, bool)>,
     pub(crate) labels: BTreeMap<String, String>,
     /// Source (or volume name) and target.
     pub(crate) mounts: Vec<(String, String)>,
@@ -124,6 +126,7 @@ pub(crate) fn from_view(view: &View) -> Container {
             None
         },
         ports: ports(view),
+        asked_ports: asked_ports(view),
         labels: record.config.labels.clone(),
         mounts: record
             .mounts
@@ -164,6 +167,24 @@ fn ports(view: &View) -> Vec<Port> {
             && !ports.iter().any(|p| p.container == container && p.protocol == protocol)
         {
             ports.push(Port { container, protocol, host: None });
+        }
+    }
+    ports
+}
+
+/// Ports that were asked for: those to publish, then those only declared.
+fn asked_ports(view: &View) -> Vec<(u16, String, bool)> {
+    let request = &view.record.request;
+    let word = |transport| match transport {
+        Transport::Tcp => "tcp",
+        Transport::Udp => "udp",
+    };
+    let mut ports: Vec<(u16, String, bool)> =
+        request.ports.iter().map(|p| (p.container_port, word(p.transport).to_owned(), true)).collect();
+    for exposed in &view.record.config.exposed {
+        let (number, protocol) = exposed.split_once('/').unwrap_or((exposed, "tcp"));
+        if let Ok(number) = number.parse() {
+            ports.push((number, protocol.to_owned(), request.publish_all));
         }
     }
     ports
@@ -317,14 +338,19 @@ fn health_word(health: Option<HealthStatus>) -> &'static str {
     }
 }
 
-fn ports_match(container: &Container, text: &str, host: bool) -> bool {
+/// `publish` and `expose` ask for the container's ports, as Docker's do; `publish` also finds a port of the host.
+fn ports_match(container: &Container, text: &str, published: bool) -> bool {
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
     let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) else { return false };
-    container.ports.iter().filter(|p| p.protocol == protocol).any(|p| {
-        let number = if host { p.host.map(|(_, port)| port) } else { Some(p.container) };
-        number.is_some_and(|n| (first..=last).contains(&n))
-    })
+    let wanted = first..=last;
+    let asked = container
+        .asked_ports
+        .iter()
+        .any(|(port, of, public)| of == protocol && wanted.contains(port) && (*public || !published));
+    let on_host =
+        |port: &Port| port.protocol == protocol && port.host.is_some_and(|(_, port)| wanted.contains(&port));
+    asked || (published && container.ports.iter().any(on_host))
 }
 
 /// When the container named in `before` or `since` was created.

@@ -5,14 +5,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use cata_runtime::ExecRequest;
 use cata_runtime::plan::WindowSize;
 use cata_sandbox::client::{Attached, Client, ClientError};
-use cata_sandbox::protocol::{Exec, ExecStdio, Streams};
+use cata_sandbox::protocol::{Exec, ExecStdio, FailureKind, Streams};
 use cata_sandbox::status::StatusKind;
 
 use crate::container::life::client_error;
 use crate::container::names;
 use crate::container::wait::Waiter;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// What a user can say of one more process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -105,7 +105,7 @@ impl Engine {
         };
         let id = names::random_id().to_string();
         let exec = Exec { id, request, stdio, wait: !options.detach };
-        let started = client.exec(exec, &fds).map_err(|e| client_error("exec", &e))?;
+        let started = client.exec(exec, &fds).map_err(|e| not_started(&e))?;
         Ok(Session { client, number: started.number, pid: started.pid, terminal: started.terminal })
     }
 
@@ -125,5 +125,19 @@ impl Engine {
         let mut waiter = Waiter::new(client);
         waiter.ask(cata_sandbox::protocol::Until::NextExit)?;
         Ok((attached, waiter))
+    }
+}
+
+/// A process that is not there counts as a command that cannot be invoked, whatever the reason.
+fn not_started(error: &ClientError) -> Error {
+    match client_error("exec", error) {
+        Error::Sandbox(mut foreign)
+            if foreign.kind == Kind::Internal
+                && matches!(error, ClientError::Failed(f) if f.kind == FailureKind::Start) =>
+        {
+            foreign.kind = Kind::Command(126);
+            Error::Sandbox(foreign)
+        }
+        error => error,
     }
 }

@@ -367,15 +367,16 @@ fn restart_policy(policy: RestartPolicy) -> Value {
 
 fn mount(point: &MountPoint) -> Value {
     let propagation = point.options.first().cloned().unwrap_or_default();
+    let mode = if point.read_only { "ro" } else { "" };
     match &point.kind {
         MountKind::Volume { name, .. } => json!({
             "Type": "volume", "Name": name, "Source": point.source, "Destination": point.target,
-            "Driver": "local", "Mode": "", "RW": !point.read_only, "Propagation": "",
+            "Driver": "local", "Mode": mode, "RW": !point.read_only, "Propagation": "",
         }),
         MountKind::Bind { .. } | MountKind::Tmpfs => json!({
             "Type": if point.kind == MountKind::Tmpfs { "tmpfs" } else { "bind" },
             "Source": point.source, "Destination": point.target,
-            "Mode": "", "RW": !point.read_only, "Propagation": propagation,
+            "Mode": mode, "RW": !point.read_only, "Propagation": propagation,
         }),
     }
 }

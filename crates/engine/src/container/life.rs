@@ -51,13 +51,12 @@ impl Engine {
     /// [`Error::State`] when it does not run.
     pub fn kill(&self, container: &str, signal: Option<&str>) -> Result<()> {
         let number = signal.map_or(Ok(9), signal::parse)?;
-        let not_running = |record: &Record| Error::State {
-            what: format!("cannot kill container: {container}: container {} is not running", record.id),
-            hint: None,
-        };
         let record = self.find(container)?;
-        let mut client = self.try_client(&record.id)?.ok_or_else(|| not_running(&record))?;
-        client.kill(number).map_err(|e| client_error("kill", &e))
+        let mut client = self.try_client(&record.id)?.ok_or_else(|| Error::State {
+            what: format!("cannot kill container {container}: container is not running"),
+            hint: None,
+        })?;
+        client.kill(number).map_err(|e| refused("kill", container, &e))
     }
 
     /// Stops and starts again; starts what does not run.
@@ -82,7 +81,7 @@ impl Engine {
     /// # Errors
     /// [`Error::State`] when it does not run or is frozen already.
     pub fn pause(&self, container: &str) -> Result<()> {
-        self.client(container)?.1.pause().map_err(|e| client_error("pause", &e))
+        self.client(container)?.1.pause().map_err(|e| refused("pause", container, &e))
     }
 
     /// Thaws a container.
@@ -90,7 +89,7 @@ impl Engine {
     /// # Errors
     /// [`Error::State`] when it is not frozen.
     pub fn unpause(&self, container: &str) -> Result<()> {
-        self.client(container)?.1.unpause().map_err(|e| client_error("unpause", &e))
+        self.client(container)?.1.unpause().map_err(|e| refused("unpause", container, &e))
     }
 
     /// Gives a container another name, also on its networks. The old name is free once the new one is taken
@@ -122,6 +121,16 @@ impl Engine {
     }
 }
 
+/// What a supervisor does not do in the state its container is in, with the container's name.
+fn refused(verb: &str, container: &str, error: &ClientError) -> Error {
+    match client_error(verb, error) {
+        Error::State { what, hint } => {
+            Error::State { what: format!("cannot {verb} container {container}: {what}"), hint }
+        }
+        error => error,
+    }
+}
+
 /// A supervisor's answer as the engine's error.
 pub(crate) fn client_error(what: &str, error: &ClientError) -> Error {
     let (kind, hint) = match error {
@@ -143,7 +152,7 @@ pub(crate) fn client_error(what: &str, error: &ClientError) -> Error {
         }
         ClientError::Timeout(_) => return Error::Timeout(format!("{what}: the container's supervisor")),
         ClientError::NotRunning(_) | ClientError::Gone => {
-            return Error::State { what: "the container is not running".to_owned(), hint: None };
+            return Error::State { what: "container is not running".to_owned(), hint: None };
         }
         ClientError::Io(_) | ClientError::Protocol => (Kind::Internal, None),
     };

@@ -47,7 +47,7 @@ pub(super) fn finish(
     leave_keyring()?;
     schedule(process)?;
     for limit in &process.rlimits {
-        set_limit(limit, channel)?;
+        if limit.name == FILES { make_room(limit, channel)? } else { set_limit(limit, channel)? }
     }
     streams(&prepared, stdio)?;
     rustix::process::fchdir(&prepared.cwd)
@@ -81,6 +81,9 @@ pub(super) fn finish(
     // Before the filter: profiles are older than the call. What is opened from here on closes by itself.
     let first = 3u32.saturating_add(manner.preserve);
     cata_sys::program::close_on_execute_from(first).map_err(Failure::at(Stage::Execute, "close_range"))?;
+    for limit in process.rlimits.iter().filter(|limit| limit.name == FILES) {
+        set_limit(limit, channel)?;
+    }
     // Without no_new_privs a filter needs CAP_SYS_ADMIN: it is kept for this one call.
     if process.no_new_privileges {
         drop_rights(sets)?;
@@ -220,6 +223,20 @@ fn own(stream: &OwnedFd, uid: u32) {
         // Only opening it again by name depends on it.
         let _ = rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), None);
     }
+}
+
+/// The limit that is in the way of the steps to come.
+const FILES: &str = "RLIMIT_NOFILE";
+
+/// Takes the right to a limit while there is a right to take it, but no descriptor from the steps to come.
+fn make_room(limit: &crate::plan::Rlimit, channel: &Channel) -> Result<(), Failure> {
+    let present = rustix::process::getrlimit(Resource::Nofile);
+    let wide = crate::plan::Rlimit {
+        name: limit.name.clone(),
+        soft: limit.soft.max(present.current.unwrap_or(u64::MAX)),
+        hard: limit.hard.max(present.maximum.unwrap_or(u64::MAX)),
+    };
+    set_limit(&wide, channel)
 }
 
 fn set_limit(limit: &crate::plan::Rlimit, channel: &Channel) -> Result<(), Failure> {

@@ -45,7 +45,9 @@ impl Verb for Cp {
         let (said, copied) = match (end(&self.source), end(&self.destination)) {
             (End::Container { name, path }, End::Stream) => {
                 let called = base(path).unwrap_or(".");
-                engine.copy_out(name, path, self.follow_link, called, &mut Output).map_err(quietly)?;
+                engine
+                    .copy_out(name, path, self.follow_link, called, &mut Output)
+                    .map_err(Failure::streamed)?;
                 return Ok(Exit::OK);
             }
             (End::Stream, End::Container { name, path }) => {
@@ -258,14 +260,6 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         io::stdout().flush()
     }
-}
-
-/// Whoever read our output has seen enough.
-fn quietly(error: cata_engine::Error) -> Failure {
-    if error.to_string().contains("Broken pipe") {
-        return Failure::output(io::ErrorKind::BrokenPipe.into());
-    }
-    error.into()
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -28,8 +28,8 @@ impl Verb for Export {
                     .with_hint("write to a file with -o, or into a pipe"));
             }
             let mut output = BufWriter::with_capacity(1 << 20, std::io::stdout());
-            engine.export(&self.container, &mut output)?;
-            output.flush().map_err(|e| Failure::io("write to standard output", &e))?;
+            engine.export(&self.container, &mut output).map_err(Failure::streamed)?;
+            output.flush().map_err(Failure::output)?;
             return Ok(Exit::OK);
         };
         // Asked first: a container that is not there must not cost the file that is.

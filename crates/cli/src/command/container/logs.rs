@@ -5,6 +5,8 @@ use std::io::Write as _;
 use cata_engine::container::logs::{Entry, LogOptions, Stream};
 use clap::Args;
 use jiff::tz::TimeZone;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use crate::parse;
 use crate::render::error::Failure;
@@ -46,6 +48,9 @@ impl Verb for Logs {
             until: moment(&self.until)?,
             follow: self.follow,
         };
+        if self.follow {
+            leave_with_the_reader();
+        }
         let mut failed = None;
         let mut line_starts = [true; 2];
         session.engine()?.logs(&self.container, options, &mut |entry| {
@@ -69,6 +74,20 @@ impl Verb for Logs {
             None => Ok(Exit::OK),
         }
     }
+}
+
+/// Ends the program when whoever read its output has gone: a silent container would never let it notice.
+fn leave_with_the_reader() {
+    let watch = || {
+        let output = std::io::stdout();
+        let mut fds = [PollFd::new(&output, PollFlags::empty())];
+        while poll(&mut fds, None) == Err(Errno::INTR) {}
+        if fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR)) {
+            std::process::exit(0);
+        }
+    };
+    // Without a thread the next line is what tells.
+    let _ = std::thread::Builder::new().name("reader".to_owned()).spawn(watch);
 }
 
 /// Docker takes what is no number for "all".

@@ -28,7 +28,7 @@ impl Verb for Save {
                     .with_hint("use the -o flag, or redirect the output"));
             }
             let mut output = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-            engine.image_save(&self.images, &mut output)?;
+            engine.image_save(&self.images, &mut output).map_err(Failure::streamed)?;
             output.flush().map_err(Failure::output)?;
             return Ok(Exit::OK);
         };

@@ -28,6 +28,7 @@ fn container(name: &str, state: &'static str, age_s: u64) -> Container {
         oom_killed: false,
         health: None,
         ports: Vec::new(),
+        asked_ports: Vec::new(),
         labels: BTreeMap::new(),
         mounts: Vec::new(),
         volumes: 0,
@@ -41,11 +42,13 @@ fn several() -> Vec<Container> {
     up.health = Some(HealthStatus::Healthy);
     up.ports =
         vec![Port { container: 5432, protocol: "tcp", host: Some(("0.0.0.0".parse().unwrap(), 5432)) }];
+    up.asked_ports = vec![(5432, "tcp".to_owned(), true)];
     up.labels = BTreeMap::from([("tier".to_owned(), "db".to_owned())]);
     up.mounts = vec![("pgdata".to_owned(), "/data".to_owned())];
     let mut dead = container("eater", "exited", 7200);
     dead.exit_code = 137;
     dead.oom_killed = true;
+    dead.asked_ports = vec![(80, "tcp".to_owned(), true), (53, "udp".to_owned(), false)];
     vec![
         up,
         container("frozen", "paused", 90),
@@ -91,6 +94,10 @@ fn filters_select() {
         (&["volume=/data"], true, None),
         (&["network=bridge", "health=healthy"], true, None),
         (&["publish=5000-6000"], true, None),
+        (&["publish=80"], true, None),
+        (&["publish=53/udp"], true, None),
+        (&["expose=53/udp"], true, None),
+        (&["expose=50-90"], true, None),
         (&["before=new"], true, None),
         (&["since=new"], true, None),
         (&["since=nobody"], true, None),
