@@ -87,8 +87,10 @@ impl Engine {
             let (status, owner) = self.status(&record.id)?;
             let young = moment(Stamp::now()).saturating_sub(record.created) < nanos(ABOUT_TO_START);
             let about_to_start = status.status == StatusKind::Created && young;
+            // A machine that is down for now has a disk full of things.
             if owner == Owner::Alive
                 || about_to_start
+                || record.request.machine.is_some()
                 || !filter.lets_go(record.created, &record.config.labels)
             {
                 continue;
