@@ -446,6 +446,10 @@ fn machine_bad_input(w: &World) {
     let _ = run(w, &["-d", "--name", "vm1", "-v", "data:/data", "busybox", "sleep", "600"]).ok();
     refused(&["-v", "data:/data", "busybox", "true"], &["volume data is used", "vm1"]);
     let _ = run(w, &["--rm", "-v", "data:/data:ro", "busybox", "true"]).ok();
+    // A kernel stays as long as a machine runs it.
+    let kernel = w.field("vm1", "{{.Machine.Kernel}}");
+    w.cata(&["kernel", "rm", &kernel]).fails(1, &["is in use by a running VM", "stop the VM first"]);
+    assert!(w.cata(&["kernel", "ls", "-q"]).lines().contains(&kernel));
     let _ = w.cata(&["rm", "-f", "vm1"]).ok();
     assert_eq!(w.cata(&["ps", "-aq"]).text(), "");
     // Programs that are not there.
@@ -455,12 +459,32 @@ fn machine_bad_input(w: &World) {
     hidden("/usr/bin/qemu-system-x86_64", || {
         refused(&["--vmm", "qemu", "busybox", "true"], &["is not installed", "qemu-system-x86"]);
     });
+    kvm_out_of_reach(&refused);
     // No kernel at all.
     fs::rename(w.root().join("kernels"), w.root().join("away")).unwrap();
     refused(&["busybox", "true"], &["no kernel for amd64 is installed", "cata kernel install"]);
     fs::rename(w.root().join("away"), w.root().join("kernels")).unwrap();
     let info = w.cata(&["info", "--format", "{{.Isolation.vm}}"]).text();
     assert!(info.starts_with("kvm (") || info.starts_with("qemu (KVM is not usable:"), "{info}");
+}
+
+/// A KVM that is there and may not be opened, and one that is not there.
+fn kvm_out_of_reach(refused: &dyn Fn(&[&str], &[&str])) {
+    use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
+    let device = "/dev/kvm";
+    let asked = ["--vmm", "kvm", "busybox", "true"];
+    if !fs::exists(device).unwrap() {
+        refused(&asked, &["--vmm kvm: missing", "--vmm qemu"]);
+        return;
+    }
+    // Not even root opens a device on a file system without devices.
+    mount_bind(device, device).unwrap();
+    mount_remount(device, MountFlags::BIND | MountFlags::NODEV, c"").unwrap();
+    refused(&asked, &["--vmm kvm: not permitted: /dev/kvm", "--vmm qemu"]);
+    unmount(device, UnmountFlags::DETACH).unwrap();
+    mount_bind("/dev/null", device).unwrap();
+    refused(&asked, &["--vmm kvm: incomplete", "--vmm qemu"]);
+    unmount(device, UnmountFlags::DETACH).unwrap();
 }
 
 /// Images of other platforms, and a host that runs none of them: what is missing is named.
