@@ -231,6 +231,20 @@ fn repositories_by_git(w: &World) {
     git(&repository, &["commit", "--quiet", "--all", "--message", "three"]);
     let _ = build(w, &dir, &["-t", "git"]).ok();
     assert_eq!(sh(w, "git", "cat /tag/f /head/f"), "onethree");
+    // A submodule whose address is relative to the repository's.
+    let part = repository.with_file_name("part.git");
+    fs::create_dir_all(&part).unwrap();
+    git(&part, &["init", "--quiet"]);
+    fs::write(part.join("p"), "part").unwrap();
+    git(&part, &["add", "--all"]);
+    git(&part, &["commit", "--quiet", "--message", "part"]);
+    git(
+        &repository,
+        &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "../part.git", "part"],
+    );
+    git(&repository, &["commit", "--quiet", "--message", "four"]);
+    let _ = build(w, &dir, &["-t", "git"]).ok();
+    assert_eq!(sh(w, "git", "cat /head/part/p; ls -A /head/part"), "partp");
     for (source, says) in [
         (format!("{url}#none"), "has no branch or tag none"),
         ("git://127.0.0.1/other.git".to_owned(), "git cannot fetch git://127.0.0.1/other.git"),

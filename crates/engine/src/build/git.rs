@@ -111,6 +111,8 @@ impl Git<'_> {
         let tree = making.diff();
         let repository = self.source.repository.as_str();
         let _ = self.run(Some(&tree), &["init", "--quiet", "--template="])?;
+        // Addresses of submodules may be relative to it.
+        let _ = self.run(Some(&tree), &["remote", "add", "--", "origin", repository])?;
         let short = ["fetch", "--quiet", "--no-tags", "--depth=1", "--", repository];
         let mut done = self.run(Some(&tree), &[&short[..], &[commit]].concat());
         if done.is_err() && name != commit {
