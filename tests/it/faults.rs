@@ -12,6 +12,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(commands_at_once_leave_nothing),
         test!(damaged_container_hides_nobody_else),
+        test!(damaged_volumes_and_networks_hide_no_others),
         test!(run_killed_at_any_moment),
         test!(rm_killed_at_any_moment),
         test!(pull_and_load_killed_at_any_moment),
@@ -242,6 +243,31 @@ fn damaged_container_hides_nobody_else(w: &World) {
         let _ = w.cata(&["rm", "-f", "bad"]).ok();
         assert_eq!(w.cata(&["ps", "-a"]).ok().stderr, "");
     }
+}
+
+fn damaged_volumes_and_networks_hide_no_others(w: &World) {
+    for name in ["bad", "good"] {
+        let _ = w.cata(&["volume", "create", name]).ok();
+        let _ = w.cata(&["network", "create", name]).ok();
+    }
+    let networks = w.root().join("networks");
+    std::fs::write(w.root().join("volumes/bad/record.json"), "{").unwrap();
+    std::fs::write(w.root().join("volumes/stray"), "of no use").unwrap();
+    let whole = std::fs::read(networks.join("bad/record.json")).unwrap();
+    std::fs::write(networks.join("bad/record.json"), "{").unwrap();
+    let done = w.cata(&["volume", "ls", "-q"]).ok();
+    assert_eq!(done.stdout, "good\n");
+    assert!(done.stderr.contains("volume bad") && done.stderr.contains("volume rm -f"), "{done}");
+    let done = w.cata(&["network", "ls", "--format", "{{.Name}}"]).ok();
+    assert!(done.stdout.contains("good\n") && !done.stdout.contains("bad"), "{done}");
+    assert!(done.stderr.contains("network bad"), "{done}");
+    let _ = w.cata(&["system", "df"]).ok();
+    w.cata(&["volume", "rm", "bad"]).fails(1, &["damaged", "bad"]);
+    let _ = w.cata(&["volume", "rm", "-f", "bad"]).ok();
+    assert_eq!(w.cata(&["volume", "ls", "-q"]).ok().stderr, "");
+    // Its interface is known by its record alone.
+    std::fs::write(networks.join("bad/record.json"), whole).unwrap();
+    let _ = w.cata(&["network", "rm", "bad"]).ok();
 }
 
 /// Everybody does something else to the same few containers. Most of it fails, as it should; nothing may be left

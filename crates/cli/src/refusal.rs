@@ -139,7 +139,8 @@ fn unknown_argument(argument: &str, path: &[&'static Node], see: &str) -> Failur
 
 /// How many arguments the usage line asks for, in Docker's words.
 fn wanted_arguments(path: &[&'static Node]) -> String {
-    let usage = path.last().map_or("", |node| node.usage);
+    // Of several forms (`A B | C D`) the first: they ask for as many.
+    let usage = path.last().map_or("", |node| node.usage).split(" | ").next().unwrap_or_default();
     let required = usage.split(' ').filter(|word| !word.starts_with('[') && !word.is_empty()).count();
     let open_ended = usage.contains("...");
     let arguments = if required == 1 { "argument" } else { "arguments" };

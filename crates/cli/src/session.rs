@@ -36,6 +36,10 @@ impl Session {
         if let Some(engine) = self.engine.get() {
             return Ok(engine);
         }
+        // The usual file may be missing; one that was asked for may not.
+        if let Some(path) = &self.globals.config {
+            std::fs::metadata(path).map_err(|e| Failure::io(format!("open {}", path.display()), &e))?;
+        }
         let engine = Engine::open(self.paths())?;
         Ok(self.engine.get_or_init(|| engine))
     }
@@ -43,7 +47,7 @@ impl Session {
     /// Says what was left out of what was printed.
     pub(crate) fn tell_damage(&self) {
         for damage in self.engine.get().map(Engine::damage).unwrap_or_default() {
-            note(format!("WARNING: left out: {damage} (`cata rm -f` removes it)"));
+            note(format!("WARNING: left out: {damage}"));
         }
     }
 

@@ -82,7 +82,7 @@ impl Engine {
             containers.push(ContainerUsage { record, status, alive: owner == Owner::Alive, written });
         }
         let mut volumes = Vec::new();
-        for found in volume::list(&self.paths)? {
+        for found in self.volume_list()? {
             let mounts = |used: &ContainerUsage| volumes_of(&used.record).any(|name| *name == found.name);
             let users = containers.iter().filter(|used| mounts(used)).count();
             let size = self.volume_size(&found.name);

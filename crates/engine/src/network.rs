@@ -59,9 +59,13 @@ impl Engine {
     /// Every network.
     ///
     /// # Errors
-    /// A record that cannot be read.
+    /// A file operation. A network whose record is damaged is left out, which [`Engine::damage`] then tells.
     pub fn network_list(&self) -> Result<Vec<Network>> {
-        self.networks()?.list().map_err(network_error)
+        let damaged = |dir: &Path, error: &cata_network::Error| {
+            let name = dir.file_name().unwrap_or_default().to_string_lossy();
+            self.note_left_out(&format!("network {name}"), error, &format!("rm -r {}", dir.display()));
+        };
+        self.networks()?.list(damaged).map_err(network_error)
     }
 
     /// Makes a network.

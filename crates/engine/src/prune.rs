@@ -173,7 +173,7 @@ impl Engine {
         let records = self.records()?;
         let used: BTreeSet<&Name> = records.iter().flat_map(volumes_of).collect();
         let mut pruned = Pruned::default();
-        for found in volume::list(&self.paths)? {
+        for found in self.volume_list()? {
             if !(all || found.anonymous)
                 || used.contains(&found.name)
                 || !filter.lets_go(found.created, &found.labels)

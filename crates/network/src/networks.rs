@@ -72,16 +72,17 @@ impl Networks {
         Ok(network)
     }
 
-    /// Every network, the predefined ones first, then by name.
+    /// Every network, the predefined ones first, then by name; those whose record is damaged are handed to
+    /// `damaged`, so that one hides no others.
     ///
     /// # Errors
-    /// [`Error::File`], [`Error::Record`].
-    pub fn list(&self) -> Result<Vec<Network>, Error> {
+    /// [`Error::File`].
+    pub fn list(&self, damaged: impl FnMut(&Path, &Error)) -> Result<Vec<Network>, Error> {
         let mut networks = Vec::new();
         for (name, _) in PREDEFINED {
             networks.push(self.predefined(name)?);
         }
-        networks.extend(self.user_made()?);
+        networks.extend(self.user_made(damaged)?);
         Ok(networks)
     }
 
@@ -126,7 +127,7 @@ impl Networks {
     /// As [`Networks::remove`].
     pub fn prune(&self, chosen: impl Fn(&Network) -> bool) -> Result<Vec<Network>, Error> {
         let mut removed = Vec::new();
-        for network in self.user_made()?.into_iter().filter(chosen) {
+        for network in self.user_made(|_, _| {})?.into_iter().filter(chosen) {
             match self.remove(&network.id) {
                 Ok(network) => removed.push(network),
                 Err(Error::ActiveEndpoints { .. } | Error::UnknownNetwork(_)) => {}
@@ -281,8 +282,10 @@ impl Networks {
             Err(Error::UnknownNetwork(_)) => {}
             outcome => return outcome,
         }
-        let mut fitting =
-            self.list()?.into_iter().filter(|network| !name.is_empty() && network.id.starts_with(name));
+        let mut fitting = self
+            .list(|_, _| {})?
+            .into_iter()
+            .filter(|network| !name.is_empty() && network.id.starts_with(name));
         match (fitting.next(), fitting.next()) {
             (Some(network), None) => Ok(network),
             (Some(_), Some(_)) => Err(Error::AmbiguousNetwork(name.to_owned())),
@@ -364,13 +367,14 @@ impl Networks {
         stored
     }
 
-    fn user_made(&self) -> Result<Vec<Network>, Error> {
+    fn user_made(&self, mut damaged: impl FnMut(&Path, &Error)) -> Result<Vec<Network>, Error> {
         let mut networks = Vec::new();
         for directory in self.directories()? {
             match read_record(&directory.join("record.json")) {
                 // Removed since it was listed.
                 Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 Ok(network) if network.is_predefined() => {}
+                Err(error @ Error::Record { .. }) => damaged(&directory, &error),
                 outcome => networks.push(outcome?),
             }
         }

@@ -87,7 +87,12 @@ impl Engine {
 
     /// One damaged container must not hide all others.
     pub(crate) fn note_damage(&self, id: &ContainerId, error: &Error) {
-        let text = format!("container {}: {}", id.short(), crate::error::chain(error));
+        self.note_left_out(&format!("container {}", id.short()), error, "cata rm -f");
+    }
+
+    /// What is wrong with something, and the command that removes it.
+    pub(crate) fn note_left_out(&self, what: &str, error: &dyn std::error::Error, remedy: &str) {
+        let text = format!("{what}: {} (`{remedy}` removes it)", crate::error::chain(error));
         self.damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(text);
     }
 

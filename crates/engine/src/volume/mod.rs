@@ -6,7 +6,7 @@ mod verbs;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cata_spec::Name;
 use serde::{Deserialize, Serialize};
@@ -73,11 +73,11 @@ pub fn inspect(paths: &Paths, name: &str) -> Result<Volume> {
     ledger::read(&paths.volume(&parsed).join("record.json"))?.ok_or_else(missing)
 }
 
-/// All volumes by name.
+/// All volumes by name; those whose record is damaged are handed to `damaged`, so that one hides no others.
 ///
 /// # Errors
 /// A file operation.
-pub fn list(paths: &Paths) -> Result<Vec<Volume>> {
+pub fn list(paths: &Paths, mut damaged: impl FnMut(&Path, &Error)) -> Result<Vec<Volume>> {
     let dir = paths.volumes();
     let entries = match fs::read_dir(&dir) {
         Ok(entries) => entries,
@@ -87,8 +87,12 @@ pub fn list(paths: &Paths) -> Result<Vec<Volume>> {
     let mut list = Vec::new();
     for entry in entries {
         let entry = entry.map_err(Error::file("list", &dir))?;
-        if let Some(volume) = ledger::read::<Volume>(&entry.path().join("record.json"))? {
-            list.push(volume);
+        match ledger::read::<Volume>(&entry.path().join("record.json")) {
+            Ok(volume) => list.extend(volume),
+            Err(error @ Error::Record { .. }) => damaged(&entry.path(), &error),
+            // A file that somebody put here is no volume.
+            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {}
+            Err(error) => return Err(error),
         }
     }
     list.sort_by(|a, b| a.name.cmp(&b.name));

@@ -40,12 +40,15 @@ impl Engine {
         super::inspect(&self.paths, name.as_str())
     }
 
-    /// All volumes by name.
+    /// All volumes by name, but those whose record is damaged, which [`Engine::damage`] then tells.
     ///
     /// # Errors
-    /// A record that cannot be read.
+    /// A file operation.
     pub fn volume_list(&self) -> Result<Vec<Volume>> {
-        super::list(&self.paths)
+        super::list(&self.paths, |dir, error| {
+            let name = dir.file_name().unwrap_or_default().to_string_lossy();
+            self.note_left_out(&format!("volume {name}"), error, "cata volume rm -f");
+        })
     }
 
     /// One volume as Docker's document.
@@ -71,20 +74,24 @@ impl Engine {
         })
     }
 
-    /// Removes a volume no container uses; `force` forgives one that is not there.
+    /// Removes a volume no container uses; `force` forgives one that is not there, and a damaged record.
     ///
     /// # Errors
     /// [`Error::NoVolume`], [`Error::VolumeInUse`].
     pub fn volume_remove(&self, name: &str, force: bool) -> Result<()> {
-        let volume = match super::inspect(&self.paths, name) {
+        let found = match super::inspect(&self.paths, name) {
             Err(Error::NoVolume(_)) if force => return Ok(()),
-            volume => volume?,
+            // Its name is a name: it was found by it.
+            Err(Error::Record { .. }) if force => {
+                Name::parse(name).map_err(|e| Error::Invalid(e.to_string()))?
+            }
+            volume => volume?.name,
         };
-        let users = self.volume_users(&volume.name)?;
+        let users = self.volume_users(&found)?;
         if !users.is_empty() {
             return Err(Error::VolumeInUse { name: name.to_owned(), users: users.join(", ") });
         }
-        super::remove(&self.paths, &volume.name)
+        super::remove(&self.paths, &found)
     }
 
     fn volume_users(&self, name: &Name) -> Result<Vec<String>> {

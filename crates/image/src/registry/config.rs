@@ -50,13 +50,15 @@ pub struct Registry {
 }
 
 #[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
 struct Document {
     #[serde(default)]
     registry: BTreeMap<String, Registry>,
 }
 
 impl Config {
-    /// Reads `path`; a missing file is an empty configuration. Other tables of the file are others' business.
+    /// Reads `path`; a missing file is an empty configuration. A table that is not known is an error: most often a
+    /// known one that is misspelt.
     ///
     /// # Errors
     /// [`RegistryError::Config`] naming the file and the fault.
@@ -201,7 +203,7 @@ mod tests {
     fn mirrors_come_first_and_loopback_is_plain() {
         let config = Config::parse(
             "[registry.\"docker.io\"]\nmirrors = [\"localhost:5000\", \"https://m.example\"]\n\
-             [registry.\"plain.example\"]\ninsecure = true\n[other]\nx = 1\n",
+             [registry.\"plain.example\"]\ninsecure = true\n",
         )
         .unwrap();
         let bases: Vec<String> = config.endpoints("docker.io").iter().map(Endpoint::base).collect();
@@ -219,6 +221,7 @@ mod tests {
                 .contains("names no host")
         );
         assert!(Config::parse("[registry").is_err());
+        assert!(Config::parse("[registries.\"x\"]\ninsecure = true\n").unwrap_err().contains("registries"));
     }
 
     #[test]

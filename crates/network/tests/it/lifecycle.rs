@@ -8,7 +8,8 @@ use crate::world::{ask_tcp, create_request, is_closed, request, run, tcp, world}
 fn create_list_inspect_remove() {
     world("lifecycle::create_list_inspect_remove", |world| {
         let networks = &world.networks;
-        let names = || networks.list().unwrap().iter().map(|n| n.name.to_string()).collect::<Vec<_>>();
+        let names =
+            || networks.list(|_, _| {}).unwrap().iter().map(|n| n.name.to_string()).collect::<Vec<_>>();
         assert_eq!(names(), ["bridge", "host", "none"]);
         let made = world.create("web", |request| request.labels = vec![("a".into(), "b".into())]);
         assert_eq!(names(), ["bridge", "host", "none", "web"]);
