@@ -82,7 +82,7 @@ pub(super) fn finish(
     let first = 3u32.saturating_add(manner.preserve);
     cata_sys::program::close_on_execute_from(first).map_err(Failure::at(Stage::Execute, "close_range"))?;
     for limit in process.rlimits.iter().filter(|limit| limit.name == FILES) {
-        set_limit(limit, channel)?;
+        set_limit(&within_reach(limit), channel)?;
     }
     // Without no_new_privs a filter needs CAP_SYS_ADMIN: it is kept for this one call.
     if process.no_new_privileges {
@@ -237,6 +237,12 @@ fn make_room(limit: &crate::plan::Rlimit, channel: &Channel) -> Result<(), Failu
         hard: limit.hard.max(present.maximum.unwrap_or(u64::MAX)),
     };
     set_limit(&wide, channel)
+}
+
+/// What [`make_room`] got of it: what it did not get has been told.
+fn within_reach(limit: &crate::plan::Rlimit) -> crate::plan::Rlimit {
+    let most = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    crate::plan::Rlimit { name: limit.name.clone(), soft: limit.soft.min(most), hard: limit.hard.min(most) }
 }
 
 fn set_limit(limit: &crate::plan::Rlimit, channel: &Channel) -> Result<(), Failure> {
