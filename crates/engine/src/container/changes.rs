@@ -12,7 +12,7 @@ use cata_image::layer::diff::{self, ChangeKind as UpperKind};
 use cata_image::tree::Owners;
 use cata_runtime::plan::Root as PlannedRoot;
 use cata_sandbox::launch::Isolation;
-use cata_sys::mount::{self, Depth};
+use cata_sys::mount::{self, Depth, attribute};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
@@ -73,11 +73,10 @@ impl Engine {
             Err(_) if !upper.exists() => return Ok(Differences::default()),
             Err(error) => return Err(image_error(error.into())),
         };
-        let below = lower_tree(&record.image.layers)?;
         let upper = opened(&upper)?;
         let mut places: BTreeSet<PathBuf> = OWN.iter().map(PathBuf::from).collect();
         places.extend(record.mounts.iter().map(|mount| relative(&mount.target)));
-        differences(&changed, &upper, &below, &places)
+        apart(|| differences(&changed, &upper, &lower_tree(&record.image.layers)?, &places))
     }
 
     /// Writes a container's files as a tar, without what is mounted in it.
@@ -88,33 +87,42 @@ impl Engine {
         let record = self.find(container)?;
         let (status, owner) = self.status(&record.id)?;
         let runs = owner == Owner::Alive && status.pid > 0;
-        std::thread::scope(|scope| {
-            let work = scope.spawn(|| {
-                // Of a thread: it enters other mount namespaces.
-                cata_sys::namespace::unshare(UnshareFlags::NEWNS).map_err(internal("make a namespace"))?;
-                let mut owners = Owners::default();
-                let tree = match self.machine_root(&record)? {
-                    Some(tree) => tree,
-                    None if runs && record.request.isolation == Isolation::Process => {
-                        owners = record.users.as_ref().map(inside::owners).unwrap_or_default();
-                        let namespace = PathBuf::from(format!("/proc/{}/ns/mnt", status.pid));
-                        mount::clone_from(&namespace, Path::new("/"), Depth::This)
-                            .map_err(internal("look at the root file system"))?
-                    }
-                    None => {
-                        let _lock = self.lock(&record.id)?;
-                        let dir = self.dir(&record.id);
-                        overlay(record.image.layers.clone(), Some((dir.upper(), dir.work())))?
-                    }
-                };
-                // What is only a path becomes something that can be read.
-                let top = rustix::fs::openat(&tree, ".", dir_flags(), Mode::empty());
-                let top = top.map_err(internal("open the root file system"))?;
-                cata_image::tree::write_contents(top, &owners, to).map_err(image_error)
-            });
-            work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        apart(|| {
+            let mut owners = Owners::default();
+            let tree = match self.machine_root(&record)? {
+                Some(tree) => tree,
+                None if runs && record.request.isolation == Isolation::Process => {
+                    owners = record.users.as_ref().map(inside::owners).unwrap_or_default();
+                    let namespace = PathBuf::from(format!("/proc/{}/ns/mnt", status.pid));
+                    mount::clone_from(&namespace, Path::new("/"), Depth::This)
+                        .map_err(internal("look at the root file system"))?
+                }
+                None => {
+                    let _lock = self.lock(&record.id)?;
+                    let dir = self.dir(&record.id);
+                    overlay(record.image.layers.clone(), Some((dir.upper(), dir.work())))?
+                }
+            };
+            // What is only a path becomes something that can be read.
+            let top = rustix::fs::openat(&tree, ".", dir_flags(), Mode::empty());
+            let top = top.map_err(internal("open the root file system"))?;
+            cata_image::tree::write_contents(top, &owners, to).map_err(image_error)
         })
     }
+}
+
+/// In a thread with a mount namespace of its own, which ends with it: before Linux 6.5 layers are mounted over
+/// themselves on the way to an overlay, and that must not stay.
+fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            cata_sys::namespace::unshare(UnshareFlags::NEWNS).map_err(internal("make a namespace"))?;
+            mount::set_propagation(Path::new("/"), attribute::PRIVATE, Depth::Recursive)
+                .map_err(internal("make a namespace"))?;
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// The layers as one tree, nothing on top.
