@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(masks_with_an_exchanged_null),
         test!(console_exchanged),
         test!(nothing_of_the_host_comes_in),
+        test!(mount_namespace_of_the_runtime),
         test!(capabilities_are_not_inheritable),
         test!(default_filter_denies_each_call),
     ]
@@ -448,4 +449,37 @@ fn default_filter_denies_each_call(w: &World) {
         assert!(lines.iter().any(|found| found.starts_with(line)), "{why}: {lines:?}");
     }
     assert!(lines.iter().any(|line| line == "pid 1"), "getpid must work: {lines:?}");
+}
+
+/// A container in the mount namespace of its runtime: it sees nothing of the mounts there, also not by the ways out of
+/// a changed root, and leaves nothing there.
+fn mount_namespace_of_the_runtime(w: &World) {
+    let mut b = Bundle::new(w, "b");
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = mounts();
+    fs::write("/host-marker", "").unwrap();
+    b.spec["linux"]["namespaces"] = json!([]);
+    b.spec.as_object_mut().unwrap().remove("hostname");
+    let rights = json!(["CAP_SYS_CHROOT", "CAP_KILL", "CAP_DAC_OVERRIDE"]);
+    b.spec["process"]["capabilities"] = json!({"bounding": rights, "effective": rights, "permitted": rights});
+    // A directory that stays open while the root becomes another is above that root.
+    let out = "readlink /proc/self/ns/mnt; pwd; ls -d /host-marker /proc/self/status; \
+        exec 9</; chroot /proc /self/fd/9/bin/busybox sh -c \
+        'cd /self/fd/9 && for i in 1 2 3 4 5 6 7 8 9; do cd -P ..; done; ls -d bin host-marker'";
+    b.script(&format!("({out}) > /said 2> /errors; touch /done; sleep 600"));
+    b.spec["process"]["cwd"] = json!("/tmp");
+    detached(&b, "c");
+    eventually("its program", Duration::from_secs(60), || b.rootfs().join("done").exists().then_some(()));
+    let own = fs::read_link("/proc/self/ns/mnt").unwrap().display().to_string();
+    let expected = format!("{own}\n/tmp\n/proc/self/status\nbin\n");
+    let said = fs::read_to_string(b.rootfs().join("said")).unwrap();
+    assert_eq!(said, expected, "{}", fs::read_to_string(b.rootfs().join("errors")).unwrap());
+    assert_eq!(b.runtime(["exec", "c", "sh", "-c", out]).stdout, expected);
+    assert_eq!(mounts(), before, "a mount of the container's is the host's");
+    let _ = b.runtime(["delete", "-f", "c"]).ok();
+    assert_eq!(mounts(), before);
+    // Users of a namespace of its own could not come back.
+    b.spec["linux"]["namespaces"] = json!([{"type": "user"}]);
+    b.run("d").fails(1, &["needs a mount namespace too"]);
+    fs::remove_file("/host-marker").unwrap();
 }

@@ -101,6 +101,11 @@ pub fn exec_with(
         }
     }
     let mut namespaces = ThreadNameSpaceType::from_bits_retain(namespaces);
+    // In the same mount namespace only its root is another.
+    let root = match namespaces.contains(ThreadNameSpaceType::MOUNT) {
+        true => None,
+        false => Some(open_root(pid)?),
+    };
     if namespaces.contains(ThreadNameSpaceType::USER)
         && let Some(root) = root_of(pid)
     {
@@ -123,7 +128,7 @@ pub fn exec_with(
     if user.is_some() {
         namespaces.remove(ThreadNameSpaceType::USER);
     }
-    let joined = (container, namespaces);
+    let into = init::Into { container, namespaces, root: root.as_ref().map(AsFd::as_fd), becomes_root };
     let birth = Birth {
         namespaces: Namespaces::default(),
         pid_namespace: pid_namespace.as_ref().map(AsFd::as_fd),
@@ -137,7 +142,7 @@ pub fn exec_with(
         cgroup: handles.cgroup,
     };
     birth.give(attendant, |channel, _| {
-        match init::further(&plan.process, joined, becomes_root, handles.stdio, manner, channel) {
+        match init::further(&plan.process, &into, handles.stdio, manner, channel) {
             Err(failure) => failure,
         }
     })
@@ -175,6 +180,15 @@ fn read_link(path: &str) -> Result<Vec<u8>, SpawnError> {
 
 fn open_namespace(path: &str) -> Result<OwnedFd, SpawnError> {
     match open_path(path) {
+        Err(Errno::NOENT | Errno::SRCH) => Err(SpawnError::NotRunning),
+        result => result.map_err(at(Stage::JoinNamespace, path)),
+    }
+}
+
+fn open_root(pid: i32) -> Result<OwnedFd, SpawnError> {
+    use rustix::fs::{Mode, OFlags};
+    let path = format!("/proc/{pid}/root");
+    match rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
         Err(Errno::NOENT | Errno::SRCH) => Err(SpawnError::NotRunning),
         result => result.map_err(at(Stage::JoinNamespace, path)),
     }

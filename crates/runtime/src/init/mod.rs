@@ -79,13 +79,17 @@ pub(crate) fn first(
     // The host's `/proc` is still there to ask.
     let title =
         if plan.init { Some(Title::find().map_err(Failure::at(Stage::Reaper, "title"))?) } else { None };
+    let home = match plan.namespace(NamespaceKind::Mount) {
+        None => Some(root::leave_home()?),
+        Some(_) => None,
+    };
     let host = host::Host::open()?;
     let labels = label::open(&plan.process)?;
     host.write_sysctls(&plan.sysctls)?;
     if plan.makes(NamespaceKind::Uts) && !is_joined(NamespaceKind::Uts) {
         set_names(plan)?;
     }
-    let prepared = prepare_root(plan, &host, trees, channel)?;
+    let prepared = prepare_root(plan, (&host, home), trees, channel)?;
     if let Some(persona) = plan.personality {
         cata_sys::schedule::set_personality(persona).map_err(Failure::at(Stage::Schedule, "personality"))?;
     }
@@ -105,11 +109,22 @@ pub(crate) fn born_in(kind: NamespaceKind, makes_user: bool) -> bool {
     kind == Pid || (makes_user && matches!(kind, Cgroup | Ipc | Network | Uts))
 }
 
+/// Where one more process goes.
+pub(crate) struct Into<'a> {
+    /// A pidfd of the container's first process.
+    pub(crate) container: BorrowedFd<'a>,
+    /// Those that it does not have yet.
+    pub(crate) namespaces: ThreadNameSpaceType,
+    /// The container's root, where no namespace has it.
+    pub(crate) root: Option<BorrowedFd<'a>>,
+    /// In the container's user namespace.
+    pub(crate) becomes_root: bool,
+}
+
 /// The rest of one more process in a running container.
 pub(crate) fn further(
     process: &Process,
-    (container, namespaces): (BorrowedFd<'_>, ThreadNameSpaceType),
-    becomes_root: bool,
+    into: &Into<'_>,
     stdio: [BorrowedFd<'_>; 3],
     manner: Manner<'_>,
     channel: &mut Channel,
@@ -119,9 +134,14 @@ pub(crate) fn further(
         lockdown::stay_on(initial)?;
     }
     let labels = label::open(process)?;
-    rustix::thread::move_into_thread_name_spaces(container, namespaces)
-        .map_err(Failure::at(Stage::JoinNamespace, "of the container"))?;
-    if becomes_root {
+    if !into.namespaces.is_empty() {
+        rustix::thread::move_into_thread_name_spaces(into.container, into.namespaces)
+            .map_err(Failure::at(Stage::JoinNamespace, "of the container"))?;
+    }
+    if let Some(root) = into.root {
+        root::enter(root)?;
+    }
+    if into.becomes_root {
         identity::become_root()?;
     }
     let prepared = prepare_joined(process, channel)?;
@@ -175,7 +195,7 @@ pub(crate) fn root_tree(root: &crate::plan::Root) -> Result<OwnedFd, Failure> {
 /// Everything that is mounted, and the change into it.
 fn prepare_root(
     plan: &Plan,
-    host: &host::Host,
+    (host, home): (&host::Host, Option<OwnedFd>),
     trees: Trees,
     channel: &Channel,
 ) -> Result<Prepared, Failure> {
@@ -199,7 +219,14 @@ fn prepare_root(
     lockdown::make_cwd(&tree.root, &process.cwd)?;
     let cwd = lockdown::open_cwd(&tree.root, &process.cwd)?;
     mask::all(&tree, plan, host)?;
-    root::finish(&tree.root, plan.readonly_root, plan.root_propagation)?;
+    let Some(home) = home else {
+        root::finish(&tree.root, plan.readonly_root, plan.root_propagation)?;
+        return Ok(Prepared { identity, cwd, terminal });
+    };
+    // The directory found above is beneath the host's root.
+    drop(cwd);
+    let root = root::finish_at_home(&tree.root, plan.readonly_root, &home)?;
+    let cwd = lockdown::open_cwd(&root, &process.cwd)?;
     Ok(Prepared { identity, cwd, terminal })
 }
 

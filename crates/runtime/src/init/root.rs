@@ -1,7 +1,7 @@
 //! The root file system: made, attached, entered.
 
 use std::fmt::Write as _;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use cata_sys::mount::{Depth, Filesystem, attribute};
 use cata_sys::path::Root;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::error::Stage;
 use crate::handshake::Failure;
@@ -140,6 +141,39 @@ fn overlay_in_a_page(
     cata_sys::mount::mount_classic("overlay", place, "overlay", false, data.as_bytes())
         .map_err(Failure::at(Stage::Root, place.display()))?;
     cata_sys::mount::clone_path(place, Depth::This).map_err(Failure::at(Stage::Root, place.display()))
+}
+
+/// A mount namespace to assemble the root in, of a container that is to have none of its own. Gives the one to
+/// come back to.
+pub(super) fn leave_home() -> Result<OwnedFd, Failure> {
+    let name = "/proc/self/ns/mnt";
+    let home = rustix::fs::open(name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let home = home.map_err(Failure::at(Stage::JoinNamespace, name))?;
+    cata_sys::namespace::unshare(UnshareFlags::NEWNS).map_err(Failure::at(Stage::MakeNamespace, "mnt"))?;
+    Ok(home)
+}
+
+/// Back where [`leave_home`] came from, with a copy of the root as the root: detached, so that nothing of it is in
+/// the host's mount table, it goes with the last process in it, and nothing is above it to be reached by `..`.
+/// The kernel changes no mounts there, whoever asks.
+pub(super) fn finish_at_home(root: &Root, readonly: bool, home: &OwnedFd) -> Result<Root, Failure> {
+    let failed = || Failure::at(Stage::PivotRoot, "");
+    if readonly {
+        cata_sys::mount::set_attributes(root.as_fd(), Depth::This, attribute::RDONLY, 0, 0)
+            .map_err(Failure::at(Stage::Root, "read-only"))?;
+    }
+    let tree = cata_sys::mount::clone_fd(root.as_fd(), Depth::Recursive).map_err(failed())?;
+    rustix::thread::move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Mount))
+        .map_err(Failure::at(Stage::JoinNamespace, "mnt"))?;
+    enter(tree.as_fd())?;
+    Ok(Root::new(tree))
+}
+
+/// Makes a directory that is no mount of this namespace the root.
+pub(super) fn enter(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    rustix::process::fchdir(root)
+        .and_then(|()| rustix::process::chroot("."))
+        .map_err(Failure::at(Stage::PivotRoot, ""))
 }
 
 /// The last changes to the root, and into it.

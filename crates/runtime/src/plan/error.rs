@@ -22,8 +22,8 @@ pub enum PlanError {
     /// The same kind twice.
     #[error("namespace `{0}` is asked for twice")]
     NamespaceTwice(&'static str),
-    /// A container in the host's mount namespace.
-    #[error("a container needs a mount namespace of its own")]
+    /// Its users are not those of the mount namespace.
+    #[error("a container with a user namespace needs a mount namespace too")]
     HostMountNamespace,
     /// A host name where it would be the host's.
     #[error("a {0} cannot be set without a UTS namespace of its own")]

@@ -152,8 +152,9 @@ pub(super) fn namespaces(spec: &[LinuxNamespace]) -> Result<Vec<Namespace>, Plan
         };
         planned.push(Namespace { kind, source });
     }
-    if !planned.iter().any(|n| n.kind == NamespaceKind::Mount) {
-        // Without one the container's mounts would be made in the host's mount table.
+    let has = |kind| planned.iter().any(|n| n.kind == kind);
+    if has(NamespaceKind::User) && !has(NamespaceKind::Mount) {
+        // Its users have no right to come back to the mount namespace that they would have to stay in.
         return Err(PlanError::HostMountNamespace);
     }
     Ok(planned)
