@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use cata_tests::command::{cata_binary, eventually};
+use cata_tests::command::{PATIENCE, cata_binary, eventually};
 use cata_tests::harness::Test;
 use cata_tests::terminal::Terminal;
 use cata_tests::world::World;
@@ -47,18 +47,21 @@ fn terminal_follows_the_window(_: &World) {
     let mut terminal = Terminal::run(&cata(&["run", "-it", "--rm", "busybox"]), 30, 100);
     terminal.expect("# ");
     terminal.resize(50, 132);
-    terminal.type_in("sleep 0.3; stty size\n");
-    terminal.expect("50 132");
+    // The signal and what is typed take different ways.
+    terminal.type_in("until [ \"$(stty size)\" = '50 132' ]; do sleep 0.1; done; echo it is $((6*7))\n");
+    terminal.expect("it is 42");
     // Ctrl-D ends the shell.
     terminal.type_in("\u{4}");
     assert_eq!(terminal.exit_code(), 0);
 }
 
-fn terminal_ctrl_c_reaches_the_process(_: &World) {
-    let mut terminal = Terminal::run(&cata(&["run", "-it", "--rm", "busybox"]), 30, 100);
+fn terminal_ctrl_c_reaches_the_process(w: &World) {
+    let mut terminal = Terminal::run(&cata(&["run", "-it", "--rm", "--name", "tt", "busybox"]), 30, 100);
     terminal.expect("# ");
     terminal.type_in("sleep 600\n");
-    std::thread::sleep(Duration::from_millis(300));
+    eventually("the process", PATIENCE, || {
+        (w.cata(&["exec", "tt", "pidof", "sleep"]).code() == 0).then_some(())
+    });
     terminal.type_in("\u{3}");
     terminal.type_in("echo still $((20+22))\n");
     terminal.expect("still 42");
@@ -85,18 +88,14 @@ fn attach_shows_what_comes(w: &World) {
     let _ = w.cata(&["run", "-d", "--name", "aa", "busybox", "sh", "-c", script]).ok();
     let mut clients: Vec<_> = (0..3).map(|_| w.cata_run(["attach", "--no-stdin", "aa"]).start()).collect();
     for client in &mut clients {
-        eventually("ticks", Duration::from_secs(10), || {
-            (client.stdout().matches("tick").count() >= 3).then_some(())
-        });
+        eventually("ticks", PATIENCE, || (client.stdout().matches("tick").count() >= 3).then_some(()));
     }
     clients[0].kill();
     let seen = clients[1].stdout().len();
-    eventually("others go on", Duration::from_secs(10), || {
-        (clients[1].stdout().len() > seen + 20).then_some(())
-    });
+    eventually("others go on", PATIENCE, || (clients[1].stdout().len() > seen + 20).then_some(()));
     let _ = w.cata(&["kill", "aa"]).ok();
     for client in clients.into_iter().skip(1) {
-        let done = client.done(Duration::from_secs(10));
+        let done = client.done(PATIENCE);
         assert_eq!(done.code(), 137, "{done}");
     }
     let done = w.cata(&["attach", "aa"]).exits(1);
@@ -107,20 +106,20 @@ fn attach_passes_signals_on(w: &World) {
     let script = "trap 'echo hup; exit 5' HUP; echo ready; while :; do sleep 0.1; done";
     let _ = w.cata(&["run", "-d", "--name", "aa", "busybox", "sh", "-c", script]).ok();
     let ready = || w.cata(&["logs", "aa"]).stdout.contains("ready").then_some(());
-    eventually("the trap is set", Duration::from_secs(20), ready);
+    eventually("the trap is set", PATIENCE, ready);
     let mut apart = w.cata_run(["attach", "--no-stdin", "--sig-proxy=false", "aa"]).start();
     let client = w.cata_run(["attach", "--no-stdin", "aa"]).start();
     // It watches for signals once it is attached.
-    eventually("the client catches signals", Duration::from_secs(20), || {
+    eventually("the client catches signals", PATIENCE, || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", client.pid())).ok()?;
         let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
         (u64::from_str_radix(mask.trim(), 16).ok()? & 1 == 1).then_some(())
     });
     apart.signal(rustix::process::Signal::HUP);
-    eventually("the one that passes nothing on ends", Duration::from_secs(20), || apart.poll());
+    eventually("the one that passes nothing on ends", PATIENCE, || apart.poll());
     assert_eq!(w.field("aa", "{{.State.Running}}"), "true");
     client.signal(rustix::process::Signal::HUP);
-    let done = client.done(Duration::from_secs(20));
+    let done = client.done(PATIENCE);
     assert!(done.code() == 5 && done.stdout.contains("hup"), "{done}");
 }
 
@@ -144,12 +143,10 @@ fn client_killed_leaves_it_running(w: &World) {
     let mut client = w
         .cata_run(["run", "--name", "kk", "busybox", "sh", "-c", "while :; do echo x; sleep 0.05; done"])
         .start();
-    eventually("output", Duration::from_secs(10), || client.stdout().contains('x').then_some(()));
+    eventually("output", PATIENCE, || client.stdout().contains('x').then_some(()));
     client.kill();
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(w.field("kk", "{{.State.Running}}"), "true");
     let before = w.cata(&["logs", "kk"]).lines().len();
-    eventually("its log grows", Duration::from_secs(10), || {
-        (w.cata(&["logs", "kk"]).lines().len() > before).then_some(())
-    });
+    eventually("its log grows", PATIENCE, || (w.cata(&["logs", "kk"]).lines().len() > before).then_some(()));
 }

@@ -1,10 +1,9 @@
 //! Bad input: a clear error that names the thing, Docker's exit code, nothing half-made left behind.
 
 use std::fs;
-use std::time::Duration;
 
 use cata_tests::archive::{Layer, architecture, docker_archive};
-use cata_tests::command::{Run, eventually};
+use cata_tests::command::{PATIENCE, Run, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 use serde_json::json;
@@ -34,9 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
 fn nothing_was_made(w: &World) {
     assert_eq!(w.cata(&["ps", "-aq"]).text(), "");
     // What a supervisor undoes goes on for a moment after the error is told.
-    eventually("nothing left", Duration::from_secs(20), || {
-        cata_tests::leak::find(w).is_empty().then_some(())
-    });
+    eventually("nothing left", PATIENCE, || cata_tests::leak::find(w).is_empty().then_some(()));
 }
 
 fn unknown_image(w: &World) {

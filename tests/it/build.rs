@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cata_tests::command::{Done, Run, eventually};
+use cata_tests::command::{Done, PATIENCE, Run, eventually};
 use cata_tests::harness::Test;
 use cata_tests::registry::{Registry, Settings};
 use cata_tests::world::World;
@@ -459,7 +459,7 @@ fn build_killed_at_any_moment(w: &World) {
         std::thread::sleep(Duration::from_millis(moment));
         client.kill();
         // The step's container does not outlive the build.
-        eventually("the container is gone", Duration::from_secs(20), || {
+        eventually("the container is gone", PATIENCE, || {
             w.cata(&["ps", "-q"]).text().is_empty().then_some(())
         });
         // No half image, and the next build makes a whole one.
@@ -473,7 +473,7 @@ fn build_killed_at_any_moment(w: &World) {
         let _ = w.cata(&["rmi", "killed"]).ok();
     }
     for dir in ["build/making", "creating", "removed"] {
-        eventually("nothing half-made is left", Duration::from_secs(20), || {
+        eventually("nothing half-made is left", PATIENCE, || {
             fs::read_dir(w.root().join(dir)).is_ok_and(|list| list.count() == 0).then_some(())
         });
     }

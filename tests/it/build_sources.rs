@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cata_tests::command::{Done, Run, Running, eventually};
+use cata_tests::command::{Done, PATIENCE, Run, Running, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -202,9 +202,7 @@ fn serve(w: &World) -> (Running, &'static str) {
         .arg(format!("--base-path={}", base.display()))
         .args(["--export-all", "--listen=127.0.0.1", "--port=9418", "--informative-errors"])
         .start();
-    eventually("a connection to git's server", Duration::from_secs(60), || {
-        TcpStream::connect("127.0.0.1:9418").ok()
-    });
+    eventually("a connection to git's server", PATIENCE, || TcpStream::connect("127.0.0.1:9418").ok());
     (server, "git://127.0.0.1/r.git")
 }
 

@@ -1,8 +1,6 @@
 //! `diff`, `export` and `commit`: what a container has made of its image.
 
-use std::time::Duration;
-
-use cata_tests::command::{Run, eventually};
+use cata_tests::command::{PATIENCE, Run, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -24,7 +22,7 @@ fn both(w: &World, image: &str) {
     let script = format!("{WORK}; sleep 600");
     let _ = w.cata(&["run", "-d", "--name", "live", "-v", "v1:/data/sub", image, "sh", "-c", &script]).ok();
     let _ = w.cata(&["run", "--name", "ended", "-v", "v2:/data/sub", image, "sh", "-c", WORK]).ok();
-    eventually("the work is done", Duration::from_secs(60), || {
+    eventually("the work is done", PATIENCE, || {
         (w.cata(&["exec", "live", "cat", "/ready"]).code() == 0).then_some(())
     });
 }

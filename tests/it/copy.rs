@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use cata_tests::archive::Layer;
-use cata_tests::command::Run;
+use cata_tests::command::{PATIENCE, Run};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -124,7 +124,7 @@ fn links_stay_inside(w: &World) {
     let script = "ln -s /tmp /abs; ln -s ../../../../tmp /up; ln -s /tmp/secret /file; mkdir -p /tmp; \
                   ln -s /proc/1/root/tmp /magic; ln -s loop /loop; exec sleep 600";
     let _ = w.cata(&["run", "-d", "--name", "cc", "busybox", "sh", "-c", script]).ok();
-    cata_tests::command::eventually("links", std::time::Duration::from_secs(10), || {
+    cata_tests::command::eventually("links", PATIENCE, || {
         (w.cata(&["exec", "cc", "test", "-L", "/loop"]).code() == 0).then_some(())
     });
     let file = w.file("word", "said").to_string_lossy().into_owned();
@@ -199,7 +199,7 @@ fn what_is_wrong_is_told(w: &World) {
 fn owners_and_rights(w: &World) {
     let script = "echo x > /mine; chown 33:44 /mine; chmod 4755 /mine; mknod /node c 1 3; exec sleep 600";
     let _ = w.cata(&["run", "-d", "--name", "cc", "busybox", "sh", "-c", script]).ok();
-    cata_tests::command::eventually("files", std::time::Duration::from_secs(10), || {
+    cata_tests::command::eventually("files", PATIENCE, || {
         (w.cata(&["exec", "cc", "test", "-e", "/node"]).code() == 0).then_some(())
     });
     let out = |name: &str| w.scratch().join(name);

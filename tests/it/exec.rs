@@ -1,9 +1,8 @@
 //! `exec`: further processes in a running container.
 
 use std::process::Command;
-use std::time::Duration;
 
-use cata_tests::command::{cata_binary, eventually};
+use cata_tests::command::{PATIENCE, cata_binary, eventually};
 use cata_tests::harness::Test;
 use cata_tests::terminal::Terminal;
 use cata_tests::world::World;
@@ -34,8 +33,10 @@ fn up(w: &World, options: &[&str]) {
 fn exec_shares_the_container(w: &World) {
     up(w, &["-h", "ship"]);
     assert_eq!(w.cata(&["exec", "cc", "hostname"]).text(), "ship");
-    let ps = w.cata(&["exec", "cc", "ps"]).ok().stdout;
-    assert!(ps.lines().any(|l| l.trim_start().starts_with("1 ") && l.contains("sleep 600")), "{ps}");
+    eventually("the container's process is seen", PATIENCE, || {
+        let ps = w.cata(&["exec", "cc", "ps"]).ok().stdout;
+        ps.lines().any(|l| l.trim_start().starts_with("1 ") && l.contains("sleep 600")).then_some(())
+    });
     let _ = w.cata(&["exec", "cc", "touch", "/made"]).ok();
     let _ = w.cata(&["exec", "cc", "test", "-e", "/made"]).ok();
     for namespace in ["pid", "net", "mnt", "ipc", "uts", "cgroup"] {
@@ -77,7 +78,7 @@ fn exec_input(w: &World) {
 fn exec_detached(w: &World) {
     up(w, &[]);
     assert_eq!(w.cata(&["exec", "-d", "cc", "sh", "-c", "sleep 0.3; touch /done"]).text(), "");
-    eventually("the file is made", Duration::from_secs(10), || {
+    eventually("the file is made", PATIENCE, || {
         (w.cata(&["exec", "cc", "test", "-e", "/done"]).code() == 0).then_some(())
     });
 }
@@ -93,8 +94,8 @@ fn exec_on_a_terminal(w: &World) {
     terminal.expect("33 111");
     terminal.expect("it is 42");
     terminal.resize(44, 122);
-    terminal.type_in("sleep 0.3; stty size\n");
-    terminal.expect("44 122");
+    terminal.type_in("until [ \"$(stty size)\" = '44 122' ]; do sleep 0.1; done; echo now $((6*7))\n");
+    terminal.expect("now 42");
     terminal.type_in("exit 5\n");
     assert_eq!(terminal.exit_code(), 5);
 }
@@ -116,11 +117,11 @@ fn exec_has_the_containers_limits(w: &World) {
 fn exec_ends_with_the_container(w: &World) {
     up(w, &[]);
     let running = w.cata_run(["exec", "cc", "sleep", "600"]).start();
-    eventually("exec runs", Duration::from_secs(10), || {
+    eventually("exec runs", PATIENCE, || {
         (w.cata(&["exec", "cc", "ps"]).stdout.matches("sleep 600").count() == 2).then_some(())
     });
     let _ = w.cata(&["kill", "cc"]).ok();
-    let done = running.done(Duration::from_secs(10));
+    let done = running.done(PATIENCE);
     assert_eq!(done.code(), 137, "{done}");
 }
 
@@ -130,7 +131,7 @@ fn exec_many_at_once(w: &World) {
         .map(|n| w.cata_run(["exec", "cc", "sh", "-c", &format!("sleep 0.2; echo {n}; exit {n}")]).start())
         .collect();
     for (n, running) in all.into_iter().enumerate() {
-        let done = running.done(Duration::from_secs(30)).exits(i32::try_from(n).unwrap());
+        let done = running.done(PATIENCE).exits(i32::try_from(n).unwrap());
         assert_eq!(done.stdout, format!("{n}\n"));
     }
 }

@@ -1,10 +1,9 @@
 //! Limits: memory, processes, CPU, ulimits, and what is said when they are hit.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use cata_tests::cgroup;
-use cata_tests::command::eventually;
+use cata_tests::command::{PATIENCE, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -73,7 +72,9 @@ fn memory_limit_is_set_and_kills(w: &World) {
 fn pids_limit_is_set(w: &World) {
     let _ = w.cata(&["run", "-d", "--name", "pp", "--pids-limit", "7", "busybox", "sleep", "600"]).ok();
     assert_eq!(read(&group(w, "pp", "pids"), ["pids.max", "pids.max"]), "7");
-    let done = w.cata(&["exec", "pp", "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait"]);
+    // They stay, so that all would be there at once; none keeps the command's streams open.
+    let crowd = "for i in 1 2 3 4 5 6 7 8; do sleep 600 > /dev/null 2>&1 & done";
+    let done = w.cata(&["exec", "pp", "sh", "-c", crowd]);
     assert!(done.stderr.contains("can't fork"), "{done}");
 }
 
@@ -185,7 +186,7 @@ fn stats_show_what_is_used(w: &World) {
         ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"];
     assert_eq!(titles, wanted);
     assert_eq!(table.len(), 3, "{table:?}");
-    eventually("it is busy", Duration::from_secs(30), || {
+    eventually("it is busy", PATIENCE, || {
         let format = "{{.Name}} {{.CPUPerc}} {{.MemUsage}} {{.PIDs}}";
         let said = w.cata(&["stats", "--no-stream", "--format", format, "busy"]).text();
         let words: Vec<&str> = said.split(' ').collect();
@@ -205,7 +206,7 @@ fn stats_show_what_is_used(w: &World) {
 }
 
 fn limits_are_updated(w: &World) {
-    let script = "trap 'exit 3' TERM; while :; do sleep 0.1; done";
+    let script = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done";
     let run = ["run", "-d", "--name", "uu", "--memory", "32m", "--pids-limit", "20", "busybox", "sh", "-c"];
     let _ = w.cata(&[&run[..], &[script]].concat()).ok();
     let memory = |name| read(&group(w, name, "memory"), ["memory.limit_in_bytes", "memory.max"]);
@@ -232,9 +233,12 @@ fn limits_are_updated(w: &World) {
     let host = &w.inspect("uu")["HostConfig"];
     assert_eq!((&host["Memory"], &host["NanoCpus"]), (&(48 << 20).into(), &500_000_000.into()));
     assert_eq!(host["RestartPolicy"]["Name"], "on-failure");
+    eventually("its trap is set", PATIENCE, || {
+        w.cata(&["logs", "uu"]).stdout.contains("ready").then_some(())
+    });
     // The process that the policy starts has them too,
     let _ = w.cata(&["exec", "uu", "kill", "-TERM", "1"]).ok();
-    eventually("it was started again", Duration::from_secs(60), || {
+    eventually("it was started again", PATIENCE, || {
         let state = w.field("uu", "{{.RestartCount}} {{.State.Status}}");
         (state == "1 running").then_some(())
     });

@@ -1,8 +1,6 @@
 //! `logs`: what was said, when, and how much of it is kept.
 
-use std::time::Duration;
-
-use cata_tests::command::eventually;
+use cata_tests::command::{PATIENCE, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -67,8 +65,8 @@ fn logs_follow_until_the_end(w: &World) {
     let script = "for i in 1 2 3; do echo $i; sleep 0.3; done";
     let _ = w.cata(&["run", "-d", "--name", "cc", "busybox", "sh", "-c", script]).ok();
     let following = w.cata_run(["logs", "-f", "cc"]).start();
-    eventually("the first line", Duration::from_secs(10), || following.stdout().contains('1').then_some(()));
-    let done = following.done(Duration::from_secs(10));
+    eventually("the first line", PATIENCE, || following.stdout().contains('1').then_some(()));
+    let done = following.done(PATIENCE);
     assert_eq!(done.lines(), ["1", "2", "3"]);
 }
 
@@ -85,7 +83,7 @@ fn logs_follow_ends_with_its_reader(w: &World) {
         .unwrap();
     assert!(reader.wait().unwrap().success());
     let ended = || client.try_wait().unwrap();
-    assert_eq!(eventually("it ends too", Duration::from_secs(30), ended).code(), Some(0));
+    assert_eq!(eventually("it ends too", PATIENCE, ended).code(), Some(0));
 }
 
 fn logs_rotate(w: &World) {

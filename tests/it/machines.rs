@@ -53,6 +53,12 @@ fn processes_named(name: &str) -> Vec<u32> {
     pids().into_iter().filter(has).collect()
 }
 
+/// What ends with a machine may be at it for another moment.
+#[track_caller]
+fn gone(name: &str) {
+    eventually(&format!("no {name} is left"), SOON, || processes_named(name).is_empty().then_some(()));
+}
+
 fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -70,7 +76,7 @@ fn machine_on_what_there_is(w: &World) {
 
 /// One machine, and everything that is asked of a container in it.
 fn machine_is_a_container(w: &World) {
-    let script = "echo out; echo err >&2; trap 'echo asked; exit 7' TERM; while :; do sleep 0.2; done";
+    let script = "trap 'echo asked; exit 7' TERM; echo out; echo err >&2; while :; do sleep 0.2; done";
     let options = ["-d", "--name", "vm1", "--memory", "300m", "--cpus", "2", "-u", "1000:1000"];
     let more = [
         "-e",
@@ -128,8 +134,10 @@ fn machine_is_a_container(w: &World) {
     assert_eq!(sh("echo still here").text(), "still here");
     deaf.kill();
     // top tells the guest's processes; the host sees the machine only.
-    let top = w.cata(&["top", "vm1"]).ok().stdout;
-    assert!(top.contains("sleep 77") && !top.contains("qemu"), "{top}");
+    let top = eventually("the guest's processes", SOON, || {
+        Some(w.cata(&["top", "vm1"]).ok().stdout).filter(|top| top.contains("sleep 77"))
+    });
+    assert!(!top.contains("qemu"), "{top}");
     let ps = Run::new("ps").arg("aux").done().ok().stdout;
     assert!(!ps.contains("sleep 77") && ps.contains("cata-vmm machine"), "{ps}");
     machine_is_confined();
@@ -148,11 +156,12 @@ fn machine_is_a_container(w: &World) {
     w.cata(&["exec", "vm1", "true"]).fails(1, &["paused"]);
     let _ = w.cata(&["unpause", "vm1"]).ok();
     assert_eq!(sh("echo awake").text(), "awake");
-    let _ = w.cata(&["stop", "vm1"]).ok();
+    eventually("its trap is set", SOON, || w.cata(&["logs", "vm1"]).stderr.contains("err").then_some(()));
+    let _ = w.cata_run(["stop", "-t", "90", "vm1"]).patience(SOON).done().ok();
     let logs = w.cata(&["logs", "vm1"]).ok();
     assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("out\nasked\n", "err\n"));
     assert_eq!(w.field("vm1", "{{.State.ExitCode}}"), "7");
-    assert!(processes_named("qemu-system-x86_64").is_empty());
+    gone("qemu-system-x86_64");
 }
 
 /// Files go in and come out while it runs, and the limit is its own.
@@ -358,22 +367,25 @@ fn machine_faults(w: &World) {
     let machine = w.field("vmm", "{{.State.Pid}}").parse().unwrap();
     kill(machine);
     assert!(ended("vmm").contains("was killed"), "{}", ended("vmm"));
-    assert!(processes_named("qemu-system-x86_64").is_empty());
-    assert!(processes_named("virtiofsd").is_empty());
+    gone("qemu-system-x86_64");
+    gone("virtiofsd");
     let _ = w.cata(&["rm", "vmm"]).ok();
 
     sleeper("monitor");
     processes_named("qemu-system-x86_64").into_iter().for_each(kill);
     assert!(ended("monitor").contains("killed by signal 9"), "{}", ended("monitor"));
     let _ = w.cata(&["rm", "monitor"]).ok();
+    gone("virtiofsd");
 
     sleeper("server");
     processes_named("virtiofsd").into_iter().for_each(kill);
     assert!(ended("server").contains("file server"), "{}", ended("server"));
     let _ = w.cata(&["rm", "server"]).ok();
 
-    let crash = "echo c > /proc/sysrq-trigger; sleep 600";
-    let _ = run(w, &["-d", "--name", "panic", "--privileged", "busybox", "sh", "-c", crash]).ok();
+    // Once whoever started it has been told that it runs.
+    let _ = run(w, &["-d", "--name", "panic", "--privileged", "busybox", "sleep", "600"]).ok();
+    let crash = ["exec", "-d", "panic", "sh", "-c", "echo c > /proc/sysrq-trigger"];
+    let _ = w.cata_run(crash).patience(SOON).done();
     assert!(ended("panic").contains("kernel panicked"), "{}", ended("panic"));
     let _ = w.cata(&["rm", "panic"]).ok();
 
@@ -383,8 +395,8 @@ fn machine_faults(w: &World) {
         || *processes_named("cata-supervisor").first().unwrap(),
         |pid| u32::try_from(pid).unwrap(),
     ));
-    eventually("the machine is gone", SOON, || processes_named("cata-vmm").is_empty().then_some(()));
-    eventually("all of it", SOON, || processes_named("qemu-system-x86_64").is_empty().then_some(()));
+    gone("cata-vmm");
+    gone("qemu-system-x86_64");
     let _ = w.cata(&["rm", "-f", "lost"]).ok();
 
     // Whoever starts it goes away while it boots, and a stop while it boots.
@@ -392,14 +404,23 @@ fn machine_faults(w: &World) {
     let mut starter = w.cata_run(args).start();
     eventually("it boots", SOON, || (!processes_named("qemu-system-x86_64").is_empty()).then_some(()));
     starter.kill();
-    eventually("it is gone", SOON, || processes_named("cata-supervisor").is_empty().then_some(()));
-    let args = ["run", "-d", "--name", "early", "--isolation", "vm", "busybox", "sleep", "600"];
-    let starter = w.cata_run(args).patience(BOOT).start();
-    eventually("it boots", SOON, || (!processes_named("qemu-system-x86_64").is_empty()).then_some(()));
-    let _ = w.cata_run(["stop", "early"]).patience(SOON).done().ok();
-    let done = starter.done(SOON);
-    assert!(done.stderr.contains("stopped while its virtual machine booted"), "{done}");
-    assert_eq!(w.cata(&["ps", "-q"]).text(), "");
+    gone("cata-supervisor");
+    eventually("a stop while it boots", SOON, || {
+        gone("qemu-system-x86_64");
+        let args = ["run", "-d", "--name", "early", "--isolation", "vm", "busybox", "sleep", "600"];
+        let starter = w.cata_run(args).patience(BOOT).start();
+        eventually("it boots", SOON, || (!processes_named("qemu-system-x86_64").is_empty()).then_some(()));
+        let _ = w.cata_run(["stop", "early"]).patience(SOON).done().ok();
+        let done = starter.done(SOON);
+        assert_eq!(w.cata(&["ps", "-q"]).text(), "");
+        if done.code() == 0 {
+            // It was up before the stop came: once more.
+            let _ = w.cata(&["rm", "early"]).ok();
+            return None;
+        }
+        assert!(done.stderr.contains("stopped while its virtual machine booted"), "{done}");
+        Some(())
+    });
 }
 
 fn machine_crowd(w: &World) {
@@ -417,7 +438,8 @@ fn machine_crowd(w: &World) {
     let running = w.cata(&["ps", "-q"]).lines();
     assert_eq!(running.len(), many as usize);
     for number in [0, many - 1] {
-        assert_eq!(w.cata(&["logs", &format!("vm{number}")]).text(), "here");
+        let name = format!("vm{number}");
+        eventually("its output", SOON, || (w.cata(&["logs", &name]).text() == "here").then_some(()));
     }
     let mut args = vec!["rm", "-f"];
     args.extend(running.iter().map(String::as_str));
@@ -551,7 +573,8 @@ fn machine_of_another_platform(w: &World) {
     assert_eq!(fs::metadata(w.root().join("volumes/data/_data/file")).unwrap().len(), 1 << 20);
     let reason = w.field("arm", "{{.Machine.Reason}}");
     assert!(reason.contains("linux/arm64 is another kind of processor"), "{reason}");
-    let _ = w.cata_run(["stop", "-t", "60", "arm"]).patience(BOOT).done().ok();
+    eventually("its trap is set", SOON, || w.cata(&["logs", "arm"]).stdout.contains("out").then_some(()));
+    let _ = w.cata_run(["stop", "-t", "150", "arm"]).patience(BOOT).done().ok();
     assert_eq!(w.field("arm", "{{.State.ExitCode}}"), "7");
     assert_eq!(w.cata(&["logs", "arm"]).text(), "out");
     let _ = w.cata(&["rm", "arm"]).ok();
@@ -602,7 +625,7 @@ fn machine_postgres(w: &World) {
     );
     let count = ["exec", "-u", "postgres", "pgvm", "psql", "-Atc", "select count(*) from t"];
     assert_eq!(w.cata_run(count).patience(SOON).done().text(), "1000");
-    let _ = w.cata_run(["stop", "pgvm"]).patience(SOON).done().ok();
+    let _ = w.cata_run(["stop", "-t", "90", "pgvm"]).patience(SOON).done().ok();
     assert_eq!(w.field("pgvm", "{{.State.ExitCode}}"), "0");
     let _ = w.cata(&["rm", "pgvm"]).ok();
     // The same data in a container, and what it adds in a machine again.

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use cata_tests::command::{Run, eventually};
+use cata_tests::command::{PATIENCE, Run, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -57,7 +57,20 @@ fn ask(address: &str) -> Option<String> {
 
 #[track_caller]
 fn answers(address: &str, word: &str) {
-    eventually(address, Duration::from_secs(10), || (ask(address)? == word).then_some(()));
+    eventually(address, PATIENCE, || (ask(address)? == word).then_some(()));
+}
+
+/// A script that tells what the server says. Between two clients it does not listen for a moment.
+fn asking(host: &str, port: u16) -> String {
+    format!(
+        "i=0; while [ $i -lt 150 ]; do said=$(nc -w 2 {host} {port} < /dev/null); [ -n \"$said\" ] && break; \
+         i=$((i+1)); sleep 0.2; done; echo $said"
+    )
+}
+
+/// A script that succeeds once there is an echo: the first may be late on a loaded host.
+fn echoing(ip: &str) -> String {
+    format!("for i in 1 2 3 4 5 6 7 8 9; do ping -c 1 -W 3 {ip} && exit 0; done; exit 1")
 }
 
 fn inside(w: &World, options: &[&str], script: &str) -> cata_tests::command::Done {
@@ -79,9 +92,8 @@ fn bridge_gives_an_address_and_a_way_out(w: &World) {
     let gateway = w.field("cc", "{{(index .NetworkSettings.Networks \"bridge\").Gateway}}");
     let route = w.cata(&["exec", "cc", "ip", "route"]).text();
     assert!(route.contains(&format!("default via {gateway} dev eth0")), "{route}");
-    let _ = w.cata(&["exec", "cc", "ping", "-c", "1", "-W", "2", &gateway]).ok();
-    let other = inside(w, &[], &format!("ping -c 1 -W 2 {ip}"));
-    let _ = other.ok();
+    let _ = w.cata(&["exec", "cc", "sh", "-c", &echoing(&gateway)]).ok();
+    let _ = inside(w, &[], &echoing(&ip)).ok();
 }
 
 fn none_has_loopback_only(w: &World) {
@@ -96,7 +108,7 @@ fn host_is_the_hosts(w: &World) {
     let (mut stream, _) = listener.accept().unwrap();
     stream.write_all(b"from the host\n").unwrap();
     drop(stream);
-    assert_eq!(asked.done(Duration::from_secs(10)).text(), "from the host");
+    assert_eq!(asked.done(PATIENCE).text(), "from the host");
     // There is nothing to publish: Docker warns and goes on.
     let _ = w.cata(&["run", "--rm", "--network", "host", "-p", "80:80", "busybox", "true"]).ok();
 }
@@ -110,9 +122,9 @@ fn published_port_from_everywhere(w: &World) {
     answers("198.51.100.7:8080", "deck");
     answers(&format!("{}:80", address(w, "cc", "bridge")), "deck");
     // From another container, at the host's address; and from itself, round by the host.
-    let script = "for i in 1 2 3 4 5; do echo | nc -w 2 198.51.100.7 8080 && break; sleep 0.2; done";
-    assert_eq!(inside(w, &[], script).text(), "deck");
-    assert_eq!(w.cata(&["exec", "cc", "sh", "-c", script]).text(), "deck");
+    let script = asking("198.51.100.7", 8080);
+    assert_eq!(inside(w, &[], &script).text(), "deck");
+    assert_eq!(w.cata(&["exec", "cc", "sh", "-c", &script]).text(), "deck");
     assert_eq!(w.cata(&["port", "cc"]).lines(), ["80/tcp -> 0.0.0.0:8080"]);
     assert_eq!(w.cata(&["port", "cc", "80"]).lines()[0], "0.0.0.0:8080");
     assert!(w.cata(&["ps"]).ok().stdout.contains("0.0.0.0:8080->80/tcp"));
@@ -127,7 +139,7 @@ fn published_port_udp(w: &World) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut buffer = [0; 16];
-    eventually("an answer", Duration::from_secs(10), || {
+    eventually("an answer", PATIENCE, || {
         socket.send_to(b"?", "127.0.0.1:5353").ok()?;
         let (length, from) = socket.recv_from(&mut buffer).ok()?;
         (&buffer[..length] == b"drop\n" && from.port() == 5353).then_some(())
@@ -189,7 +201,7 @@ fn published_udp_port_forgets_old_flows(w: &World) {
     for (name, ip) in [("one", "10.77.0.50"), ("two", "10.77.0.60")] {
         serve(name, ip, "5353:53/udp");
         let answer = format!("{name}\n");
-        eventually(&format!("{name} answers"), Duration::from_secs(10), || {
+        eventually(&format!("{name} answers"), PATIENCE, || {
             socket.send_to(b"?", "127.0.0.1:5353").ok()?;
             let (length, _) = socket.recv_from(&mut buffer).ok()?;
             (buffer[..length] == *answer.as_bytes()).then_some(())
@@ -199,7 +211,7 @@ fn published_udp_port_forgets_old_flows(w: &World) {
         let listen = r#"$| = 1; $s = IO::Socket::INET->new(LocalPort => 53, Proto => "udp") or die; print "ready\n"; print "heard $b\n" while $s->recv($b, 64)"#;
         let run = ["run", "-d", "--name", "next", "--network", "sea", "--ip", ip, "debian"];
         let _ = w.cata_run(run.into_iter().chain(["perl", "-MIO::Socket::INET", "-e", listen])).done().ok();
-        eventually("the next listens", Duration::from_secs(10), || {
+        eventually("the next listens", PATIENCE, || {
             w.cata(&["logs", "next"]).ok().stdout.contains("ready").then_some(())
         });
         for _ in 0..3 {
@@ -238,10 +250,7 @@ fn names_on_a_user_network(w: &World) {
     server(w, "web", "found", &["--network", "sea", "--network-alias", "www"]);
     let ip = address(w, "web", "sea");
     for name in ["web", "www", &w.field("web", "{{.Id}}")[..12]] {
-        // The server is now and then between two clients.
-        let ask =
-            format!("for i in 1 2 3 4 5 6 7 8 9; do sleep 0.2; nc -w 2 {name} 80 < /dev/null && break; done");
-        let said = inside(w, &["--network", "sea"], &ask);
+        let said = inside(w, &["--network", "sea"], &asking(name, 80));
         assert_eq!(said.text(), "found", "{name}");
     }
     let said = inside(w, &["--network", "sea"], "cat /etc/resolv.conf; nslookup web 127.0.0.11").ok().stdout;
@@ -291,8 +300,7 @@ fn networks_are_apart(w: &World) {
     server(w, "ship", "x", &["--network", "sea"]);
     let ip = address(w, "ship", "sea");
     let reach = format!("ping -c 1 -W 1 {ip}");
-    // A loaded host may take its time for the first answer.
-    let _ = inside(w, &["--network", "sea"], &format!("ping -c 5 -W 3 {ip}")).ok();
+    let _ = inside(w, &["--network", "sea"], &echoing(&ip)).ok();
     assert_ne!(inside(w, &["--network", "sky"], &reach).code(), 0, "from another network");
     assert_ne!(inside(w, &[], &reach).code(), 0, "from the default bridge");
 }
@@ -337,7 +345,7 @@ fn network_with_ipv6(w: &World) {
     server(w, "web", "six", &["--network", "sea", "-p", "8080:80"]);
     let ip = w.field("web", "{{(index .NetworkSettings.Networks \"sea\").GlobalIPv6Address}}");
     assert!(ip.starts_with("fd00:77::"), "{ip}");
-    let _ = inside(w, &["--network", "sea"], &format!("ping -6 -c 1 -W 2 {ip}")).ok();
+    let _ = inside(w, &["--network", "sea"], &echoing(&format!("-6 {ip}"))).ok();
     // The host's own address; ::1 the kernel cannot redirect.
     let gateway = w.field("web", "{{(index .NetworkSettings.Networks \"sea\").IPv6Gateway}}");
     answers(&format!("[{gateway}]:8080"), "six");
@@ -422,7 +430,7 @@ impl Neighbour {
 
     /// Between two clients the little server does not listen for a moment.
     fn hears(&self, port: &str, text: &str) {
-        eventually(&format!("port {port} answers the neighbour"), Duration::from_secs(10), || {
+        eventually(&format!("port {port} answers the neighbour"), PATIENCE, || {
             (self.ask(port) == text).then_some(())
         });
     }

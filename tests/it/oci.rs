@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cata_tests::bundle::{Bundle, executable};
-use cata_tests::command::{Run, eventually};
+use cata_tests::command::{PATIENCE, Run, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::{World, pids};
 use serde_json::{Value, json};
@@ -34,12 +34,12 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 fn wait_for(b: &Bundle, id: &str, status: &str) {
-    eventually(status, Duration::from_secs(20), || (b.state(id)["status"] == status).then_some(()));
+    eventually(status, PATIENCE, || (b.state(id)["status"] == status).then_some(()));
 }
 
 fn life_of_a_container(w: &World) {
     let mut b = Bundle::new(w, "b");
-    b.script("echo started > /said; trap 'exit 3' TERM; while :; do sleep 0.05; done");
+    b.script("trap 'exit 3' TERM; echo started > /said; while :; do sleep 0.05; done");
     let pid_file = w.scratch().join("pid");
     let create = b.command(["create", "--pid-file"]).arg(&pid_file).arg("--bundle").arg(&b.dir).arg("c");
     let _ = create.done().ok();
@@ -50,7 +50,9 @@ fn life_of_a_container(w: &World) {
     b.runtime(["delete", "x"]).fails(1, &["does not exist"]);
     b.create("c").fails(1, &["already exists"]);
     let _ = b.runtime(["start", "c"]).ok();
-    eventually("its program", Duration::from_secs(20), || b.rootfs().join("said").exists().then_some(()));
+    eventually("its program", PATIENCE, || {
+        fs::read_to_string(b.rootfs().join("said")).is_ok_and(|said| said == "started\n").then_some(())
+    });
     b.runtime(["start", "c"]).fails(1, &["already running"]);
     assert_eq!(b.runtime(["exec", "c", "cat", "/said"]).text(), "started");
     b.runtime(["delete", "c"]).fails(1, &["not stopped"]);
@@ -176,8 +178,10 @@ fn exec_has_its_own_process(w: &World) {
     let _ =
         b.command(["exec", "--detach", "--pid-file"]).arg(&pid_file).args(["c", "sleep", "77"]).done().ok();
     let pid = fs::read_to_string(&pid_file).unwrap();
-    let command = fs::read(Path::new("/proc").join(&pid).join("cmdline")).unwrap();
-    assert_eq!(command, b"sleep\x0077\0");
+    // The kernel tells the new arguments a moment after `execve` has succeeded.
+    eventually("it is what was asked for", PATIENCE, || {
+        (fs::read(Path::new("/proc").join(&pid).join("cmdline")).unwrap() == b"sleep\x0077\0").then_some(())
+    });
     assert_eq!(sh(&["--tty"], "tty").text().trim(), "/dev/pts/0");
     let _ = b.runtime(["kill", "--all", "c", "KILL"]).ok();
     wait_for(&b, "c", "stopped");
@@ -232,7 +236,7 @@ fn hooks_run_in_order_with_the_state(w: &World) {
     let _ = b.runtime(["start", "c"]).ok();
     let (kind, namespace, state) = lines().pop().unwrap();
     assert_eq!((kind.as_str(), namespace == own, &state["status"]), ("poststart", true, &json!("running")));
-    let inside = eventually("the program", Duration::from_secs(20), || {
+    let inside = eventually("the program", PATIENCE, || {
         fs::read_to_string(b.rootfs().join("inside.then")).ok().filter(|text| text.ends_with('\n'))
     });
     let state: Value = serde_json::from_str(inside.splitn(3, ' ').nth(2).unwrap()).unwrap();
@@ -328,15 +332,18 @@ const MOMENTS: [u64; 12] = [0, 1, 2, 3, 5, 7, 10, 14, 20, 30, 50, 90];
 fn assert_gone(w: &World, b: &Bundle, id: &str) {
     assert!(!b.state_dir(id).exists());
     let mut left = Vec::new();
-    eventually("nothing is left", Duration::from_secs(20), || {
+    eventually("nothing is left", PATIENCE, || {
         left = pids().into_iter().filter(|pid| *pid != 1 && *pid != std::process::id()).collect();
         left.is_empty().then_some(())
     });
-    for hierarchy in cata_tests::cgroup::hierarchies().unwrap() {
-        assert!(!hierarchy.mount.join(id).exists(), "{}: {id}", hierarchy.mount.display());
-    }
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(&*w.scratch().join("b").to_string_lossy()), "{mounts}");
+    eventually("no cgroup is left", PATIENCE, || {
+        let hierarchies = cata_tests::cgroup::hierarchies().unwrap();
+        (!hierarchies.iter().any(|hierarchy| hierarchy.mount.join(id).exists())).then_some(())
+    });
+    let place = w.scratch().join("b").to_string_lossy().into_owned();
+    eventually("no mount is left", PATIENCE, || {
+        (!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&place)).then_some(())
+    });
 }
 
 fn killed_at_any_moment(w: &World) {
@@ -347,12 +354,11 @@ fn killed_at_any_moment(w: &World) {
         let mut create = b.command(["create", "--bundle", &dir, "victim"]).start();
         std::thread::sleep(Duration::from_millis(moment));
         create.kill();
-        // It is there and whole, or not there at all.
-        let status = b.state("victim")["status"].as_str().map(str::to_owned);
-        assert!(
-            matches!(status.as_deref(), None | Some("created" | "stopped")),
-            "{status:?} after {moment} ms"
-        );
+        // It is there and whole, or not there at all, as soon as what was being made has followed its maker.
+        let status = eventually(&format!("it is made or not, after {moment} ms"), PATIENCE, || {
+            let status = b.state("victim")["status"].as_str().map(str::to_owned);
+            matches!(status.as_deref(), None | Some("created" | "stopped")).then_some(status)
+        });
         if status.as_deref() == Some("created") {
             let mut start = b.command(["start", "victim"]).start();
             std::thread::sleep(Duration::from_millis(moment / 2));
@@ -368,6 +374,12 @@ fn killed_at_any_moment(w: &World) {
     }
 }
 
+/// The hook that waits, whether or not its shell has become `sleep` by now.
+fn is_hook(pid: u32) -> bool {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    command.starts_with(b"sleep\0") || command.starts_with(b"sh\0")
+}
+
 fn killed_while_creating(w: &World) {
     let mut b = Bundle::new(w, "b");
     let dir = b.dir.to_str().unwrap().to_owned();
@@ -378,20 +390,21 @@ fn killed_while_creating(w: &World) {
         b.spec["hooks"] = json!({kind: hook});
         let _ = fs::remove_file(&reached);
         let mut create = b.command(["create", "--bundle", &dir, "victim"]).start();
-        eventually("the hook", Duration::from_secs(20), || reached.exists().then_some(()));
+        eventually("the hook", PATIENCE, || reached.exists().then_some(()));
         assert_eq!(b.state("victim")["status"], "creating");
         create.kill();
         wait_for(&b, "victim", "stopped");
         b.create("victim").fails(1, &["already exists"]);
         let _ = b.runtime(["delete", "-f", "victim"]).ok();
-        for pid in pids() {
-            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            if command.starts_with(b"sleep\0") {
-                // The hook itself is the host's program: whoever killed its runtime may kill it.
-                let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        eventually("the hook is gone", PATIENCE, || {
+            let hooks: Vec<u32> = pids().into_iter().filter(|pid| is_hook(*pid)).collect();
+            for pid in &hooks {
+                // It is the host's program: whoever killed its runtime may kill it.
+                let pid = rustix::process::Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap();
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
-        }
+            hooks.is_empty().then_some(())
+        });
         assert_gone(w, &b, "victim");
     }
 }
@@ -468,7 +481,7 @@ fn network_devices_move_in(w: &World) {
     }
     assert_eq!(shown.lines().filter(|line| line.contains("UP")).count(), 2, "{shown}");
     // Its pair went with the container's network; this one's name is taken there.
-    eventually("both pairs are gone", Duration::from_secs(60), || {
+    eventually("both pairs are gone", PATIENCE, || {
         (!Path::new("/sys/class/net/peer9").exists() && !Path::new("/sys/class/net/peer8").exists())
             .then_some(())
     });
@@ -504,7 +517,7 @@ fn user_namespace_of_somebody_else(w: &World) {
     let pid = holder.pid();
     let own = fs::read_link("/proc/self/ns/user").unwrap();
     let path = format!("/proc/{pid}/ns/user");
-    let theirs = eventually("a user namespace", Duration::from_secs(20), || {
+    let theirs = eventually("a user namespace", PATIENCE, || {
         fs::read_link(&path).ok().filter(|theirs| *theirs != own)
     });
     for map in ["uid_map", "gid_map"] {
@@ -565,10 +578,9 @@ fn filter_hands_calls_on(w: &World) {
     let pid = b.state("c")["pid"].clone();
     listener.set_nonblocking(true).unwrap();
     let start = b.command(["start", "c"]).start();
-    let (mut connection, _) =
-        eventually("the listener is told", Duration::from_secs(20), || listener.accept().ok());
+    let (mut connection, _) = eventually("the listener is told", PATIENCE, || listener.accept().ok());
     connection.set_nonblocking(false).unwrap();
-    let _ = start.done(Duration::from_secs(20)).ok();
+    let _ = start.done(PATIENCE).ok();
     let mut text = String::new();
     connection.read_to_string(&mut text).unwrap();
     let told: Value = serde_json::from_str(&text).unwrap();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cata_tests::bundle::Bundle;
-use cata_tests::command::{Done, Run, Running, eventually, runtime_binary};
+use cata_tests::command::{Done, PATIENCE, Run, Running, eventually, runtime_binary};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -60,7 +60,8 @@ impl Podman {
     }
 }
 
-const LOOP: &str = "echo out; trap 'exit 5' TERM; while :; do sleep 0.05; done";
+/// Whoever has seen its output may send the signal.
+const LOOP: &str = "trap 'exit 5' TERM; echo out; while :; do sleep 0.05; done";
 
 fn podman_containers(w: &World) {
     let p = Podman::new(w);
@@ -71,14 +72,12 @@ fn podman_containers(w: &World) {
     assert_eq!(p.run(&["exec", "a", "sh", "-c", "echo inside; exit 3"]).exits(3).stdout, "inside\n");
     p.run(&["exec", "a", "nosuch"]).fails(127, &["executable file not found"]);
     assert_eq!(p.run(&["exec", "-t", "a", "tty"]).text(), "/dev/pts/0");
-    eventually("its output", Duration::from_secs(20), || {
-        (p.run(&["logs", "a"]).text() == "out").then_some(())
-    });
+    eventually("its output", PATIENCE, || (p.run(&["logs", "a"]).text() == "out").then_some(()));
     let _ = p.run(&["pause", "a"]).ok();
     assert_eq!(p.run(&["inspect", "--format", "{{.State.Status}}", "a"]).text(), "paused");
     let _ = p.run(&["unpause", "a"]).ok();
     assert!(p.run(&["top", "a"]).text().contains("trap"));
-    let _ = p.run(&["stop", "-t", "20", "a"]).ok();
+    let _ = p.run(&["stop", "-t", "50", "a"]).ok();
     assert_eq!(p.run(&["inspect", "--format", "{{.State.ExitCode}}", "a"]).text(), "5");
     let _ = p.run(&["start", "a"]).ok();
     let _ = p.run(&["kill", "a"]).ok();
@@ -134,7 +133,7 @@ struct Daemon {
 impl Daemon {
     fn start(run: Run, socket: &str, helpers: &'static [&'static str]) -> Self {
         let mut this = Self { running: run.start(), helpers };
-        eventually(socket, Duration::from_secs(60), || {
+        eventually(socket, PATIENCE, || {
             assert!(this.running.poll().is_none(), "it has ended: {}", this.running.stderr());
             std::os::unix::net::UnixStream::connect(socket).ok()
         });
@@ -198,7 +197,7 @@ fn containerd_tasks(w: &World) {
     assert!(status().contains("PAUSED"));
     let _ = ctr(&["task", "resume", "c"]).ok();
     let _ = ctr(&["task", "kill", "--signal", "KILL", "c"]).ok();
-    eventually("the end", Duration::from_secs(20), || status().contains("STOPPED").then_some(()));
+    eventually("the end", PATIENCE, || status().contains("STOPPED").then_some(()));
     let _ = ctr(&["task", "rm", "c"]);
     let _ = ctr(&["container", "rm", "c"]).ok();
     drop(daemon);
@@ -224,13 +223,11 @@ fn dockerd_containers(w: &World) {
     docker(&["run", "--rm", "bb", "nosuch"]).fails(127, &["executable file not found"]);
     let _ = docker(&["run", "-d", "--name", "box", "--memory", "50m", "bb", "sh", "-c", LOOP]).ok();
     assert_eq!(docker(&["exec", "box", "sh", "-c", "echo inside; exit 3"]).exits(3).stdout, "inside\n");
-    eventually("its output", Duration::from_secs(20), || {
-        (docker(&["logs", "box"]).text() == "out").then_some(())
-    });
+    eventually("its output", PATIENCE, || (docker(&["logs", "box"]).text() == "out").then_some(()));
     let _ = docker(&["update", "--memory", "60m", "--memory-swap", "60m", "box"]).ok();
     let _ = docker(&["pause", "box"]).ok();
     let _ = docker(&["unpause", "box"]).ok();
-    let _ = docker(&["stop", "-t", "20", "box"]).ok();
+    let _ = docker(&["stop", "-t", "50", "box"]).ok();
     assert_eq!(docker(&["inspect", "--format", "{{.State.ExitCode}}", "box"]).text(), "5");
     let _ = docker(&["rm", "-f", "box"]).ok();
     drop(daemon);

@@ -3,10 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use cata_tests::bundle::Bundle;
-use cata_tests::command::{Done, Run, eventually, runtime_binary};
+use cata_tests::command::{Done, PATIENCE, Run, eventually, runtime_binary};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 use serde_json::{Value, json};
@@ -108,7 +107,7 @@ fn runtime_of_a_user(w: &World) {
     assert_eq!(fs::metadata(alice.home.join("rootfs/mine")).unwrap().uid(), ID);
     assert!(alice.runtime(&["list"]).ok().stdout.contains("alice"));
     let _ = alice.runtime(&["kill", "one", "KILL"]).ok();
-    eventually("its end", Duration::from_secs(60), || {
+    eventually("its end", PATIENCE, || {
         alice.runtime(&["state", "one"]).stdout.contains("stopped").then_some(())
     });
     let _ = alice.runtime(&["delete", "one"]).ok();
@@ -160,14 +159,12 @@ fn podman_of_a_user(w: &World) {
     let _ = once(&["--network=host"], "exit 7").exits(7);
     assert_eq!(once(&["--network=none", "--userns=keep-id"], "id -u").text(), "4242");
     assert_eq!(once(&["--network=none", "--user", "5:6"], "id -u; id -g").text(), "5\n6");
-    let script = "echo out; trap 'exit 5' TERM; while :; do sleep 0.05; done";
+    let script = "trap 'exit 5' TERM; echo out; while :; do sleep 0.05; done";
     let _ = alice.podman(&["run", "-d", "--name", "a", "--network=none", "bb", "sh", "-c", script]).ok();
     assert_eq!(alice.podman(&["exec", "a", "sh", "-c", "id -u; exit 3"]).exits(3).stdout, "0\n");
     assert_eq!(alice.podman(&["exec", "-t", "a", "tty"]).text(), "/dev/pts/0");
-    eventually("its output", Duration::from_secs(60), || {
-        (alice.podman(&["logs", "a"]).text() == "out").then_some(())
-    });
-    let _ = alice.podman(&["stop", "-t", "60", "a"]).ok();
+    eventually("its output", PATIENCE, || (alice.podman(&["logs", "a"]).text() == "out").then_some(()));
+    let _ = alice.podman(&["stop", "-t", "50", "a"]).ok();
     assert_eq!(alice.podman(&["inspect", "--format", "{{.State.ExitCode}}", "a"]).text(), "5");
     let _ = alice.podman(&["start", "a"]).ok();
     let _ = alice.podman(&["kill", "a"]).ok();

@@ -1,8 +1,6 @@
 //! A real server: PostgreSQL 15 from Debian's packages, by the contract of the well-known image.
 
-use std::time::Duration;
-
-use cata_tests::command::{Done, Run, eventually};
+use cata_tests::command::{Done, PATIENCE, Run, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -25,9 +23,7 @@ fn psql(sql: &str) -> Done {
 }
 
 fn ready() {
-    eventually("the server answers", Duration::from_secs(60), || {
-        (psql("select 1").code() == 0).then_some(())
-    });
+    eventually("the server answers", PATIENCE, || (psql("select 1").code() == 0).then_some(()));
 }
 
 fn story(w: &World) {
@@ -36,7 +32,7 @@ fn story(w: &World) {
     assert_eq!(id.len(), 64);
     ready();
     // The server's own short-lived processes come and go between the two looks, so both are taken again then.
-    eventually("`top` and `ps aux` tell the same processes", Duration::from_secs(60), || {
+    eventually("`top` and `ps aux` tell the same processes", PATIENCE, || {
         let top = w.cata(&["container", "top", "pg"]).lines();
         let ps = Run::new("ps").arg("aux").done().ok().stdout;
         let on_host = |line: &String| {
@@ -50,7 +46,7 @@ fn story(w: &World) {
     assert_ne!(wrong.env("PGPASSWORD", "wrong").done().code(), 0, "any password is let in");
     let count = ["exec", "pg", "psql", "-U", "postgres", "-Atc", "select count(*) from t"];
     assert_eq!(w.cata(&count).text(), "1000");
-    let _ = w.cata(&["stop", "pg"]).ok();
+    let _ = w.cata(&["stop", "-t", "50", "pg"]).ok();
     // SIGINT, the image's signal, is a fast and clean shutdown.
     assert!(w.cata(&["ps", "-a"]).ok().stdout.contains("Exited (0)"));
     let _ = w.cata(&["start", "pg"]).ok();

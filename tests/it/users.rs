@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::time::Duration;
 
-use cata_tests::command::{Run, eventually};
+use cata_tests::command::{PATIENCE, Run, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -77,7 +76,7 @@ fn users_of_its_own(w: &World) {
     let script =
         "stat -c '%u:%g' / /bin/busybox /etc/passwd /etc/hosts /etc/resolv.conf /data /root/f /bind/mine";
     for name in ["one", "two"] {
-        eventually("the container has begun", Duration::from_secs(60), || {
+        eventually("the container has begun", PATIENCE, || {
             w.cata(&["exec", name, "test", "-e", "/root/f"]).code().eq(&0).then_some(())
         });
         let owners: Vec<String> = inside(name, script).lines().map(str::to_owned).collect();

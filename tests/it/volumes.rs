@@ -1,9 +1,8 @@
 //! Volumes, bind mounts, tmpfs.
 
 use std::fs;
-use std::time::Duration;
 
-use cata_tests::command::eventually;
+use cata_tests::command::{PATIENCE, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -57,7 +56,7 @@ fn volume_anonymous_goes_with_rm_v(w: &World) {
     assert_eq!(w.cata(&["volume", "ls", "-q"]).lines().len(), 2);
     // Trees go after the command is told of the end.
     let _ = w.cata(&["run", "--rm", "-v", "/data", "busybox", "true"]).ok();
-    eventually("the volume is gone", Duration::from_secs(20), || {
+    eventually("the volume is gone", PATIENCE, || {
         (w.cata(&["volume", "ls", "-q"]).lines().len() == 2).then_some(())
     });
 }

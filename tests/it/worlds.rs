@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-use cata_tests::command::{Run, eventually};
+use cata_tests::command::{PATIENCE, Run, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::{World, pids};
 use cata_tests::{cgroup, leak};
@@ -52,7 +52,7 @@ fn cgroups_are_its_own(_: &World) {
 
 fn orphans_are_reaped(_: &World) {
     let _ = Run::new("sh").args(["-c", "(sleep 0.1 &)"]).done().ok();
-    eventually("the orphan is gone", Duration::from_secs(5), || (pids().len() == 2).then_some(()));
+    eventually("the orphan is gone", PATIENCE, || (pids().len() == 2).then_some(()));
 }
 
 fn configuration_is_its_own(world: &World) {

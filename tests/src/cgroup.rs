@@ -135,7 +135,8 @@ pub fn remove(name: &str) {
     let Ok(hierarchies) = hierarchies() else { return };
     for hierarchy in hierarchies {
         let group = hierarchy.mount.join(name);
-        for _ in 0..50 {
+        // A group is busy for as long as the kernel takes its processes away.
+        for _ in 0..500 {
             if remove_tree(&group).is_ok() {
                 break;
             }

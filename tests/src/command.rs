@@ -143,7 +143,7 @@ impl Run {
             .stdout(out.try_clone().expect("a duplicate"))
             .stderr(err.try_clone().expect("a duplicate"));
         let child = self.command.spawn().unwrap_or_else(|error| panic!("cannot start `{words}`: {error}"));
-        Running { words, child, out, err, started: Instant::now(), ended: false }
+        Running { words, child, out, err, ended: false }
     }
 }
 
@@ -154,7 +154,6 @@ pub struct Running {
     child: Child,
     out: File,
     err: File,
-    started: Instant,
     ended: bool,
 }
 
@@ -210,15 +209,17 @@ impl Running {
     /// Waits for its end.
     ///
     /// # Panics
-    /// When it takes longer than `patience`.
+    /// When it takes longer than `patience` from now.
     #[must_use]
     pub fn done(mut self, patience: Duration) -> Done {
         let patience = scaled(patience);
+        // From now on: what the test did in the meantime is not the program's time.
+        let asked = Instant::now();
         let status = loop {
             if let Some(status) = self.poll() {
                 break status;
             }
-            if self.started.elapsed() > patience {
+            if asked.elapsed() > patience {
                 self.kill();
                 panic!(
                     "`{}` took longer than {patience:?}\nstdout: {}\nstderr: {}\nprocesses:\n{}",

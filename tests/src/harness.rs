@@ -17,7 +17,7 @@ use crate::{cache, kernel, leak, seed, world};
 const KIND: &str = "cata-test";
 
 /// A world that takes longer than this hangs.
-const DEADLINE: Duration = Duration::from_secs(240);
+const DEADLINE: Duration = Duration::from_secs(480);
 
 /// So many tests are named at the end with the time they took.
 const SLOWEST: usize = 10;

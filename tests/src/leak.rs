@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::cgroup;
-use crate::command::eventually;
+use crate::command::{PATIENCE, eventually};
 use crate::world::{World, pids};
 
 /// Removes every container and asserts that nothing of them is left.
@@ -21,7 +20,7 @@ pub fn assert_none(world: &World) {
     }
     let mut left = Vec::new();
     let clean = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        eventually("nothing is left", Duration::from_secs(10), || {
+        eventually("nothing is left", PATIENCE, || {
             left = find(world);
             left.is_empty().then_some(())
         });

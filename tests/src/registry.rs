@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use crate::command::{Run, Running, eventually};
+use crate::command::{PATIENCE, Run, Running, eventually};
 use crate::world::World;
 
 /// A running registry; dropping it ends it.
@@ -70,7 +69,7 @@ impl Registry {
         let file = home.join("config.yml");
         fs::write(&file, config).expect("the scratch directory is ours");
         let mut process = Run::new("docker-registry").arg("serve").arg(&file).start();
-        eventually("the registry listens", Duration::from_secs(20), || {
+        eventually("the registry listens", PATIENCE, || {
             assert!(process.poll().is_none(), "the registry ended: {}", process.stderr());
             TcpStream::connect(&address).ok()
         });

@@ -5,13 +5,12 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
-use crate::command::eventually;
+use crate::command::{PATIENCE, eventually};
 
 /// A program on a terminal of its own. Dropping it kills it.
 #[derive(Debug)]
@@ -92,7 +91,7 @@ impl Terminal {
     #[track_caller]
     pub fn expect(&self, text: &str) {
         let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            eventually(text, Duration::from_secs(20), || self.shown().contains(text).then_some(()));
+            eventually(text, PATIENCE, || self.shown().contains(text).then_some(()));
         }));
         assert!(found.is_ok(), "the terminal never showed {text:?}, but:\n{}", self.shown());
     }
@@ -112,7 +111,7 @@ impl Terminal {
     /// When it does not end.
     #[track_caller]
     pub fn exit_code(&mut self) -> i32 {
-        let status = eventually("the program on the terminal ends", Duration::from_secs(20), || {
+        let status = eventually("the program on the terminal ends", PATIENCE, || {
             self.child.try_wait().expect("our own child")
         });
         status.code().unwrap_or(-1)
