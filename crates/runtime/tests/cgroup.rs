@@ -21,7 +21,7 @@ use cata_spec::runtime::{
 use cata_sys::clone::{Namespaces, Side, SoleThread, clone, exit};
 
 /// Under emulation everything takes longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 type Test = (&'static str, fn(&World));
 
@@ -234,7 +234,7 @@ fn out_of_memory_is_seen(world: &World) {
     let told = made.group.oom_fd().unwrap().unwrap();
     let mut inside = Inside::start(&made.group, "exec tail /dev/zero");
     let mut poll = [rustix::event::PollFd::new(&told, rustix::event::PollFlags::IN)];
-    let timeout = rustix::time::Timespec { tv_sec: 20, tv_nsec: 0 };
+    let timeout = rustix::time::Timespec { tv_sec: 60, tv_nsec: 0 };
     assert_eq!(rustix::event::poll(&mut poll, Some(&timeout)).unwrap(), 1, "not told");
     let status = inside.0.wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
@@ -248,7 +248,7 @@ fn out_of_memory_is_seen(world: &World) {
 fn process_limit_holds(world: &World) {
     let pids = LinuxPidsBuilder::default().limit(5).build().unwrap();
     let made = world.make("pids", Some(&everything().pids(pids).build().unwrap()));
-    let script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 30 & done; wait";
+    let script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 6000 & done; wait";
     let mut inside = Inside::start(&made.group, script);
     // The shell gives up when it cannot fork a fifth time, and leaves the others behind.
     assert!(!inside.0.wait().unwrap().success());
@@ -274,7 +274,7 @@ fn freeze_stops_and_thaw_goes_on(world: &World) {
 
 fn kill_reaches_everybody(world: &World) {
     let made = world.make("kill", None);
-    let script = "trap '' TERM; for i in 1 2 3; do (sleep 60 & sleep 60) & done; wait";
+    let script = "trap '' TERM; for i in 1 2 3; do (sleep 600 & sleep 600) & done; wait";
     let inside = Inside::start(&made.group, script);
     eventually("not all started", || made.group.processes().unwrap().len() >= 7);
     assert!(made.group.processes().unwrap().contains(&pid(&inside.0)));
@@ -284,7 +284,7 @@ fn kill_reaches_everybody(world: &World) {
 
 fn kill_reaches_the_frozen(world: &World) {
     let made = world.make("killfrozen", None);
-    let _inside = Inside::start(&made.group, "sleep 60; sleep 60");
+    let _inside = Inside::start(&made.group, "sleep 600; sleep 600");
     eventually("not started", || made.group.processes().unwrap().len() == 2);
     made.group.freeze().unwrap();
     made.group.kill(PATIENCE).unwrap();
@@ -316,7 +316,7 @@ fn remove_takes_what_the_container_made(world: &World) {
     for directory in &made.plan.directories {
         std::fs::create_dir_all(directory.full().join("init.scope/deep")).unwrap();
     }
-    let mut inside = Inside::start(&made.group, "sleep 60");
+    let mut inside = Inside::start(&made.group, "sleep 600");
     let scope = made.plan.directories[0].full().join("init.scope/cgroup.procs");
     std::fs::write(scope, inside.0.id().to_string()).unwrap();
     assert!(made.group.processes().unwrap().contains(&pid(&inside.0)), "children are not looked at");
@@ -330,7 +330,7 @@ fn remove_takes_what_the_container_made(world: &World) {
 
 fn update_raises_limits_and_adds_hierarchies(world: &World) {
     let made = world.make("update", Some(&memory(32 << 20, 32 << 20).build().unwrap()));
-    let _inside = Inside::start(&made.group, "sleep 60 & wait");
+    let _inside = Inside::start(&made.group, "sleep 600 & wait");
     eventually("not started", || made.group.processes().unwrap().len() == 2);
     let pids = LinuxPidsBuilder::default().limit(7).build().unwrap();
     let cpu = LinuxCpuBuilder::default().quota(50_000).build().unwrap();
@@ -384,7 +384,7 @@ fn born_inside(world: &World) {
 
 fn a_used_cgroup_is_refused_and_a_left_one_replaced(world: &World) {
     let made = world.make("twice", Some(&memory(32 << 20, 32 << 20).build().unwrap()));
-    let inside = Inside::start(&made.group, "sleep 60");
+    let inside = Inside::start(&made.group, "sleep 600");
     let error = cgroup::create(&made.plan).unwrap_err();
     assert!(matches!(error, CgroupError::InUse(_)), "{error}");
     made.group.kill(PATIENCE).unwrap();
@@ -413,7 +413,7 @@ fn processes_in_the_parent_are_named(world: &World) {
         return world.skip("version 2 only");
     }
     let parent = world.make("parent", None);
-    let _inside = Inside::start(&parent.group, "sleep 60");
+    let _inside = Inside::start(&parent.group, "sleep 600");
     let limited = memory(32 << 20, 32 << 20).build().unwrap();
     let plan = world.plan("parent/child", Some(&limited)).unwrap();
     let error = cgroup::create(&plan).unwrap_err();

@@ -112,7 +112,12 @@ fn killed_in_the_middle_leaves_nothing_after_release() {
         let directory = world.directory("web");
         let count = |name: &str| std::fs::read_dir(directory.join(name)).unwrap().count();
         let mut caught = 0;
-        for delay in 0..40 {
+        let begin = std::time::Instant::now();
+        for delay in 0.. {
+            // A loaded machine may take longer than any of these moments to get anywhere.
+            if delay >= 40 && (caught > 0 || begin.elapsed() > crate::world::WAIT * 2) {
+                break;
+            }
             let mut victim = std::process::Command::new(std::env::current_exe().unwrap())
                 .args(["lifecycle::victim", "--exact"])
                 .env(VICTIM, world.root.path())
@@ -122,13 +127,15 @@ fn killed_in_the_middle_leaves_nothing_after_release() {
                 .unwrap();
             // The first connection is under way somewhere between these.
             std::thread::sleep(std::time::Duration::from_micros(5_000 + delay * 1_370 % 20_000));
+            let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+            while delay >= 40 && count("leases") == 0 && std::time::Instant::now() < end {}
             victim.kill().unwrap();
             assert_eq!(victim.wait().unwrap().code(), None, "the victim ended by itself");
             caught += usize::from(count("leases") > 0);
             world.networks.release_dead(|_| false).unwrap();
             assert_eq!((count("leases"), count("names"), count("endpoints")), (0, 0, 0));
         }
-        println!("\nmeasured: {caught} of 40 were killed while connected");
+        println!("\nmeasured: {caught} were killed while connected");
         assert!(caught > 0);
         let rules = run("nft list table inet catamaran");
         assert!(!rules.contains("400"), "{rules}");

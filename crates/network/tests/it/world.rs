@@ -16,7 +16,7 @@ use rustix::thread::LinkNameSpaceType;
 use tempfile::TempDir;
 
 const MARK: &str = "CATA_NETWORK_WORLD";
-pub(crate) const WAIT: Duration = Duration::from_secs(5);
+pub(crate) const WAIT: Duration = Duration::from_secs(30);
 /// Long enough for a packet that should not arrive.
 pub(crate) const SILENCE: Duration = Duration::from_millis(400);
 

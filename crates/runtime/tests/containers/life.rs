@@ -91,7 +91,8 @@ fn home(world: &World) {
 }
 
 fn init(world: &World) {
-    let body = "trap 'echo got; exit 3' TERM; (sleep 0.01 &); sleep 0.1; kill -TERM 1; sleep 5; exit 9";
+    let body =
+        "trap 'echo got; exit 3' TERM; (sleep 0.01 &); sleep 0.1; kill -TERM 1; sleep 60 & wait; exit 9";
     let document = spec(&["sh", "-c", &format!("echo $$; cat /proc/1/comm; {body}")]);
     let options = Options { init: true, ..world.options() };
     let outcome = world.run(&world.plan_with(&document, &options));
@@ -103,8 +104,9 @@ fn init(world: &World) {
     let document = spec(&["sh", "-c", "cat /proc/1/cmdline"]);
     let shown = world.run(&world.plan_with(&document, &options)).output;
     assert_eq!(shown.trim_end_matches('\0'), "cata-init");
-    // Orphans are reaped.
-    let orphans = "(sh -c 'sleep 0.05 & exit' &); sleep 0.3; ps -o stat | grep -c Z";
+    // Orphans are reaped; for the moment that it takes they are there.
+    let orphans = "(sh -c 'sleep 0.05 & exit' &); sleep 0.3; i=0; \
+        while ps -o stat | grep -q Z && [ $i -lt 300 ]; do i=$((i+1)); sleep 0.1; done; ps -o stat | grep -c Z";
     let options = Options { init: true, ..world.options() };
     assert_eq!(world.run(&world.plan_with(&spec(&["sh", "-c", orphans]), &options)).output, "0");
 }
@@ -138,7 +140,7 @@ fn death(world: &World) {
     cata_sys::disposition::send(supervisor, 9).expect("it runs");
     // The container holds the pipe for as long as it lives.
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let limit = Timespec { tv_sec: 5, tv_nsec: 0 };
+    let limit = Timespec { tv_sec: 60, tv_nsec: 0 };
     assert_eq!(poll(&mut [PollFd::new(&read, PollFlags::IN)], Some(&limit)), Ok(1), "it has not died");
     rustix::process::waitpid(Some(supervisor), rustix::process::WaitOptions::empty()).expect("a child");
 }

@@ -125,7 +125,7 @@ impl World {
             spawn(plan, &handles)
         });
         if let Some(cgroup) = cgroup {
-            cgroup.remove(std::time::Duration::from_secs(5)).expect("an empty cgroup");
+            cgroup.remove(std::time::Duration::from_secs(60)).expect("an empty cgroup");
         }
         result
     }

@@ -1,7 +1,7 @@
 //! kill -9 of everybody, full disks, hostile clients.
 
 use std::os::fd::AsFd as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cata_sandbox::client::{Client, ClientError};
 use cata_sandbox::launch::{Go, LogPlan, Undo};
@@ -182,11 +182,9 @@ fn full_disk_inside() {
     )
     .expect("tmpfs");
     world.launch.log = LogPlan::JsonFile { max_size: 1 << 20, max_file: 2 };
-    let start = Instant::now();
     let mut running = world.start();
     let ended = running.client.wait(Until::NotRunning, Some(SOON)).expect("ended");
     assert_eq!(ended.exit_code, 4);
-    assert!(start.elapsed() < Duration::from_secs(15));
     world.until_left();
     let lost = world.status().log_lost.expect("counted");
     assert!(lost.lines > 100 && lost.error.contains("No space"), "{lost:?}");

@@ -40,9 +40,7 @@ fn exit_does_not_wait_for_a_slow_client_nor_lose_its_output() {
 fn daemonised_grandchild_does_not_delay_the_exit() {
     let world = World::new("sleep 1000 & echo done");
     let mut running = world.start();
-    let start = std::time::Instant::now();
     running.client.wait(Until::NotRunning, Some(SOON)).expect("ended");
-    assert!(start.elapsed() < Duration::from_secs(3));
     world.until_left();
     assert_eq!(world.log(), b"done\n");
 }
@@ -82,10 +80,7 @@ fn client_that_goes_away_is_dropped() {
         World::new("while :; do dd if=/dev/zero bs=65536 count=4 2>/dev/null; echo; sleep 0.01; done");
     let running = world.try_start(Some(Streams::ALL)).expect("started");
     // It never reads: the container stands still.
-    std::thread::sleep(Duration::from_millis(300));
-    let held = world.log().len();
-    std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(world.log().len(), held);
+    let held = world.until_still();
     drop(running);
     wait_for("it goes on", || world.log().len() > held + 1_000_000);
 }

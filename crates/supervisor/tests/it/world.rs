@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cata_runtime::cgroup::Layout;
@@ -16,16 +17,49 @@ use cata_sandbox::{LaunchError, Running};
 use cata_spec::{ContainerId, runtime as oci};
 
 /// Nothing here may take longer.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// The cgroup above those of this process's containers: made with the first, removed with the last.
+struct Parent;
+
+static CHILDREN: Mutex<usize> = Mutex::new(0);
+
+impl Parent {
+    fn hold() -> Self {
+        *CHILDREN.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Self
+    }
+
+    fn name() -> String {
+        format!("cata-dev-supervisor-{}", std::process::id())
+    }
+}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        let mut children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
+        *children -= 1;
+        // Whoever comes next waits for the lock: it is not taken away under somebody's hands.
+        if *children == 0 {
+            for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(hierarchy.path().join(Self::name()));
+            }
+            let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(Self::name()));
+        }
+    }
+}
 
 pub(crate) struct World {
     dir: tempfile::TempDir,
     pub(crate) launch: Launch,
+    // Dropped last.
+    _parent: Parent,
 }
 
 impl World {
     /// A container that runs `script` in a shell.
     pub(crate) fn new(script: &str) -> Self {
+        let parent = Parent::hold();
         let dir = tempfile::tempdir().expect("tempdir");
         let root = dir.path().join("root");
         busybox(&root);
@@ -37,7 +71,7 @@ impl World {
         fs::File::open("/dev/urandom").expect("urandom").read_exact(&mut seed).expect("read");
         let id = ContainerId::from_random(seed);
         let cgroup = Layout::detect().ok().and_then(|layout| {
-            let path = format!("/cata-dev-supervisor/{id}");
+            let path = cgroup_path(&id);
             cata_runtime::cgroup::plan(None, &path, &layout).ok()
         });
         let launch = Launch {
@@ -58,7 +92,11 @@ impl World {
             undo: Vec::new(),
             undo_late: Vec::new(),
         };
-        Self { dir, launch }
+        Self { dir, launch, _parent: parent }
+    }
+
+    pub(crate) fn cgroup_path(&self) -> String {
+        cgroup_path(&self.launch.id)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -130,6 +168,23 @@ impl World {
         bytes
     }
 
+    /// Waits until the log has this.
+    pub(crate) fn until_said(&self, what: &[u8]) {
+        let said = || self.log().windows(what.len()).any(|part| part == what);
+        wait_for(&format!("{} said", String::from_utf8_lossy(what)), said);
+    }
+
+    /// Waits until the log does not grow any more; its length. What was on the way may still arrive before.
+    pub(crate) fn until_still(&self) -> usize {
+        let mut length = self.log().len();
+        wait_for("the log stands still", || {
+            std::thread::sleep(Duration::from_millis(250));
+            let before = std::mem::replace(&mut length, self.log().len());
+            before == length
+        });
+        length
+    }
+
     pub(crate) fn undo_marker(&mut self) -> PathBuf {
         let marker = self.path("marker");
         fs::write(&marker, "x").expect("write");
@@ -148,11 +203,6 @@ impl Drop for World {
         while status::alive(self.state()) && start.elapsed() < SOON {
             std::thread::sleep(Duration::from_millis(2));
         }
-        // The last test that has one takes the parent of all away.
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let _ = fs::remove_dir(hierarchy.path().join("cata-dev-supervisor"));
-        }
-        let _ = fs::remove_dir("/sys/fs/cgroup/cata-dev-supervisor");
     }
 }
 
@@ -186,6 +236,10 @@ pub(crate) fn read_all(fd: Option<OwnedFd>) -> Vec<u8> {
     let mut bytes = Vec::new();
     fs::File::from(fd.expect("a stream")).read_to_end(&mut bytes).expect("read");
     bytes
+}
+
+fn cgroup_path(id: &ContainerId) -> String {
+    format!("/{}/{id}", Parent::name())
 }
 
 fn busybox(root: &Path) {
