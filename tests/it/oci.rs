@@ -162,6 +162,12 @@ fn exec_has_its_own_process(w: &World) {
     };
     assert_eq!(sh(&[], "exit 9").code(), 9);
     assert_eq!(sh(&["--cwd", "/tmp", "-e", "A=b"], "pwd; echo $A").text(), "/tmp\nb");
+    // The container has one of that name already.
+    let environment = b.runtime(["exec", "-e", "PATH=/bin:/x", "c", "cat", "/proc/self/environ"]).text();
+    assert_eq!(
+        environment.split('\0').filter(|v| v.starts_with("PATH=")).collect::<Vec<_>>(),
+        ["PATH=/bin:/x"]
+    );
     assert_eq!(sh(&["-u", "5:6", "-g", "7"], "id -u; id -g; id -G").text(), "5\n6\n6 7");
     let caps = sh(&["--cap", "CAP_SYS_CHROOT"], "grep CapEff /proc/self/status").text();
     assert_eq!(u64::from_str_radix(caps.trim_start_matches("CapEff:\t"), 16).unwrap() & (1 << 18), 1 << 18);

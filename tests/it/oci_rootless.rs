@@ -1,11 +1,11 @@
-//! `cata-runtime` for somebody who is not root: by itself, and under podman.
+//! Somebody who is not root: `cata-runtime` by itself and under podman, and `cata`.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use cata_tests::bundle::Bundle;
-use cata_tests::command::{Done, PATIENCE, Run, eventually, runtime_binary};
+use cata_tests::command::{Done, PATIENCE, Run, cata_binary, eventually, runtime_binary};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test!(runtime_of_a_user), test!(podman_of_a_user)]
+    vec![test!(runtime_of_a_user), test!(podman_of_a_user), test!(engine_of_a_user)]
 }
 
 const ID: u32 = 4242;
@@ -173,4 +173,86 @@ fn podman_of_a_user(w: &World) {
     // A process of podman's own that keeps its namespaces.
     let pause = fs::read_to_string(alice.home.join("run/libpod/tmp/pause.pid")).unwrap();
     let _ = Run::new("kill").args(["-KILL", pause.trim()]).done().ok();
+}
+
+/// The whole of a user's day with `cata`, and what she is told about the rest.
+fn engine_of_a_user(w: &World) {
+    let alice = User::new();
+    let bin = PathBuf::from("/run/bin-of-all");
+    fs::create_dir(&bin).unwrap();
+    let cata = bin.join("cata");
+    fs::copy(cata_binary(), &cata).unwrap();
+    fs::copy(cata_binary().with_file_name("cata-supervisor"), bin.join("cata-supervisor")).unwrap();
+    fs::set_permissions(&bin, fs::Permissions::from_mode(0o755)).unwrap();
+    let archive = alice.home.join("busybox.tar");
+    let _ = w.cata(&["save", "-o", archive.to_str().unwrap(), "busybox"]).ok();
+    chown(&archive, Some(ID), Some(ID)).unwrap();
+    let run = |words: &[&str]| alice.command(&cata).args(words).done();
+
+    let _ = run(&["load", "-i", "busybox.tar"]).ok();
+    let once = |options: &[&str], script: &str| {
+        run(&[&["run", "--rm"], options, &["busybox", "sh", "-c", script]].concat())
+    };
+    let lines = once(&[], "id -u; cat /proc/self/uid_map; ls /sys/class/net").lines();
+    let words: Vec<String> =
+        lines.iter().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(words, ["0", "0 4242 1", "1 700000 65536", "lo"]);
+    let net = fs::read_link("/proc/self/ns/net").unwrap().display().to_string();
+    let own = once(&["--network", "host"], "readlink /proc/self/ns/net; exit 7").exits(7);
+    assert_eq!(own.stdout.trim(), net);
+    let script = "touch /v/f && chown 33:34 /v/f && stat -c %u:%g /v/f && id -u";
+    assert_eq!(once(&["-v", "kept:/v", "-u", "0:0"], script).text(), "33:34\n0");
+    let kept = alice.home.join(".local/share/catamaran/volumes/kept/_data/f");
+    assert_eq!(fs::metadata(kept).unwrap().uid(), 700_032);
+
+    let script = "echo out; trap 'exit 5' TERM; while :; do sleep 0.05; done";
+    let _ = run(&["run", "-d", "--name", "day", "busybox", "sh", "-c", script]).ok();
+    assert!(run(&["ps"]).ok().stdout.contains("day"));
+    assert_eq!(run(&["exec", "day", "sh", "-c", "id -u; exit 3"]).exits(3).stdout, "0\n");
+    eventually("its output", PATIENCE, || {
+        (run(&["logs", "day"]).text() == "out").then_some(())
+    });
+    let copy = || run(&["cp", "busybox.tar", "day:/root/copy"]);
+    copy().fails(1, &["running container", "without privileges", "stop it first"]);
+    for (words, text) in [
+        (&["top", "day"][..], "processes"),
+        (&["pause", "day"], "pause"),
+        (&["stats", "--no-stream", "day"], "uses"),
+    ] {
+        run(words).fails(1, &[text, "without privileges", "cgroup"]);
+    }
+    let _ = run(&["stop", "-t", "60", "day"]).ok();
+    assert_eq!(run(&["inspect", "--format", "{{.State.ExitCode}}", "day"]).text(), "5");
+    let _ = copy().ok();
+    assert!(run(&["diff", "day"]).ok().stdout.contains("/root/copy"));
+    let _ = run(&["commit", "day", "evening"]).ok();
+    let _ = run(&["run", "--rm", "evening", "test", "-s", "/root/copy"]).ok();
+    let _ = run(&["start", "day"]).ok();
+    // A supervisor that is killed takes its container along, and the next command sees it.
+    let pid = run(&["inspect", "--format", "{{.State.Pid}}", "day"]).text();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let supervisor = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_owned();
+    let _ = Run::new("kill").args(["-KILL", &supervisor]).done().ok();
+    eventually("the end of the container", PATIENCE, || {
+        (run(&["inspect", "--format", "{{.State.Running}}", "day"]).text() == "false").then_some(())
+    });
+    let _ = run(&["rm", "-f", "day"]).ok();
+    assert_eq!(run(&["ps", "-aq"]).text(), "");
+
+    for (options, text) in [
+        (&["-p", "8080:80"][..], "ports"),
+        (&["--network", "bridge"], "bridge"),
+        (&["-m", "64m"], "limits"),
+        (&["--pid", "host"], "--pid host"),
+        (&["--userns", "auto"], "--userns"),
+    ] {
+        once(options, "true").fails(125, &[text, "without privileges"]);
+    }
+    run(&["network", "create", "mine"]).fails(1, &["bridge", "without privileges"]);
+    // Without newuidmap she is there alone.
+    let bare = alice.command("env").arg("PATH=/nowhere").arg(&cata);
+    let alone = bare.args(["run", "--rm", "busybox", "grep", "-c", ".", "/proc/self/uid_map"]).done().ok();
+    assert_eq!((alone.stdout.trim(), alone.stderr.contains("only your own id")), ("1", true));
+    let unset = alice.command("env").args(["-u", "XDG_RUNTIME_DIR"]).arg(&cata).arg("ps");
+    unset.done().fails(1, &["XDG_RUNTIME_DIR", "--state"]);
 }

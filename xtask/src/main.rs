@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod build;
+mod conformance;
 mod cross;
 mod demo;
 mod deps;
@@ -38,6 +39,8 @@ enum Command {
     Test(test::Options),
     /// Measure Catamaran and its peers side by side
     Bench(bench::Options),
+    /// Play suites that others wrote, built beforehand, on several OCI runtimes
+    Conformance(conformance::Options),
     /// Run the fuzz targets, each for a while
     Fuzz(fuzz::Options),
     /// Build `cata` and its supervisor
@@ -58,6 +61,7 @@ fn main() -> Result<ExitCode> {
         Command::Demo(options) => demo::run(&options, world),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options, world),
+        Command::Conformance(options) => conformance::run(&options, world),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Build(options) => build::run(&options).map(|_| ()),
         Command::Install(options) => install::run(&options),

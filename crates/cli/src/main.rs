@@ -11,6 +11,7 @@ mod options;
 mod parse;
 mod refusal;
 mod render;
+mod rootless;
 mod row;
 mod session;
 mod terminal;
@@ -30,6 +31,14 @@ use crate::tree::{Exit, Outcome};
 fn main() -> ExitCode {
     let words: Vec<String> =
         std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    match rootless::enter(&words) {
+        Ok(None) => {}
+        Ok(Some(done)) => return ExitCode::from(u8::from(!done)),
+        Err(text) => {
+            session::note(format!("error: {text}"));
+            return ExitCode::from(125);
+        }
+    }
     let exit = invoke(&words).unwrap_or_else(|failure| {
         failure.report();
         Exit(failure.exit_code(family(&words)))

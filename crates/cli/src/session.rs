@@ -40,6 +40,9 @@ impl Session {
         if let Some(path) = &self.globals.config {
             std::fs::metadata(path).map_err(|e| Failure::io(format!("open {}", path.display()), &e))?;
         }
+        if let Err(text) = crate::rootless::paths() {
+            return Err(cata_engine::Error::Denied(text).into());
+        }
         let engine = Engine::open(self.paths())?;
         Ok(self.engine.get_or_init(|| engine))
     }
@@ -64,7 +67,8 @@ impl Session {
 
     /// Where the engine is.
     pub(crate) fn paths(&self) -> Paths {
-        let mut paths = Paths::default();
+        // Where there are none is told when the engine is opened.
+        let mut paths = crate::rootless::paths().unwrap_or_default();
         let globals = self.globals.clone();
         if let Some(root) = globals.root {
             paths.root = root;

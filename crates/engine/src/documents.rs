@@ -51,7 +51,7 @@ impl Engine {
             "Images": self.images.list().map_err(image_error)?.len(),
             "Driver": "overlay",
             "LoggingDriver": "json-file",
-            "CgroupDriver": "cgroupfs",
+            "CgroupDriver": if self.host.rootless { "none" } else { "cgroupfs" },
             "CgroupVersion": layout.as_ref().map_or("", |l| if l.is_v2() { "2" } else { "1" }),
             "DefaultRuntime": "cata",
             "Isolation": { "process": "yes", "vm": self.machines_here() },
@@ -65,7 +65,7 @@ impl Engine {
             "Name": facts.name,
             "DockerRootDir": self.paths.root,
             "StateDir": self.paths.state,
-            "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+            "SecurityOptions": ["name=seccomp,profile=builtin", if self.host.rootless { "name=rootless" } else { "name=cgroupns" }],
         }))
     }
 

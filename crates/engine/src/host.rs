@@ -9,6 +9,8 @@ pub struct Host {
     pub cpus: u32,
     /// Effective user id of the engine.
     pub uid: u32,
+    /// Root of a user namespace only.
+    pub rootless: bool,
 }
 
 impl Host {
@@ -16,13 +18,15 @@ impl Host {
     #[must_use]
     pub fn detect() -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
-        Self { cpus, uid: rustix::process::geteuid().as_raw() }
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let rootless = !map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+        Self { cpus, uid: rustix::process::geteuid().as_raw(), rootless }
     }
 
     /// A host for unit tests.
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
-        Self { cpus: 2, uid: 0 }
+        Self { cpus: 2, uid: 0, rootless: false }
     }
 }
 

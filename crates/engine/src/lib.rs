@@ -23,6 +23,7 @@ pub mod plan;
 pub mod prune;
 pub mod record;
 pub mod request;
+pub mod rootless;
 pub mod timing;
 pub mod volume;
 

@@ -73,6 +73,9 @@ impl Engine {
     /// # Errors
     /// A name, pool or address that is taken or makes no sense.
     pub fn network_create(&self, request: &CreateNetwork) -> Result<Network> {
+        if self.host.rootless {
+            return Err(crate::rootless::no_bridges());
+        }
         self.networks()?.create(request).map_err(network_error)
     }
 

@@ -23,7 +23,7 @@ impl Log {
     pub(crate) fn error(&self, text: &str) {
         self.write("error", text);
         // runc says it on standard error too, and some callers read only that.
-        let _ = writeln!(std::io::stderr(), "{text}");
+        let _ = writeln!(std::io::stderr(), "error: {text}");
     }
 
     /// Something asked for is not in force.

@@ -59,7 +59,10 @@ fn lay_over(mode: NetworkMode, beside: &Beside<'_>) -> Parsed<NetworkMode> {
     if beside.is_empty() {
         return Ok(match mode {
             // Only the default bridge: what an empty list means.
-            NetworkMode::Networks(list) if is_plain_bridge(&list) => NetworkMode::Networks(Vec::new()),
+            // Who is not root has none, and is told so if he names it.
+            NetworkMode::Networks(list) if is_plain_bridge(&list) && !crate::rootless::is_on() => {
+                NetworkMode::Networks(Vec::new())
+            }
             mode => mode,
         });
     }

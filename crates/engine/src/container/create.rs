@@ -39,10 +39,13 @@ impl Engine {
     /// Anything that is wrong with the request; [`Error::NameInUse`]; what the image room says.
     pub fn create(
         &self,
-        request: CreateRequest,
+        mut request: CreateRequest,
         progress: &dyn Progress,
         timing: &mut Timing,
     ) -> Result<Created> {
+        if self.host.rootless {
+            crate::rootless::adapt(&mut request)?;
+        }
         let warnings = self.check(&request)?;
         // Until the record names the image, nothing else keeps a concurrent `rmi` from its layers.
         let _lease = self.image_lease()?;

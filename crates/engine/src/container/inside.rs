@@ -75,6 +75,13 @@ impl Engine {
         let root = match Root::open_trusted(&path) {
             Ok(root) => root,
             Err(Errno::NOENT) => return Ok(None),
+            // It belongs to a user namespace that is not this command's.
+            Err(Errno::ACCESS) if self.host.rootless => {
+                return Err(Error::Unsupported {
+                    what: "the files of a running container cannot be reached without privileges".to_owned(),
+                    hint: "use exec, or stop it first".to_owned(),
+                });
+            }
             Err(errno) => return Err(Error::file("open", path)(errno)),
         };
         // The number may have become another's: it has not if the container still says it is its own.

@@ -81,6 +81,9 @@ impl Engine {
     /// # Errors
     /// [`Error::State`] when it does not run or is frozen already.
     pub fn pause(&self, container: &str) -> Result<()> {
+        if self.host.rootless {
+            return Err(crate::rootless::no_cgroup("pause"));
+        }
         self.client(container)?.1.pause().map_err(|e| refused("pause", container, &e))
     }
 

@@ -296,6 +296,9 @@ impl Engine {
         };
         let mut plan = cata_runtime::plan::plan(&spec, &cata_runtime::plan::Host::detect(), &options)
             .map_err(|e| Error::Runtime(Foreign::new(Kind::InvalidArgument, None, &e)))?;
+        if self.host.rootless {
+            crate::rootless::without(&mut plan, &record.request);
+        }
         if let NamespaceMode::Container(name) = &record.request.ipc {
             share_shm(&mut plan, namespaces::Peers::pid(self, name)?);
         }

@@ -41,6 +41,9 @@ impl Engine {
         }
         let wrap =
             |e: CgroupError| Error::Runtime(Foreign::new(Kind::Internal, e.hint().map(str::to_owned), &e));
+        if self.host.rootless {
+            return Err(crate::rootless::no_cgroup("a count of what a container uses"));
+        }
         let layout = Layout::detect().map_err(wrap)?;
         let plan = cgroup::plan(None, &cgroup_path(record).to_string_lossy(), &layout).map_err(wrap)?;
         let read = Cgroup::open(&plan).and_then(|cgroup| cgroup.stats());

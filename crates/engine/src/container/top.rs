@@ -100,6 +100,9 @@ impl Engine {
 /// Every process of the container's cgroup: also those that joined by exec or left its first process's tree.
 pub(crate) fn pids(record: &Record) -> Result<Vec<i32>> {
     let wrap = |e: CgroupError| Error::Runtime(Foreign::new(Kind::Internal, e.hint().map(str::to_owned), &e));
+    if crate::host::Host::detect().rootless {
+        return Err(crate::rootless::no_cgroup("a list of a container's processes"));
+    }
     let layout = Layout::detect().map_err(wrap)?;
     let plan = cgroup::plan(None, &cgroup_path(record).to_string_lossy(), &layout).map_err(wrap)?;
     Cgroup::open(&plan).and_then(|cgroup| cgroup.processes()).map_err(wrap)

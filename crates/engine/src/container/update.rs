@@ -75,6 +75,9 @@ impl Engine {
 fn limits(record: &Record) -> Result<CgroupPlan> {
     let wrap = |e: CgroupError| Error::Runtime(Foreign::new(Kind::Internal, e.hint().map(str::to_owned), &e));
     let oci = resources::oci(&record.request.resources, Vec::new())?;
+    if crate::host::Host::detect().rootless {
+        return Err(crate::rootless::no_cgroup("a change of limits"));
+    }
     let layout = Layout::detect().map_err(wrap)?;
     cgroup::plan(Some(&oci), &cgroup_path(record).to_string_lossy(), &layout).map_err(wrap)
 }

@@ -133,7 +133,11 @@ fn change(bundle: &Bundle, given: &Given) -> Result<Process> {
         process.set_cwd(PathBuf::from(cwd));
     }
     let mut environment = process.env().clone().unwrap_or_default();
-    environment.extend(given.all("env").map(str::to_owned));
+    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    for variable in given.all("env") {
+        environment.retain(|known| name(known) != name(variable));
+        environment.push(variable.to_owned());
+    }
     process.set_env(Some(environment));
     if let Some(label) = given.get("process-label") {
         process.set_selinux_label(Some(label.to_owned()));

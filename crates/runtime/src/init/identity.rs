@@ -15,7 +15,7 @@ const DATABASE_BYTES_MAX: usize = 16 << 20;
 
 /// Root inside a user namespace that was just entered.
 pub(super) fn become_root() -> Result<(), Failure> {
-    change(0, 0, &[])
+    change(0, 0, &[]).map(drop)
 }
 
 /// Looks the user up in the container's own files.
@@ -48,8 +48,14 @@ fn read(root: &Root, path: &str) -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Groups first: without root they cannot be changed.
-pub(super) fn change(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Failure> {
+/// With this right it is only the user namespace that refuses.
+fn may_change_groups() -> bool {
+    let right = cata_sys::capability::bit("CAP_SETGID").unwrap_or(0);
+    cata_sys::capability::permitted().is_ok_and(|held| held & right != 0)
+}
+
+/// Groups first: without root they cannot be changed. `false`: nobody may change the further groups here.
+pub(super) fn change(uid: u32, gid: u32, groups: &[u32]) -> Result<bool, Failure> {
     let named = || match groups {
         [] => format!("{uid}:{gid}"),
         _ => {
@@ -59,12 +65,13 @@ pub(super) fn change(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Failure> 
     };
     let failed = || Failure::at(Stage::Identity, named());
     let list: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    match rustix::thread::set_thread_groups(&list) {
+    let given = match rustix::thread::set_thread_groups(&list) {
         // Where nobody may drop groups (`/proc/self/setgroups`), there are none to be had.
-        Err(Errno::PERM) if groups.is_empty() => {}
-        result => result.map_err(failed())?,
-    }
+        Err(Errno::PERM) if groups.is_empty() || may_change_groups() => false,
+        result => result.map(|()| true).map_err(failed())?,
+    };
     let (uid_, gid_) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid_, gid_, gid_).map_err(failed())?;
-    rustix::thread::set_thread_res_uid(uid_, uid_, uid_).map_err(failed())
+    rustix::thread::set_thread_res_uid(uid_, uid_, uid_).map_err(failed())?;
+    Ok(given)
 }

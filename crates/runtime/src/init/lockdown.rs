@@ -57,7 +57,11 @@ pub(super) fn finish(
         Some(wanted) => Some(available(wanted, channel)?),
         None => None,
     };
-    become_user(identity, sets)?;
+    if !become_user(identity, sets)? && identity.groups.iter().any(|group| *group != identity.gid) {
+        let words: Vec<String> = identity.groups.iter().map(u32::to_string).collect();
+        let why = "nobody may change groups in this user namespace";
+        withhold(channel, format!("groups {}: {why}", words.join(" ")))?;
+    }
     super::die_with_caller(channel)?;
     let environment = program::environment(process, identity);
     let path = program::find(process, &environment)?;
@@ -302,13 +306,14 @@ fn available(wanted: Capabilities, channel: &Channel) -> Result<Capabilities, Fa
     })
 }
 
-fn become_user(identity: &Identity, sets: Option<Capabilities>) -> Result<(), Failure> {
+/// `false`: without its further groups.
+fn become_user(identity: &Identity, sets: Option<Capabilities>) -> Result<bool, Failure> {
     let failed = || Failure::at(Stage::Capabilities, "");
     if let Some(sets) = sets {
         capability::limit_bounding(sets.bounding).map_err(failed())?;
         rustix::thread::set_keep_capabilities(true).map_err(failed())?;
     }
-    identity::change(identity.uid, identity.gid, &identity.groups)?;
+    let given = identity::change(identity.uid, identity.gid, &identity.groups)?;
     if let Some(sets) = sets {
         let held = capability::permitted().map_err(failed())?;
         let extra = capability::SYS_ADMIN & held;
@@ -317,7 +322,7 @@ fn become_user(identity: &Identity, sets: Option<Capabilities>) -> Result<(), Fa
         rustix::thread::set_keep_capabilities(false).map_err(failed())?;
         capability::set_ambient(sets.ambient).map_err(failed())?;
     }
-    Ok(())
+    Ok(given)
 }
 
 fn drop_rights(sets: Option<Capabilities>) -> Result<(), Failure> {
