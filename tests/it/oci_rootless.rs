@@ -209,9 +209,7 @@ fn engine_of_a_user(w: &World) {
     let _ = run(&["run", "-d", "--name", "day", "busybox", "sh", "-c", script]).ok();
     assert!(run(&["ps"]).ok().stdout.contains("day"));
     assert_eq!(run(&["exec", "day", "sh", "-c", "id -u; exit 3"]).exits(3).stdout, "0\n");
-    eventually("its output", PATIENCE, || {
-        (run(&["logs", "day"]).text() == "out").then_some(())
-    });
+    eventually("its output", PATIENCE, || (run(&["logs", "day"]).text() == "out").then_some(()));
     let copy = || run(&["cp", "busybox.tar", "day:/root/copy"]);
     copy().fails(1, &["running container", "without privileges", "stop it first"]);
     for (words, text) in [
