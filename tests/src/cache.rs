@@ -42,11 +42,22 @@ pub struct Lock(#[expect(dead_code, reason = "the lock lives as long as the desc
 /// # Errors
 /// When the lock file cannot be made.
 pub fn lock(name: &str) -> Result<Lock> {
+    take(name, FlockOperation::LockExclusive)
+}
+
+/// The same for those who only read what it guards.
+///
+/// # Errors
+/// When the lock file cannot be made.
+pub fn share(name: &str) -> Result<Lock> {
+    take(name, FlockOperation::LockShared)
+}
+
+fn take(name: &str, how: FlockOperation) -> Result<Lock> {
     let path = dir()?.join(format!("{name}.lock"));
     let file = File::options().create(true).append(true).open(&path);
     let file = file.with_context(|| format!("open {}", path.display()))?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive)
-        .with_context(|| format!("lock {}", path.display()))?;
+    rustix::fs::flock(&file, how).with_context(|| format!("lock {}", path.display()))?;
     Ok(Lock(file))
 }
 

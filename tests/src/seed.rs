@@ -21,7 +21,8 @@ pub fn seed(world: &World, images: &[&str]) -> Result<()> {
     if images.is_empty() {
         return Ok(());
     }
-    let template = template(world, images)?;
+    // Another `cata` than this one, tested at the same time, makes its own in this one's place.
+    let (template, _shared) = template(world, images)?;
     let root = world.root();
     fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
     // Layers and blobs never change once they are visible, so they can be shared. Everything else must be
@@ -57,19 +58,31 @@ fn copy(options: &[&str], from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The template of a set of images, made by the `cata` under test unless it is there.
-fn template(world: &World, images: &[&str]) -> Result<PathBuf> {
+/// The template of a set of images, made by the `cata` under test unless it is there; and what keeps it there.
+fn template(world: &World, images: &[&str]) -> Result<(PathBuf, cache::Lock)> {
     let mut images = images.to_vec();
     images.sort_unstable();
     let set = images.join("+");
-    let _lock = cache::lock(&format!("template-{set}"))?;
+    let name = format!("template-{set}");
     let folder = cache::dir()?.join("templates");
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let template = folder.join(format!("{set}-{}", key(&images)?));
-    if template.exists() {
-        return Ok(template);
+    loop {
+        let shared = cache::share(&name)?;
+        if template.exists() {
+            return Ok((template, shared));
+        }
+        drop(shared);
+        let _lock = cache::lock(&name)?;
+        if !template.exists() {
+            make(world, &images, &folder, &template)?;
+        }
     }
-    for entry in fs::read_dir(&folder)? {
+}
+
+fn make(world: &World, images: &[&str], folder: &Path, template: &Path) -> Result<()> {
+    let set = images.join("+");
+    for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.rsplit_once('-').is_some_and(|(other, _)| other == set) {
@@ -77,7 +90,7 @@ fn template(world: &World, images: &[&str]) -> Result<PathBuf> {
         }
     }
     let partial = folder.join(format!("{set}-partial"));
-    for image in &images {
+    for image in images {
         let mut command = Command::new(cata_binary());
         command.args(Recipe::of(image).import_args()?);
         command.env("CATA_ROOT", &partial).env("CATA_STATE", world.state());
@@ -85,8 +98,8 @@ fn template(world: &World, images: &[&str]) -> Result<PathBuf> {
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "cata import {image}: {}\n{said}", output.status);
     }
-    fs::rename(&partial, &template).with_context(|| format!("rename {}", partial.display()))?;
-    Ok(template)
+    fs::rename(&partial, template).with_context(|| format!("rename {}", partial.display()))?;
+    Ok(())
 }
 
 /// Changes with the recipes and with the `cata` that imports.

@@ -103,6 +103,8 @@ impl Engine {
         let state_dir = self.make_live_dir(record)?;
         let started = self.launch(record, &state_dir, options, env, timing);
         if started.is_err() {
+            // Once it has left: a start that comes next must not take it for one whose container runs.
+            let _ = self.wait_for_predecessor(&record.id);
             // The supervisor has undone what it held; what it never got is ours.
             self.clear_failed_start(record);
         }

@@ -5,6 +5,7 @@ use cata_sandbox::launch::{Isolation, RestartPolicy};
 
 use crate::container::create::durability;
 use crate::container::life::client_error;
+use crate::container::live::Owner;
 use crate::container::start::cgroup_path;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
@@ -47,7 +48,10 @@ impl Engine {
         if old.request.isolation == Isolation::Vm {
             crate::plan::vm::check(&new.request)?;
         }
-        if let Some(mut client) = self.try_client(&old.id)? {
+        // One whose container has ended may still be cleaning up after it.
+        let runs = || Ok::<_, Error>(self.status(&old.id)?.1 == Owner::Alive);
+        let client = if runs()? { self.try_client(&old.id)? } else { None };
+        if let Some(mut client) = client {
             if limits_change && old.request.isolation == Isolation::Vm {
                 return Err(Error::State {
                     what: format!(
@@ -57,12 +61,16 @@ impl Engine {
                     hint: Some(format!("`cata stop {}`, update it, and start it again", old.name)),
                 });
             }
-            let failed = |error| client_error("update", &error);
+            // What ended meanwhile has its new limits at the next start.
+            let told = |outcome| match outcome {
+                Err(error) if runs()? => Err(client_error("update", &error)),
+                _ => Ok(()),
+            };
             if limits_change {
-                client.set_limits(limits(&new)?).map_err(failed)?;
+                told(client.set_limits(limits(&new)?))?;
             }
             if let Some(policy) = request.restart {
-                client.set_restart(policy).map_err(failed)?;
+                told(client.set_restart(policy))?;
             }
         }
         ledger::write(&self.dir(&old.id).record(), &new, durability(&new))?;
