@@ -449,6 +449,13 @@ fn rights_and_schedules(w: &World) {
     }
     if cfg!(target_arch = "x86_64") {
         assert!(text.lines().any(|line| line == "i686"), "{text}");
+        // Further processes are told the same.
+        let args = b.spec["process"]["args"].take();
+        b.script("sleep 600");
+        let _ = b.command(["run", "--detach", "--bundle"]).arg(&b.dir).arg("long").done().ok();
+        assert_eq!(b.runtime(["exec", "long", "uname", "-m"]).text(), "i686");
+        let _ = b.runtime(["delete", "-f", "long"]).ok();
+        b.spec["process"]["args"] = args;
     }
     b.spec["process"]["apparmorProfile"] = json!("no-such-profile");
     b.run("c").fails(1, &["no-such-profile"]);

@@ -82,6 +82,8 @@ fn runtime_of_a_user(w: &World) {
     let file = alice.home.join("config.json");
     let _ = alice.runtime(&["spec", "--rootless"]).ok();
     let mut spec: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let mounts = spec["mounts"].as_array().unwrap();
+    assert!(mounts.iter().all(|mount| mount.get("options").is_none_or(Value::is_array)), "{mounts:?}");
     spec["process"]["terminal"] = false.into();
     spec["root"]["readonly"] = false.into();
     for set in ["bounding", "effective", "permitted"] {

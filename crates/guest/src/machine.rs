@@ -234,7 +234,11 @@ impl Machine {
     fn further(&self, process: Process, pipes: &Pipes) -> Result<Spawned, SpawnError> {
         let first = self.sessions.iter().find(|session| session.number == FIRST);
         let container = first.ok_or(SpawnError::NotRunning)?;
-        cata_runtime::exec(&ExecPlan { process }, container.process(), &self.handles(pipes))
+        cata_runtime::exec(
+            &ExecPlan { process, personality: None },
+            container.process(),
+            &self.handles(pipes),
+        )
     }
 
     fn count_ooms(&self) -> u64 {

@@ -20,6 +20,9 @@ use crate::user::UserSpec;
 pub struct ExecPlan {
     /// The process.
     pub process: Process,
+    /// That of the container.
+    #[serde(default)]
+    pub personality: Option<u32>,
 }
 
 /// What a user can say about one more process; empty: as the container.
@@ -64,7 +67,7 @@ impl ExecPlan {
             process.capabilities = Some(Capabilities::ALL);
             process.seccomp = None;
         }
-        Self { process }
+        Self { process, personality: container.personality }
     }
 }
 
@@ -141,10 +144,8 @@ pub fn exec_with(
         oom_score_adj: plan.process.oom_score_adj,
         cgroup: handles.cgroup,
     };
-    birth.give(attendant, |channel, _| {
-        match init::further(&plan.process, &into, handles.stdio, manner, channel) {
-            Err(failure) => failure,
-        }
+    birth.give(attendant, |channel, _| match init::further(plan, &into, handles.stdio, manner, channel) {
+        Err(failure) => failure,
     })
 }
 

@@ -97,7 +97,10 @@ fn exec(world: &World, given: &Given) -> Result<u8> {
     }
     let manner = Manner { gate: None, outlive: detach, preserve };
     let mut company = Company { container: &container, listener: start::listener(&bundle) };
-    let plan = ExecPlan { process: planned };
+    let persona = bundle.spec.linux().as_ref().and_then(|linux| linux.personality().as_ref());
+    let personality =
+        persona.map(plan::personality).transpose().map_err(|e| Error::chain("invalid specification", &e))?;
+    let plan = ExecPlan { process: planned, personality };
     world.timing.done("plan");
     let mut spawned = exec_with(&plan, pidfd.as_fd(), &handles, manner, &mut company)
         .map_err(|e| Error::chain("exec failed: unable to start container process", &e))?;

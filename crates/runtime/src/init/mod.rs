@@ -32,6 +32,7 @@ use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 
 use crate::error::Stage;
+use crate::exec::ExecPlan;
 use crate::handshake::{Channel, Failure, Message, Moment};
 use crate::hook;
 use crate::idmap::Trees;
@@ -90,9 +91,7 @@ pub(crate) fn first(
         set_names(plan)?;
     }
     let prepared = prepare_root(plan, (&host, home), trees, channel)?;
-    if let Some(persona) = plan.personality {
-        cata_sys::schedule::set_personality(persona).map_err(Failure::at(Stage::Schedule, "personality"))?;
-    }
+    become_like(plan.personality)?;
     if let Some(policy) = &plan.memory_policy {
         cata_sys::schedule::set_memory_policy(policy.mode, &policy.nodes)
             .map_err(Failure::at(Stage::Schedule, "memory policy"))?;
@@ -123,12 +122,13 @@ pub(crate) struct Into<'a> {
 
 /// The rest of one more process in a running container.
 pub(crate) fn further(
-    process: &Process,
+    plan: &ExecPlan,
     into: &Into<'_>,
     stdio: [BorrowedFd<'_>; 3],
     manner: Manner<'_>,
     channel: &mut Channel,
 ) -> Result<Infallible, Failure> {
+    let process = &plan.process;
     wake(channel)?;
     if let Some((initial, _)) = process.affinity.as_ref().filter(|(initial, _)| !initial.is_empty()) {
         lockdown::stay_on(initial)?;
@@ -145,6 +145,7 @@ pub(crate) fn further(
         identity::become_root()?;
     }
     let prepared = prepare_joined(process, channel)?;
+    become_like(plan.personality)?;
     let end = lockdown::End { process, prepared, stdio, manner, labels };
     lockdown::finish(end, &[], channel, None)
 }
@@ -228,6 +229,12 @@ fn prepare_root(
     let root = root::finish_at_home(&tree.root, plan.readonly_root, &home)?;
     let cwd = lockdown::open_cwd(&root, &process.cwd)?;
     Ok(Prepared { identity, cwd, terminal })
+}
+
+/// What the kernel says of itself to this process.
+fn become_like(persona: Option<u32>) -> Result<(), Failure> {
+    let Some(persona) = persona else { return Ok(()) };
+    cata_sys::schedule::set_personality(persona).map_err(Failure::at(Stage::Schedule, "personality"))
 }
 
 fn set_names(plan: &Plan) -> Result<(), Failure> {

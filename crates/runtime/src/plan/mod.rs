@@ -23,7 +23,7 @@ pub use error::PlanError;
 pub use mount::{Bind, IdMap, Mount, MountKind, Propagation, mount_options};
 pub use namespace::{IdMapping, Namespace, NamespaceKind, NamespaceSource, NetDevice};
 pub use process::{Capabilities, Listener, Process, Rlimit, WindowSize, process};
-pub use schedule::{IoPriority, MemoryPolicy, Scheduler, TimeOffset};
+pub use schedule::{IoPriority, MemoryPolicy, Scheduler, TimeOffset, personality};
 
 use crate::cgroup::CgroupPlan;
 use crate::hook::Hooks;

@@ -151,7 +151,11 @@ pub(crate) fn list(text: &str) -> Result<Vec<usize>, PlanError> {
     Ok(numbers)
 }
 
-pub(super) fn personality(spec: &oci::LinuxPersonality) -> Result<u32, PlanError> {
+/// Its number, as the kernel has it.
+///
+/// # Errors
+/// Flags, which no domain has yet.
+pub fn personality(spec: &oci::LinuxPersonality) -> Result<u32, PlanError> {
     if spec.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
         return Err(PlanError::Unsupported("a personality flag"));
     }
