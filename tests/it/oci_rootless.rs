@@ -253,6 +253,10 @@ fn engine_of_a_user(w: &World) {
     let bare = alice.command("env").arg("PATH=/nowhere").arg(&cata);
     let alone = bare.args(["run", "--rm", "busybox", "grep", "-c", ".", "/proc/self/uid_map"]).done().ok();
     assert_eq!((alone.stdout.trim(), alone.stderr.contains("only your own id")), ("1", true));
+    // Where there are no user namespaces to be had, what needs none works.
+    let refused = |words: &[&str]| alice.command("unshare").arg("--user").arg(&cata).args(words).done();
+    let _ = refused(&["--version"]).ok();
+    refused(&["ps"]).fails(1, &["user namespaces", "refuses"]);
     let unset = alice.command("env").args(["-u", "XDG_RUNTIME_DIR"]).arg(&cata).arg("ps");
     unset.done().fails(1, &["XDG_RUNTIME_DIR", "--state"]);
 }

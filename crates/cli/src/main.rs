@@ -32,12 +32,8 @@ fn main() -> ExitCode {
     let words: Vec<String> =
         std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     match rootless::enter(&words) {
-        Ok(None) => {}
-        Ok(Some(done)) => return ExitCode::from(u8::from(!done)),
-        Err(text) => {
-            session::note(format!("error: {text}"));
-            return ExitCode::from(125);
-        }
+        None => {}
+        Some(done) => return ExitCode::from(u8::from(!done)),
     }
     let exit = invoke(&words).unwrap_or_else(|failure| {
         failure.report();

@@ -17,18 +17,27 @@ const WORD: &str = "__map-ids";
 /// Who called, outside.
 static CALLER: OnceLock<u32> = OnceLock::new();
 
+/// Why there is no user namespace: told when an engine is opened.
+static REFUSED: OnceLock<String> = OnceLock::new();
+
 /// Becomes root of a user namespace, unless this is root already or the helper. `Some`: this process is the
 /// helper, and has done its part.
-pub(crate) fn enter(words: &[String]) -> Result<Option<bool>, String> {
+pub(crate) fn enter(words: &[String]) -> Option<bool> {
     if let [word, pid] = words
         && word == WORD
     {
-        return Ok(Some(help(pid)));
+        return Some(help(pid));
     }
+    if !geteuid().is_root()
+        && let Err(text) = become_root()
+    {
+        REFUSED.get_or_init(|| text);
+    }
+    None
+}
+
+fn become_root() -> Result<(), String> {
     let (uid, gid) = (geteuid(), getegid());
-    if uid.is_root() {
-        return Ok(None);
-    }
     let known = CALLER.get_or_init(|| uid.as_raw());
     // Only who is outside may write more than one id; it is started before there is an inside.
     let program = std::env::current_exe().map_err(|e| format!("find this program: {e}"))?;
@@ -48,8 +57,7 @@ pub(crate) fn enter(words: &[String]) -> Result<Option<bool>, String> {
     }
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)
         .and_then(|()| rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT))
-        .map_err(|e| format!("become root of the user namespace: {e}"))?;
-    Ok(None)
+        .map_err(|e| format!("become root of the user namespace: {e}"))
 }
 
 /// Whether the caller is not root.
@@ -83,6 +91,9 @@ fn help(pid: &str) -> bool {
 /// Where an engine is by default: the caller's own directories if he is not root.
 pub(crate) fn paths() -> Result<Paths, String> {
     let Some(uid) = CALLER.get() else { return Ok(Paths::default()) };
+    if let Some(text) = REFUSED.get() {
+        return Err(text.clone());
+    }
     let directory = |name: &str| std::env::var_os(name).filter(|d| !d.is_empty()).map(PathBuf::from);
     let home = directory("HOME");
     let data = directory("XDG_DATA_HOME").or_else(|| Some(home.as_ref()?.join(".local/share")));

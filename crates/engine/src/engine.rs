@@ -31,7 +31,7 @@ impl Engine {
     pub fn open(paths: Paths) -> Result<Self> {
         let host = Host::detect();
         if host.uid != 0 {
-            return Err(Error::Denied("containers need root on this version".to_owned()));
+            return Err(Error::Denied("containers need root, or a user namespace".to_owned()));
         }
         // The names directory is made last: when it is there, all are.
         if !paths.names().is_dir() {
