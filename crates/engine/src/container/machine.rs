@@ -129,7 +129,7 @@ impl Engine {
         let arch = platform::machine(&record.image.platform)?;
         let choice = self.choose_monitor(request.monitor, arch)?;
         let memory = vm::memory(&request.resources, Facts::read().memory);
-        let cpus = vm::cpus(&request.resources, &self.host);
+        let cpus = vm::cpus(&request.resources, vm::cpus_unasked(choice.monitor, &self.host));
         let (kernel, _) = self.machine_parts(request, arch)?;
         let facts = MachineFacts {
             monitor: choice.monitor.as_str().to_owned(),

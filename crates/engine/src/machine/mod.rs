@@ -210,10 +210,15 @@ impl Engine {
         self.view(self.machine_find(name)?)
     }
 
-    /// Virtual processors of a machine.
+    /// Virtual processors of a machine: those it runs or last ran with; before its first start, where no number was
+    /// asked for, the host's.
     #[must_use]
     pub fn machine_cpus(&self, record: &Record) -> u32 {
-        crate::plan::vm::cpus(&record.request.resources, &self.host)
+        let facts = self.machine_facts(record);
+        facts.map_or_else(
+            || crate::plan::vm::cpus(&record.request.resources, self.host.cpus),
+            |facts| facts.cpus,
+        )
     }
 
     /// What runs a machine, or ran it last.

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cata_guest::order::Share;
+use cata_guest::order::{Monitor, Share};
 use cata_guest::protocol::{DECK, DECK_MOUNTS, DECK_ROOT};
 use cata_runtime::cgroup::{Controller, Hierarchy, Layout};
 use cata_runtime::plan::{MountKind as Planned, NamespaceKind, Plan, Propagation, Root};
@@ -86,13 +86,23 @@ pub fn check(request: &CreateRequest) -> Result<(), Error> {
     Ok(())
 }
 
-/// Virtual processors: as many as are asked for, rounded up, or as the host has.
+/// Virtual processors where no number is asked for: the host's on KVM. QEMU's emulation of several is slower than
+/// that of one on a busy host, and version 7.2 was seen to crash in it: there it is one.
 #[must_use]
-pub fn cpus(resources: &Resources, host: &Host) -> u32 {
+pub fn cpus_unasked(monitor: Monitor, host: &Host) -> u32 {
+    match monitor {
+        Monitor::Kvm => host.cpus,
+        Monitor::Qemu => 1,
+    }
+}
+
+/// Virtual processors: as many as are asked for, rounded up, or `otherwise`.
+#[must_use]
+pub fn cpus(resources: &Resources, otherwise: u32) -> u32 {
     let asked = resources.nano_cpus.filter(|nano| *nano > 0).map(|nano| nano.div_ceil(1_000_000_000));
     let quota = resources.cpu_quota.and_then(|quota| u64::try_from(quota).ok()).filter(|quota| *quota > 0);
     let quota = quota.map(|quota| quota.div_ceil(resources.cpu_period.unwrap_or(100_000).max(1)));
-    let count = asked.or(quota).and_then(|count| u32::try_from(count).ok()).unwrap_or(host.cpus);
+    let count = asked.or(quota).and_then(|count| u32::try_from(count).ok()).unwrap_or(otherwise);
     count.clamp(1, CPUS_MAX)
 }
 
@@ -217,11 +227,13 @@ mod tests {
     fn processors_are_rounded_up_and_memory_to_megabytes() {
         let host = Host::for_tests();
         let with = |nano| Resources { nano_cpus: nano, ..Resources::default() };
-        assert_eq!(cpus(&with(None), &host), 2);
-        assert_eq!(cpus(&with(Some(1)), &host), 1);
-        assert_eq!(cpus(&with(Some(1_500_000_000)), &host), 2);
+        assert_eq!(cpus_unasked(Monitor::Kvm, &host), host.cpus);
+        assert_eq!(cpus_unasked(Monitor::Qemu, &host), 1);
+        assert_eq!(cpus(&with(None), 2), 2);
+        assert_eq!(cpus(&with(Some(1)), 2), 1);
+        assert_eq!(cpus(&with(Some(1_500_000_000)), 2), 2);
         let quota = Resources { cpu_quota: Some(250_000), ..Resources::default() };
-        assert_eq!(cpus(&quota, &host), 3);
+        assert_eq!(cpus(&quota, 2), 3);
         let asked = Resources { memory: Some((300 << 20) - 1), ..Resources::default() };
         assert_eq!(memory(&asked, 1 << 40), 300 << 20);
         assert_eq!(memory(&Resources::default(), 1 << 40), MEMORY);

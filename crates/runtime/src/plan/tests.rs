@@ -103,6 +103,19 @@ fn plan_refuses_by_name_what_it_does_not_do() {
 }
 
 #[test]
+fn start_container_hooks_without_an_environment_have_the_processes() {
+    let mut document = document();
+    document["process"]["env"] = json!(["A=b"]);
+    let hooks = json!([{"path": "/a"}, {"path": "/a", "env": []}, {"path": "/a", "env": ["C=d"]}]);
+    document["hooks"] = json!({"startContainer": hooks, "createContainer": [{"path": "/a"}]});
+    let spec: Spec = serde_json::from_value(document).unwrap();
+    let made = plan(&spec, &host(), &Options { hooks: true, ..Options::default() }).unwrap();
+    let inside: Vec<_> = made.hooks.start_container.iter().map(|hook| hook.env.concat()).collect();
+    assert_eq!(inside, ["A=b", "", "C=d"]);
+    assert!(made.hooks.create_container[0].env.is_empty());
+}
+
+#[test]
 fn plan_refuses_a_host_name_in_the_hosts_namespace() {
     let message = refusal(|document| {
         document["linux"]["namespaces"] = json!([{"type": "mount"}]);
