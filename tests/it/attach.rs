@@ -103,7 +103,7 @@ fn attach_shows_what_comes(w: &World) {
 }
 
 fn attach_passes_signals_on(w: &World) {
-    let script = "trap 'echo hup; exit 5' HUP; echo ready; while :; do sleep 0.1; done";
+    let script = "trap 'echo usr1; exit 5' USR1; echo ready; while :; do sleep 0.1; done";
     let _ = w.cata(&["run", "-d", "--name", "aa", "busybox", "sh", "-c", script]).ok();
     let ready = || w.cata(&["logs", "aa"]).stdout.contains("ready").then_some(());
     eventually("the trap is set", PATIENCE, ready);
@@ -113,14 +113,14 @@ fn attach_passes_signals_on(w: &World) {
     eventually("the client catches signals", PATIENCE, || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", client.pid())).ok()?;
         let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
-        (u64::from_str_radix(mask.trim(), 16).ok()? & 1 == 1).then_some(())
+        (u64::from_str_radix(mask.trim(), 16).ok()? & (1 << (10 - 1)) != 0).then_some(())
     });
-    apart.signal(rustix::process::Signal::HUP);
+    apart.signal(rustix::process::Signal::USR1);
     eventually("the one that passes nothing on ends", PATIENCE, || apart.poll());
     assert_eq!(w.field("aa", "{{.State.Running}}"), "true");
-    client.signal(rustix::process::Signal::HUP);
+    client.signal(rustix::process::Signal::USR1);
     let done = client.done(PATIENCE);
-    assert!(done.code() == 5 && done.stdout.contains("hup"), "{done}");
+    assert!(done.code() == 5 && done.stdout.contains("usr1"), "{done}");
 }
 
 fn attach_without_terminal_passes_input_and_code(w: &World) {

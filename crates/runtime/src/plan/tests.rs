@@ -49,7 +49,11 @@ fn plan_survives_text() {
 #[test]
 fn plan_refuses_by_name_what_it_does_not_do() {
     let cases = [
-        ("/linux/namespaces", json!([{"type": "pid"}]), "a container needs a mount namespace of its own"),
+        (
+            "/linux/namespaces",
+            json!([{"type": "user"}]),
+            "a container with a user namespace needs a mount namespace too",
+        ),
         (
             "/linux/namespaces",
             json!([{"type": "mount"}, {"type": "mount"}]),
