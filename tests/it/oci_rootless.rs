@@ -245,10 +245,15 @@ fn engine_of_a_user(w: &World) {
         (&["-m", "64m"], "limits"),
         (&["--pid", "host"], "--pid host"),
         (&["--userns", "auto"], "--userns"),
+        (&["--isolation", "vm", "-m", "200m"], "--isolation vm"),
     ] {
         once(options, "true").fails(125, &[text, "without privileges"]);
     }
     run(&["network", "create", "mine"]).fails(1, &["bridge", "without privileges"]);
+    let context = alice.home.join("context");
+    fs::create_dir(&context).unwrap();
+    fs::write(context.join("Dockerfile"), "FROM busybox\nRUN true\n").unwrap();
+    run(&["build", context.to_str().unwrap()]).fails(1, &["building", "without privileges", "commit"]);
     // Without newuidmap she is there alone.
     let bare = alice.command("env").arg("PATH=/nowhere").arg(&cata);
     let alone = bare.args(["run", "--rm", "busybox", "grep", "-c", ".", "/proc/self/uid_map"]).done().ok();

@@ -80,6 +80,9 @@ pub(crate) fn adapt(request: &mut CreateRequest) -> Result<()> {
     let refuse = |what: &str, hint: &str| {
         Err(Error::Unsupported { what: format!("{what} without privileges"), hint: hint.to_owned() })
     };
+    if request.isolation == cata_sandbox::launch::Isolation::Vm {
+        return refuse("--isolation vm is not supported", "run it as root");
+    }
     if matches!(&request.network, NetworkMode::Networks(endpoints) if endpoints.is_empty()) {
         request.network = NetworkMode::None;
     }
@@ -101,9 +104,6 @@ pub(crate) fn adapt(request: &mut CreateRequest) -> Result<()> {
     if request.resources != Resources::default() {
         return refuse("limits on resources are not possible", "they need a cgroup of the user's own");
     }
-    if request.isolation == cata_sandbox::launch::Isolation::Vm {
-        return refuse("--isolation vm is not supported", "run it as root");
-    }
     if request.userns != UserNamespace::Host {
         return refuse(
             "--userns is not supported",
@@ -118,6 +118,16 @@ pub(crate) fn no_bridges() -> Error {
     Error::Unsupported {
         what: "bridge networks are not possible without privileges".to_owned(),
         hint: "use --network host, or none (the default)".to_owned(),
+    }
+}
+
+/// A step's overlay is mounted by the command itself, which has no mount namespace of its own.
+pub(crate) fn no_builds() -> Error {
+    Error::Unsupported {
+        what: "building is not possible without privileges yet".to_owned(),
+        hint: "build as root, and bring the image over: `cata save`, `cata load`; or change a container and \
+               `cata commit` it"
+            .to_owned(),
     }
 }
 

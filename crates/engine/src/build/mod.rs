@@ -121,8 +121,12 @@ impl Engine {
     /// Builds.
     ///
     /// # Errors
-    /// [`Error::Build`]: a fault in the Dockerfile, a step that failed, no space.
+    /// [`Error::Build`]: a fault in the Dockerfile, a step that failed, no space. [`Error::Unsupported`] without
+    /// privileges.
     pub fn build(&self, request: &BuildRequest, progress: &dyn BuildProgress) -> Result<Built> {
+        if self.host.rootless {
+            return Err(crate::rootless::no_builds());
+        }
         let start = Instant::now();
         let (file, graph, given) = read(request)?;
         // Whatever a step finds in the store stays there until the image names it.
