@@ -5,6 +5,7 @@
 pub mod bpf;
 pub mod capability;
 pub mod clone;
+pub mod counter;
 pub mod detach;
 pub mod disposition;
 pub mod flag;

@@ -169,7 +169,10 @@ impl Machine {
         command.args(["-nic", "none", "-device", "virtio-serial-pci,max_ports=8"]);
         command.arg("-kernel").arg(&kernel.vmlinux).arg("-initrd").arg(place.join("initramfs"));
         let cgroups = if options.cgroup == "v2" { " cgroup_no_v1=all" } else { "" };
-        command.arg("-append").arg(format!("{PARAMETERS}{cgroups} {}", options.append));
+        // Measured by the guest against an emulated timer it is far off where the host is loaded.
+        let clock = cata_sys::counter::frequency_khz().map(|khz| format!(" tsc_early_khz={khz}"));
+        let clock = clock.unwrap_or_default();
+        command.arg("-append").arg(format!("{PARAMETERS}{cgroups}{clock} {}", options.append));
         command.arg("-serial").arg(format!("file:{}", console.display()));
         let disk = place.join("disk");
         let disks = std::iter::once(&disk).chain(&options.disk);
