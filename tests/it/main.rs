@@ -28,6 +28,7 @@ mod oci;
 mod oci_confinement;
 mod oci_engines;
 mod oci_rootless;
+mod oci_systemd;
 mod postgres;
 mod prune;
 mod registry;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         oci_confinement::tests(),
         oci_engines::tests(),
         oci_rootless::tests(),
+        oci_systemd::tests(),
         postgres::tests(),
         prune::tests(),
         registry::tests(),

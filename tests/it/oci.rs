@@ -124,7 +124,7 @@ fn errors_are_told_and_logged(w: &World) {
         (vec!["state", "no/good"], "invalid container ID"),
         (vec!["kill", "c", "NOSUCH"], "unknown signal"),
         (vec!["checkpoint", "c"], "not supported"),
-        (vec!["--systemd-cgroup", "create", "--bundle", &dir, "c"], "systemd cgroup driver"),
+        (vec!["--systemd-cgroup", "create", "--bundle", &dir, "c"], "systemd does not answer"),
     ] {
         b.runtime(words).fails(1, &[text]);
     }

@@ -26,5 +26,6 @@ pub mod kernel;
 pub mod leak;
 pub mod registry;
 pub mod seed;
+pub mod systemd;
 pub mod terminal;
 pub mod world;

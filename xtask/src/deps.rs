@@ -35,11 +35,12 @@ const CROSS: [&str; 2] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
 const LAB: [&str; 6] =
     ["busybox-static", "e2fsprogs", "kmod", "qemu-system-common", "qemu-system-x86", "util-linux"];
 const DEMO: [&str; 6] = ["mmdebstrap", "postgresql-client", "procps", "tmux", "iproute2", "nftables"];
-const TEST: [&str; 14] = [
+const TEST: [&str; 15] = [
     "qemu-system-arm",
     "docker-registry",
     "skopeo",
     "podman",
+    "systemd",
     "uidmap",
     "docker.io",
     "apache2-utils",

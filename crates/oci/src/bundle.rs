@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cata_runtime::cgroup::{CgroupPlan, Manager, Unit, Wish};
 use cata_runtime::plan::{Host, IdMap, IdMapping, Options, Plan};
 use cata_runtime::seccomp::Program;
 use cata_spec::runtime::{LinuxSeccomp, Process, Spec};
@@ -82,14 +83,17 @@ impl Bundle {
     }
 
     /// Decides everything that can be decided before a process exists.
-    pub(crate) fn plan(&self, id: &str, cache: &Path) -> Result<Plan> {
+    pub(crate) fn plan(&self, id: &str, cache: &Path, manager: Option<Manager>) -> Result<Plan> {
         let host = Host::detect();
         let mut spec = self.spec.clone();
         if let Some(root) = spec.root_mut() {
             let rootfs = self.path.join(root.path());
             root.set_path(rootfs);
         }
-        self.default_cgroup(&mut spec, id);
+        let unit = manager.map(|manager| self.unit(id, manager, &host)).transpose()?;
+        if unit.is_none() {
+            self.default_cgroup(&mut spec, id);
+        }
         if host.cgroups.is_none()
             && !rights::are_full()
             && let Some(linux) = spec.linux_mut()
@@ -99,9 +103,23 @@ impl Bundle {
         }
         let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let filter = profile.map(|profile| filter::of(profile, cache)).transpose()?;
-        let options = Options { hooks: true, filter, mount_mappings: self.mappings()?, ..Options::default() };
+        let cgroup = unit.map(|unit| CgroupPlan { unit: Some(unit), ..CgroupPlan::default() });
+        let options =
+            Options { hooks: true, filter, cgroup, mount_mappings: self.mappings()?, ..Options::default() };
         cata_runtime::plan::plan(&spec, &host, &options)
             .map_err(|e| Error::chain("invalid specification", &e))
+    }
+
+    /// The scope that systemd is asked for.
+    fn unit(&self, id: &str, manager: Manager, host: &Host) -> Result<Unit> {
+        let layout =
+            host.cgroups.as_ref().ok_or_else(|| Error::new("--systemd-cgroup: there are no cgroups"))?;
+        let linux = self.spec.linux().as_ref();
+        let path = linux.and_then(|linux| linux.cgroups_path().as_ref()).map(|path| path.to_string_lossy());
+        let path = path.unwrap_or_default();
+        let wish = Wish { path: &path, id, prefix: "cata", annotations: self.spec.annotations().as_ref() };
+        let resources = linux.and_then(|linux| linux.resources().as_ref());
+        Unit::plan(wish, resources, manager, layout).map_err(|e| Error::chain("systemd cgroup", &e))
     }
 
     /// Without a path the runtime decides: a cgroup of the container's name below its own.

@@ -24,6 +24,8 @@ mod wait;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use cata_runtime::cgroup::Manager;
+
 use args::{Flag, Given, switch, value};
 use error::{Error, Result};
 use log::Log;
@@ -35,8 +37,13 @@ const GLOBAL: &[Flag] = &[
     value("log", "", "FILE", "write errors and warnings there too"),
     value("log-format", "", "FORMAT", "`text` or `json`"),
     switch("debug", "", "write more into the log"),
-    switch("systemd-cgroup", "", "let systemd make the cgroup (not supported: says so)"),
-    value("rootless", "", "WORD", "`true`, `false` or `auto`: accepted, what is possible is found out"),
+    switch("systemd-cgroup", "", "let systemd make the cgroup: cgroupsPath is slice:prefix:name"),
+    value(
+        "rootless",
+        "",
+        "WORD",
+        "`true`, `false` or `auto`: whose systemd is asked; else what is possible is found out",
+    ),
     value("criu", "", "FILE", "accepted for runc's sake"),
     switch("timing", "", "write how long each step took to standard error"),
     switch("help", "h", "show help"),
@@ -53,6 +60,7 @@ pub(crate) struct World {
     pub(crate) log: Log,
     pub(crate) timing: timing::Timing,
     systemd: bool,
+    rootless: Option<String>,
 }
 
 impl World {
@@ -61,14 +69,14 @@ impl World {
         self.store.root.join(".seccomp")
     }
 
-    /// A cgroup was asked for that only systemd could make.
-    pub(crate) fn refuse_systemd(&self) -> Result<()> {
-        if self.systemd {
-            return Err(Error::new(
-                "--systemd-cgroup: the systemd cgroup driver is not supported, use the cgroupfs driver",
-            ));
-        }
-        Ok(())
+    /// The systemd that makes cgroups, if one shall.
+    pub(crate) fn manager(&self) -> Option<Manager> {
+        let user = match self.rootless.as_deref() {
+            Some("true") => true,
+            Some("false") => false,
+            _ => !rights::are_full(),
+        };
+        self.systemd.then_some(if user { Manager::User } else { Manager::System })
     }
 }
 
@@ -97,7 +105,8 @@ fn main() -> ExitCode {
     };
     let store = Store { root: given.get("root").map_or_else(default_root, PathBuf::from) };
     let timing = timing::Timing::new(given.on("timing").then_some(begin));
-    let world = World { store, log, timing, systemd: given.on("systemd-cgroup") };
+    let rootless = given.get("rootless").map(str::to_owned);
+    let world = World { store, log, timing, systemd: given.on("systemd-cgroup"), rootless };
     match run(&world, &given, name, rest) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

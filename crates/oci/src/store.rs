@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use cata_runtime::cgroup::{Cgroup, CgroupPlan, Directory};
+use cata_runtime::cgroup::{Cgroup, CgroupError, CgroupPlan, Directory, Unit};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
@@ -45,6 +45,13 @@ pub(crate) struct Record {
     pub(crate) cgroup: Option<CgroupPlan>,
     /// It has a pid namespace of its own: when its first process ends, so do all.
     pub(crate) own_pids: bool,
+}
+
+impl Record {
+    /// Its scope of systemd's.
+    pub(crate) fn unit(&self) -> Option<&Unit> {
+        self.cgroup.as_ref()?.unit.as_ref()
+    }
 }
 
 /// What a container is doing.
@@ -242,11 +249,17 @@ impl Container {
 
     /// Removes its cgroup, once everybody in it is dead, and what was made above it.
     pub(crate) fn remove_cgroup(&self, within: std::time::Duration) -> Result<()> {
-        if let Some(cgroup) = self.cgroup() {
-            cgroup
-                .kill(within)
-                .and_then(|()| cgroup.remove(within))
-                .map_err(|e| Error::chain("remove the cgroup", &e))?;
+        let failed = |e: CgroupError| Error::chain("remove the cgroup", &e);
+        let cgroup = self.cgroup();
+        if let Some(cgroup) = &cgroup {
+            cgroup.kill(within).map_err(failed)?;
+        }
+        // A scope whose processes are gone ends by itself: if systemd does not answer, nothing but a name remains.
+        let stopped = self.record.unit().map_or(Ok(()), Unit::stop);
+        match cgroup {
+            Some(cgroup) => cgroup.remove(within).map_err(failed)?,
+            // It may never have been entered.
+            None => stopped.map_err(failed)?,
         }
         for directory in self.record.cgroup.iter().flat_map(|cgroup| &cgroup.directories) {
             for parent in parents(directory) {

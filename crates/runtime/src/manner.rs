@@ -24,6 +24,14 @@ pub struct Manner<'a> {
 /// What is answered by `create_runtime` and `start_container` is the container's state, which the hooks that
 /// the new process runs itself read on their standard input.
 pub trait Attendant {
+    /// Puts it into a cgroup that could not be made before there was a process.
+    ///
+    /// # Errors
+    /// Why it cannot be there.
+    fn place(&mut self, _pid: Pid) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Writes the id maps, or leaves that to the library (`false`).
     ///
     /// # Errors

@@ -253,6 +253,7 @@ impl Birth<'_> {
 
     fn provide(&self, spawned: &mut Spawned, attendant: &mut dyn Attendant) -> Result<(), SpawnError> {
         let pid = spawned.pid.as_raw_nonzero();
+        attendant.place(spawned.pid).map_err(SpawnError::NotHere)?;
         let mapped = !self.uid_mappings.is_empty() || !self.gid_mappings.is_empty();
         if mapped && !attendant.map_ids(spawned.pid).map_err(SpawnError::NotHere)? {
             write_maps(pid.get(), self.uid_mappings, self.gid_mappings)?;

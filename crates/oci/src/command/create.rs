@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cata_runtime::cgroup::{self, Cgroup, CgroupPlan};
+use cata_runtime::cgroup::{self, Cgroup, CgroupError, CgroupPlan, Layout, Unit};
 use cata_runtime::plan::{MountKind, NamespaceKind, Plan};
 use cata_runtime::{Attendant, Handles, Manner, Spawned, spawn_with};
+use cata_spec::runtime::LinuxResources;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Pid;
@@ -106,6 +107,7 @@ struct New<'a> {
     container: Container,
     cgroup: Option<Cgroup>,
     preserve: u32,
+    resources: Option<LinuxResources>,
     /// Limits were asked for.
     limited: bool,
     /// Hooks may have seen it.
@@ -116,7 +118,6 @@ struct New<'a> {
 impl<'a> New<'a> {
     /// Everything that can fail before anything is made, then the directory.
     fn prepare(world: &'a World, given: &'a Given) -> Result<Self> {
-        world.refuse_systemd()?;
         if given.on("no-pivot") {
             return Err(Error::new("--no-pivot is not supported: a container must not see the old root"));
         }
@@ -124,7 +125,7 @@ impl<'a> New<'a> {
         store::check_id(id)?;
         let bundle = Bundle::load(Path::new(given.get("bundle").unwrap_or(".")))?;
         world.timing.done("specification");
-        let mut plan = bundle.plan(id, &world.cache())?;
+        let mut plan = bundle.plan(id, &world.cache(), world.manager())?;
         let preserve = preserved(given, Some(&mut plan.process.env))?;
         check_terminal(plan.process.terminal, given)?;
         let hooks = hooks::Own::of(&bundle.spec)?;
@@ -145,16 +146,29 @@ impl<'a> New<'a> {
             annotations: annotations.map(|(key, value)| (key.clone(), value.clone())).collect(),
             cgroup: plan.cgroup.as_ref().map(|cgroup| CgroupPlan {
                 directories: cgroup.directories.clone(),
+                unit: cgroup.unit.as_ref().map(Unit::bare),
                 ..CgroupPlan::default()
             }),
             own_pids: plan.makes(NamespaceKind::Pid),
             bundle: bundle.path.clone(),
         };
         let container = Container { dir, record, locked: true };
+        let resources = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().clone());
         let limited = bundle.is_limited();
         let (cgroup, tried) = (None, false);
-        let new =
-            Self { world, given, plan, hooks, container, cgroup, preserve, limited, tried, _lock: lock };
+        let new = Self {
+            world,
+            given,
+            plan,
+            hooks,
+            container,
+            cgroup,
+            preserve,
+            resources,
+            limited,
+            tried,
+            _lock: lock,
+        };
         store::write(&new.container.dir.join("config.json"), &bundle.text)
             .and_then(|()| new.container.save())
             .map_err(|error| new.undo(error))?;
@@ -164,6 +178,10 @@ impl<'a> New<'a> {
 
     fn make_cgroup(&mut self) -> Result<()> {
         let Some(plan) = &self.plan.cgroup else { return Ok(()) };
+        if plan.unit.is_some() {
+            // Made around the process.
+            return Ok(());
+        }
         let missing = store::missing_parents(plan);
         let cgroup = match cgroup::create(plan) {
             // Not this user's to make: the container is where its maker is, and has its limits.
@@ -233,6 +251,9 @@ impl<'a> New<'a> {
             hooks: &self.hooks,
             plan: &self.plan,
             given: self.given,
+            world: self.world,
+            resources: self.resources.as_ref(),
+            limited: self.limited,
         };
         let gate = manner.gate.is_some();
         let spawned = spawn_with(&self.plan, &handles, manner, &mut company)
@@ -250,7 +271,8 @@ impl<'a> New<'a> {
     }
 
     fn remove(&self) -> Result<()> {
-        if self.cgroup.is_some() {
+        let placed = self.tried && self.container.record.unit().is_some();
+        if self.cgroup.is_some() || placed {
             self.container.remove_cgroup(EMPTY)?;
         }
         if self.tried {
@@ -267,9 +289,60 @@ struct Company<'a> {
     hooks: &'a hooks::Own,
     plan: &'a Plan,
     given: &'a Given,
+    world: &'a World,
+    resources: Option<&'a LinuxResources>,
+    limited: bool,
+}
+
+impl Company<'_> {
+    /// systemd makes the cgroup, around the process that waits for it; the limits are written there besides.
+    fn enter_unit(&mut self, unit: &Unit, pid: i32) -> std::result::Result<(), CgroupError> {
+        unit.start(pid.cast_unsigned())?;
+        let layout = Layout::of(pid)?;
+        let path = layout.own_path().unwrap_or_default();
+        let decide = |resources| -> std::result::Result<CgroupPlan, CgroupError> {
+            let mut plan = cgroup::plan(resources, &path.to_string_lossy(), &layout)?;
+            // Further processes go into systemd's own hierarchy too.
+            let own = layout.own_directories(&unit.name);
+            plan.directories.extend(own.into_iter().filter(|one| !one.unified && one.controllers.is_empty()));
+            Ok(plan)
+        };
+        let mut plan = decide(self.resources)?;
+        let adopted = match Cgroup::adopt(&plan, pid) {
+            // Not this user's: systemd has set what it may.
+            Err(error) if error.is_permission() && !rights::are_full() => {
+                if self.limited {
+                    let what = format!("only the limits that systemd has set are in force: {error}");
+                    self.world.log.warning(&what);
+                }
+                plan = decide(None)?;
+                Cgroup::adopt(&plan, pid)
+            }
+            adopted => adopted,
+        }?;
+        adopted.warnings().iter().for_each(|what| self.world.log.warning(what));
+        self.container.record.cgroup = Some(CgroupPlan {
+            directories: plan.directories,
+            unit: Some(unit.bare()),
+            ..CgroupPlan::default()
+        });
+        Ok(())
+    }
 }
 
 impl Attendant for Company<'_> {
+    fn place(&mut self, pid: Pid) -> std::result::Result<(), String> {
+        let Some(unit) = self.plan.cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_ref()) else {
+            return Ok(());
+        };
+        self.enter_unit(unit, pid.as_raw_nonzero().get())
+            .map_err(|e| Error::chain("cgroup", &e).to_string())?;
+        // Whoever deletes it if this program is killed now knows where it is.
+        self.container.save().map_err(|e| e.to_string())?;
+        self.world.timing.done("cgroup");
+        Ok(())
+    }
+
     fn map_ids(&mut self, pid: Pid) -> std::result::Result<bool, String> {
         rights::map_ids(pid, &self.plan.uid_mappings, &self.plan.gid_mappings)
     }

@@ -106,6 +106,10 @@ fn run(world: &World, given: &Given) -> Result<u8> {
     let directory = known.directories.first().map(|directory| Path::new("/").join(&directory.path));
     let path = directory.unwrap_or_default();
     let plan = cgroup::plan(Some(&resources), &path.to_string_lossy(), &layout).map_err(failed)?;
+    if let Some(unit) = &known.unit {
+        // So that it does not set back what it knows otherwise.
+        unit.set(&resources, &layout).map_err(failed)?;
+    }
     cgroup.update(&plan).map_err(failed)?;
     cgroup.warnings().iter().for_each(|what| world.log.warning(what));
     // Hierarchies that were made for the new limits are the container's from now on.
@@ -115,7 +119,7 @@ fn run(world: &World, given: &Given) -> Result<u8> {
             directories.push(directory);
         }
     }
-    container.record.cgroup = Some(CgroupPlan { directories, ..CgroupPlan::default() });
+    container.record.cgroup = Some(CgroupPlan { directories, unit: known.unit, ..CgroupPlan::default() });
     container.save()?;
     Ok(0)
 }

@@ -42,12 +42,14 @@ fn fill(plan: &CgroupPlan, cgroup: &mut Cgroup) -> Result<(), CgroupError> {
         }
     }
     write_all(&plan.writes, cgroup)?;
-    if let (Some(program), Some(directory)) = (&plan.devices, cgroup.directories.first()) {
-        let failed = |source| CgroupError::Devices { path: directory.path.clone(), source };
-        let program = bpf::load_device_filter(&program.0).map_err(failed)?;
-        bpf::attach_device_filter(directory.fd.as_fd(), program.as_fd()).map_err(failed)?;
-    }
-    Ok(())
+    filter_devices(plan, cgroup)
+}
+
+fn filter_devices(plan: &CgroupPlan, cgroup: &Cgroup) -> Result<(), CgroupError> {
+    let (Some(program), Some(directory)) = (&plan.devices, cgroup.directories.first()) else { return Ok(()) };
+    let failed = |source| CgroupError::Devices { path: directory.path.clone(), source };
+    let program = bpf::load_device_filter(&program.0).map_err(failed)?;
+    bpf::attach_device_filter(directory.fd.as_fd(), program.as_fd()).map_err(failed)
 }
 
 impl Cgroup {
@@ -71,6 +73,30 @@ impl Cgroup {
             return Err(CgroupError::Missing(path));
         }
         Ok(Self { directories, warnings: Vec::new() })
+    }
+
+    /// Takes over a cgroup that somebody else has made around a process (systemd): hierarchies that are not there
+    /// yet are made and the process is put into them, then the limits are written.
+    ///
+    /// # Errors
+    /// [`CgroupError`]; what was made here is then for whoever ends the cgroup.
+    pub fn adopt(plan: &CgroupPlan, pid: i32) -> Result<Self, CgroupError> {
+        let mut cgroup =
+            Self { directories: Vec::with_capacity(plan.directories.len()), warnings: Vec::new() };
+        for directory in &plan.directories {
+            let open = match open_directory(CWD, &directory.full()) {
+                Ok(fd) => Open::new(directory, fd),
+                Err(_) => make(directory)?,
+            };
+            cgroup.directories.push(open);
+            if directory.unified && !directory.controllers.is_empty() {
+                enable(directory, &mut cgroup)?;
+            }
+        }
+        write_all(&plan.writes, &mut cgroup)?;
+        filter_devices(plan, &cgroup)?;
+        cgroup.add(pid)?;
+        Ok(cgroup)
     }
 
     /// Changes limits to those of a new plan for the same path; hierarchies that it needs in addition are

@@ -89,6 +89,30 @@ impl DevicePolicy {
         self.default_allow && self.rules.iter().all(|rule| rule.allow)
     }
 
+    /// Whether what no rule allows is denied.
+    pub(super) fn is_closed(&self) -> bool {
+        !self.default_allow
+    }
+
+    /// All that some rule allows, as systemd names devices, which knows no exceptions.
+    pub(super) fn nodes(&self) -> Vec<(String, String)> {
+        let mut nodes = Vec::new();
+        for rule in self.rules.iter().filter(|rule| rule.allow) {
+            for (kind, word) in [(Kind::Block, "block"), (Kind::Char, "char")] {
+                if rule.kind.is_some_and(|of| of != kind) {
+                    continue;
+                }
+                let groups: Vec<String> = match (rule.major, rule.minor) {
+                    (Some(major), Some(minor)) => vec![format!("/dev/{word}/{major}:{minor}")],
+                    (Some(major), None) => vec![format!("{word}-{major}")],
+                    (None, _) => vec![format!("{word}-*")],
+                };
+                nodes.extend(groups.into_iter().map(|node| (node, rule.letters())));
+            }
+        }
+        nodes
+    }
+
     /// Version 1: file and line, in order.
     #[must_use]
     pub fn lines(&self) -> Vec<(&'static str, String)> {
@@ -179,13 +203,12 @@ impl Rule {
 
     fn line(&self, kind: char) -> String {
         let number = |number: Option<i32>| number.map_or_else(|| "*".to_owned(), |n| n.to_string());
-        let mut line = format!("{kind} {}:{} ", number(self.major), number(self.minor));
-        for (bit, letter) in [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')] {
-            if self.access & bit != 0 {
-                line.push(letter);
-            }
-        }
-        line
+        format!("{kind} {}:{} {}", number(self.major), number(self.minor), self.letters())
+    }
+
+    fn letters(&self) -> String {
+        let all = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+        all.into_iter().filter(|(bit, _)| self.access & bit != 0).map(|(_, letter)| letter).collect()
     }
 
     fn code(&self) -> Vec<u64> {

@@ -21,8 +21,22 @@ pub enum CgroupError {
         line: String,
     },
     /// `slice:prefix:name`.
-    #[error("cgroup path `{0}` asks for the systemd driver, which is not supported yet")]
+    #[error("cgroup path `{0}` is for the systemd driver, which is not the one in use")]
     Systemd(String),
+    /// systemd refused, or cannot be talked to.
+    #[error("systemd: {what}")]
+    Manager {
+        /// What it said.
+        what: String,
+    },
+    /// An annotation that is no property.
+    #[error("`{value}` is no value for systemd's property `{name}`")]
+    Property {
+        /// The property.
+        name: String,
+        /// As given.
+        value: String,
+    },
     /// Empty, or with `..` in it.
     #[error("cgroup path `{path}` {why}")]
     Path {
@@ -134,7 +148,9 @@ impl CgroupError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NotMounted => Some("mount one: mount -t cgroup2 none /sys/fs/cgroup"),
-            Self::Systemd(_) => Some("use a path such as /catamaran instead of slice:prefix:name"),
+            Self::Systemd(_) => {
+                Some("use --systemd-cgroup, or a path such as /catamaran instead of slice:prefix:name")
+            }
             Self::NoController { .. } => {
                 Some("leave the limit out, or enable the controller on the kernel's command line")
             }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::CgroupError;
+use super::{CgroupError, Directory};
 
 /// A kernel controller, version 1 or 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +100,18 @@ impl Layout {
     /// # Errors
     /// [`CgroupError::NotMounted`], or what could not be read.
     pub fn detect() -> Result<Self, CgroupError> {
+        Self::seen_by("self")
+    }
+
+    /// The same with another process' cgroups for the caller's own.
+    ///
+    /// # Errors
+    /// As [`Layout::detect`].
+    pub fn of(pid: i32) -> Result<Self, CgroupError> {
+        Self::seen_by(&pid.to_string())
+    }
+
+    fn seen_by(process: &str) -> Result<Self, CgroupError> {
         let read = |path: &Path| {
             std::fs::read_to_string(path).map_err(|source| CgroupError::Io {
                 action: "read",
@@ -108,7 +120,7 @@ impl Layout {
             })
         };
         let mountinfo = read(Path::new("/proc/self/mountinfo"))?;
-        let own = read(Path::new("/proc/self/cgroup"))?;
+        let own = read(&PathBuf::from(format!("/proc/{process}/cgroup")))?;
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         let mut layout = Self::parse(&mountinfo, &own, &release)?;
         if let Some(unified) = layout.hierarchies.iter_mut().find(|h| h.unified) {
@@ -159,6 +171,30 @@ impl Layout {
     #[must_use]
     pub fn unified(&self) -> Option<&Hierarchy> {
         self.hierarchies.iter().find(|h| h.unified)
+    }
+
+    /// The caller's own cgroup where processes are kept together: in the cgroup2 hierarchy, or in systemd's own
+    /// one of version 1. Absolute, as a plan wants it; `None`: it is in none below the top one.
+    #[must_use]
+    pub fn own_path(&self) -> Option<PathBuf> {
+        let systemd = self.hierarchies.iter().find(|h| h.name.as_deref() == Some("systemd"));
+        let mut homes = self.unified().into_iter().chain(systemd);
+        let home = homes.find(|h| !h.own.as_os_str().is_empty())?;
+        Some(Path::new("/").join(&home.own))
+    }
+
+    /// The directories of the caller's own cgroup, in every hierarchy in which it has this name.
+    #[must_use]
+    pub fn own_directories(&self, name: &str) -> Vec<Directory> {
+        let own = self.hierarchies.iter().filter(|h| h.own.file_name().is_some_and(|own| own == name));
+        own.map(|h| Directory {
+            mount: h.mount.clone(),
+            path: h.own.clone(),
+            unified: h.unified,
+            controllers: h.controllers.clone(),
+            needed: Vec::new(),
+        })
+        .collect()
     }
 
     /// The hierarchy that a controller is in.

@@ -1,6 +1,8 @@
 //! The specification's limits as files and values of version 1 and of version 2.
 
-use cata_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+use cata_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, LinuxThrottleDevice,
+};
 
 use super::plan::{Need, Planner};
 use super::{CgroupError, Controller};
@@ -82,7 +84,7 @@ fn unsupported(limit: String, version: &'static str) -> CgroupError {
 }
 
 /// Zero is "not given", as everywhere in Docker.
-fn given<T: Default + PartialEq>(value: Option<T>) -> Option<T> {
+pub(super) fn given<T: Default + PartialEq>(value: Option<T>) -> Option<T> {
     value.filter(|value| *value != T::default())
 }
 
@@ -217,7 +219,7 @@ fn cpu_v2(cpu: &LinuxCpu, planner: &mut Planner<'_>) -> Result<(), CgroupError> 
 
 /// Shares (2 to 262144, usually 1024) as a weight (1 to 10000, usually 100): the smooth curve through
 /// (2, 1), (1024, 100) and (262144, 10000) that runc uses since 1.3.
-fn weight_from_shares(shares: u64) -> u64 {
+pub(super) fn weight_from_shares(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
         262_144.. => 10_000,
@@ -243,10 +245,15 @@ fn cpuset(cpu: &LinuxCpu, planner: &mut Planner<'_>) -> Result<(), CgroupError> 
 }
 
 fn pids(resources: &LinuxResources, planner: &mut Planner<'_>) -> Result<(), CgroupError> {
-    if let Some(limit) = resources.pids().and_then(|pids| given(Some(pids.limit()))) {
+    if let Some(limit) = resources.pids().and_then(process_limit) {
         planner.limit(Controller::Pids, "process limit", "pids.max", or_max(limit))?;
     }
     Ok(())
+}
+
+/// The limit on processes, if it is one.
+pub(super) fn process_limit(pids: LinuxPids) -> Option<i64> {
+    given(Some(pids.limit()))
 }
 
 fn rdma(resources: &LinuxResources, planner: &mut Planner<'_>) -> Result<(), CgroupError> {
@@ -286,7 +293,7 @@ fn rates(io: &LinuxBlockIo) -> impl Iterator<Item = (&'static str, &'static str,
     .flat_map(|(file, key, list)| list.iter().flatten().map(move |item| (file, key, item)))
 }
 
-fn check_weight(weight: u16) -> Result<u16, CgroupError> {
+pub(super) fn check_weight(weight: u16) -> Result<u16, CgroupError> {
     if (10..=1000).contains(&weight) {
         return Ok(weight);
     }
@@ -325,7 +332,7 @@ fn block_io_v1(io: &LinuxBlockIo, planner: &mut Planner<'_>) -> Result<(), Cgrou
 }
 
 /// A weight of version 1 (10 to 1000) on version 2's scale (1 to 10000).
-fn io_weight(weight: u16) -> u32 {
+pub(super) fn io_weight(weight: u16) -> u32 {
     1 + (u32::from(weight) - 10) * 9999 / 990
 }
 

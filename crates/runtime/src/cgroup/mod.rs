@@ -1,4 +1,5 @@
-//! Control groups, version 1, 2 and hybrid, made directly in the file system (the `cgroupfs` driver).
+//! Control groups, version 1, 2 and hybrid, made directly in the file system (the `cgroupfs` driver) or by systemd
+//! ([`Unit`]).
 //!
 //! [`Layout::detect`] looks at the machine, [`plan`] decides (pure), [`create`] performs. A [`Cgroup`] holds a
 //! descriptor of each of its directories, so that nothing is looked up by path twice.
@@ -28,6 +29,7 @@ mod layout;
 mod limits;
 mod plan;
 mod stats;
+mod systemd;
 
 pub use apply::create;
 pub use control::Cgroup;
@@ -36,3 +38,4 @@ pub use error::CgroupError;
 pub use layout::{Controller, Hierarchy, Layout};
 pub use plan::{CgroupPlan, Directory, Need, Write, plan};
 pub use stats::{CpuStats, IoStats, MemoryStats, PidsStats, Stats};
+pub use systemd::{Manager, Property, Unit, Value, Wish};

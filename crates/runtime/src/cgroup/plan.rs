@@ -6,7 +6,7 @@ use cata_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use super::devices::{DevicePolicy, DeviceProgram};
-use super::{CgroupError, Controller, Hierarchy, Layout, limits};
+use super::{CgroupError, Controller, Hierarchy, Layout, Unit, limits};
 
 /// Everything needed to make a container's cgroup: lean data that names no type of the specification.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct CgroupPlan {
     pub writes: Vec<Write>,
     /// Version 2's device filter.
     pub devices: Option<DeviceProgram>,
+    /// It is systemd's to make, around its first process: then nothing else is decided before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
 }
 
 /// A directory to make.

@@ -72,6 +72,8 @@ pub(crate) fn first(
     if plan.namespace(NamespaceKind::User).is_some() {
         identity::become_root()?;
     }
+    let placed = placed(plan)?;
+    let plan = placed.as_ref().unwrap_or(plan);
     let is_joined = |kind| joined.iter().any(|(k, _)| *k == kind);
     if plan.makes(NamespaceKind::Cgroup) && !is_joined(NamespaceKind::Cgroup) {
         cata_sys::namespace::unshare(UnshareFlags::NEWCGROUP)
@@ -99,6 +101,15 @@ pub(crate) fn first(
     let reaper = title.map(|title| reaper::Reaper { proof, title });
     let end = lockdown::End { process: &plan.process, prepared, stdio, manner, labels };
     lockdown::finish(end, &plan.hooks.start_container, channel, reaper)
+}
+
+/// Systemd has made the cgroup around this process: only now it is known where that is.
+fn placed(plan: &Plan) -> Result<Option<Plan>, Failure> {
+    let Some(unit) = plan.cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_ref()) else { return Ok(None) };
+    let layout = crate::cgroup::Layout::detect().map_err(|error| Failure::cgroup(&error))?;
+    let directories = layout.own_directories(&unit.name);
+    let cgroup = Some(crate::cgroup::CgroupPlan { directories, ..Default::default() });
+    Ok(Some(Plan { cgroup, ..plan.clone() }))
 }
 
 /// Of which of somebody else's namespaces the caller made it a member: a pid namespace only children get
