@@ -254,12 +254,10 @@ impl Container {
         if let Some(cgroup) = &cgroup {
             cgroup.kill(within).map_err(failed)?;
         }
-        // A scope whose processes are gone ends by itself: if systemd does not answer, nothing but a name remains.
-        let stopped = self.record.unit().map_or(Ok(()), Unit::stop);
-        match cgroup {
-            Some(cgroup) => cgroup.remove(within).map_err(failed)?,
-            // It may never have been entered.
-            None => stopped.map_err(failed)?,
+        // A scope whose processes are gone ends by itself: where systemd does not answer, nothing but a name may remain.
+        let _ = self.record.unit().map(Unit::stop);
+        if let Some(cgroup) = cgroup {
+            cgroup.remove(within).map_err(failed)?;
         }
         for directory in self.record.cgroup.iter().flat_map(|cgroup| &cgroup.directories) {
             for parent in parents(directory) {
