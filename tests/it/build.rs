@@ -1,7 +1,7 @@
 //! `build`: images from Dockerfiles, the cache, what must not get out, and faults in the middle.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -173,15 +173,16 @@ fn copies_of_every_kind(w: &World) {
     let dir = context(w, "copies", &files);
     fs::write(dir.join("Dockerfile"), dockerfile).unwrap();
     symlink("a.txt", dir.join("tolink")).unwrap();
+    fs::set_permissions(dir.join("dir/deep"), fs::Permissions::from_mode(0o710)).unwrap();
     let _ = build(w, &dir, &["-t", "copies"]).ok();
     let list = sh(
         w,
         "copies",
-        "find . | sort; stat -c '%n %a %u %g' owned x /d/sub/x /d /d/link; cat /linked/a; ls -l /d/pipe | cut -c1; readlink /d/link",
+        "find . | sort; stat -c '%n %a %u %g' owned x /d/sub/x /d /d/link parents/dir/deep; cat /linked/a; ls -l /d/pipe | cut -c1; readlink /d/link",
     );
     let wanted = ".\n./added\n./dir\n./dir/deep\n./dir/deep/f.md\n./dir/f.md\n./dir/g\n./excluded\n./excluded/g\n./into\n./into/a.txt\n./into/b.txt\n./into/tolink\n\
         ./owned\n./parents\n./parents/dir\n./parents/dir/deep\n./parents/dir/deep/f.md\n./passwd\n./renamed\n./x\n\
-        owned 644 1 8\nx 4755 1 1\n/d/sub/x 4755 7 8\n/d 755 7 8\n/d/link 777 7 8\nap\nsub/x";
+        owned 644 1 8\nx 4755 1 1\n/d/sub/x 4755 7 8\n/d 755 0 0\n/d/link 777 7 8\nparents/dir/deep 710 0 0\nap\nsub/x";
     assert_eq!(list, wanted);
     // A linked layer stands on its own: another base, the same layer.
     fs::write(dir.join("Linked"), "FROM copies\nCOPY --link a.txt /linked/a\n").unwrap();

@@ -10,6 +10,7 @@ mod archives;
 mod attach;
 mod bad_input;
 mod build;
+mod build_peers;
 mod build_sources;
 mod changes;
 mod compare;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         attach::tests(),
         bad_input::tests(),
         build::tests(),
+        build_peers::tests(),
         build_sources::tests(),
         changes::tests(),
         compare::tests(),

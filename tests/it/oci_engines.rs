@@ -1,10 +1,10 @@
 //! Other people's engines on `cata-runtime`.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use cata_tests::bundle::Bundle;
-use cata_tests::command::{Done, PATIENCE, Run, Running, eventually, runtime_binary};
+use cata_tests::command::{Done, PATIENCE, Run, eventually, runtime_binary};
+use cata_tests::daemon::Daemon;
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -121,44 +121,6 @@ fn podman_user_namespace(w: &World) {
     let text = done.text();
     assert!(text.starts_with("0     100000      65536"), "{text}");
     assert!(text.ends_with("0\n0"), "{text}");
-}
-
-/// A daemon that listens at a socket, ended with this.
-struct Daemon {
-    running: Running,
-    /// Started by the daemon, as a session of their own.
-    helpers: &'static [&'static str],
-}
-
-impl Daemon {
-    fn start(run: Run, socket: &str, helpers: &'static [&'static str]) -> Self {
-        let mut this = Self { running: run.start(), helpers };
-        eventually(socket, PATIENCE, || {
-            assert!(this.running.poll().is_none(), "it has ended: {}", this.running.stderr());
-            std::os::unix::net::UnixStream::connect(socket).ok()
-        });
-        this
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.running.signal(rustix::process::Signal::TERM);
-        for _ in 0..200 {
-            if self.running.poll().is_some() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        for pid in cata_tests::world::pids() {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            if self.helpers.contains(&name.trim())
-                && let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
-            {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        }
-    }
 }
 
 fn containerd_tasks(w: &World) {

@@ -35,7 +35,7 @@ const CROSS: [&str; 2] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
 const LAB: [&str; 6] =
     ["busybox-static", "e2fsprogs", "kmod", "qemu-system-common", "qemu-system-x86", "util-linux"];
 const DEMO: [&str; 6] = ["mmdebstrap", "postgresql-client", "procps", "tmux", "iproute2", "nftables"];
-const TEST: [&str; 15] = [
+const TEST: [&str; 17] = [
     "qemu-system-arm",
     "docker-registry",
     "skopeo",
@@ -43,6 +43,8 @@ const TEST: [&str; 15] = [
     "systemd",
     "uidmap",
     "docker.io",
+    "buildah",
+    "crun",
     "apache2-utils",
     "netcat-openbsd",
     "openssl",
@@ -52,7 +54,7 @@ const TEST: [&str; 15] = [
     "xz-utils",
     "bzip2",
 ];
-const BENCH: [&str; 4] = ["crun", "runc", "buildah", "time"];
+const BENCH: [&str; 2] = ["runc", "time"];
 
 fn packages(set: Set) -> Vec<&'static str> {
     if set == Set::Cross {

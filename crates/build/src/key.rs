@@ -76,9 +76,9 @@ pub fn base(diff_ids: &[Digest], salt: &str) -> Key {
 
 /// A working directory.
 #[must_use]
-pub fn workdir(before: &Key, path: &str) -> Key {
+pub fn workdir(before: &Key, path: &str, user: &str) -> Key {
     let mut keyer = Keyer::new("workdir");
-    keyer.text(&before.to_string()).text(path);
+    keyer.text(&before.to_string()).text(path).text(user);
     keyer.key()
 }
 

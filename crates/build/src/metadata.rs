@@ -67,6 +67,15 @@ impl Mode {
         clauses.map(Self::Symbolic).ok_or_else(bad)
     }
 
+    /// The mode of directories that are made on the way.
+    #[must_use]
+    pub fn of_directories(&self) -> u32 {
+        match self {
+            Self::Octal(mode) => *mode,
+            Self::Symbolic(_) => 0o755,
+        }
+    }
+
     /// The mode of something that had another one.
     #[must_use]
     pub fn apply(&self, old: u32, directory: bool) -> u32 {

@@ -94,21 +94,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn read(file: &Wanted<'_>, buffer: &mut [u8]) -> Result<Digest, Errno> {
     let fd = open_file(file.root, &file.entry.path)?;
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    let mut names = [0; 1024];
-    match rustix::fs::flistxattr(&fd, &mut names) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => {}
-        Ok(length) => {
-            let mut list: Vec<&[u8]> = names[..length].split(|byte| *byte == 0).collect();
-            list.sort_unstable();
-            for name in list.into_iter().filter(|n| n.starts_with(b"user.") || *n == b"security.capability") {
-                let mut value = vec![0; 64 * 1024];
-                let name = std::str::from_utf8(name).map_err(|_| Errno::INVAL)?;
-                let length = rustix::fs::fgetxattr(&fd, name, &mut value)?;
-                context.update(name.as_bytes());
-                context.update(&value[..length]);
-            }
-        }
-        Err(errno) => return Err(errno),
+    for (name, value) in kept(fd.as_fd())? {
+        context.update(&name);
+        context.update(&value);
     }
     context.update(b"\0content\0");
     let stat = &file.entry.stat;
@@ -118,9 +106,47 @@ fn read(file: &Wanted<'_>, buffer: &mut [u8]) -> Result<Digest, Errno> {
     } else {
         stretch(fd.as_fd(), 0, u64::MAX, &mut context, buffer)?;
     }
+    Ok(finish(context))
+}
+
+fn finish(context: ring::digest::Context) -> Digest {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(context.finish().as_ref());
-    Ok(Digest::from_bytes(bytes))
+    Digest::from_bytes(bytes)
+}
+
+/// The digest of what extended attributes of a directory a layer keeps; `None` without any.
+pub(super) fn attributes(fd: BorrowedFd<'_>) -> Result<Option<Digest>, Errno> {
+    let kept = kept(fd)?;
+    if kept.is_empty() {
+        return Ok(None);
+    }
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    for bytes in kept.iter().flat_map(|(name, value)| [name, value]) {
+        context.update(&(bytes.len() as u64).to_le_bytes());
+        context.update(bytes);
+    }
+    Ok(Some(finish(context)))
+}
+
+/// The extended attributes that a layer keeps, sorted.
+fn kept(fd: BorrowedFd<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+    let mut names = [0; 1024];
+    let length = match rustix::fs::flistxattr(fd, &mut names) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut list: Vec<&[u8]> = names[..length].split(|byte| *byte == 0).collect();
+    list.sort_unstable();
+    list.retain(|name| name.starts_with(b"user.") || *name == b"security.capability");
+    let read = |name: &[u8]| {
+        let mut value = vec![0; 64 * 1024];
+        let text = std::str::from_utf8(name).map_err(|_| Errno::INVAL)?;
+        let length = rustix::fs::fgetxattr(fd, text, &mut value)?;
+        value.truncate(length);
+        Ok((name.to_vec(), value))
+    };
+    list.into_iter().map(read).collect()
 }
 
 fn unsigned(value: i64) -> u64 {

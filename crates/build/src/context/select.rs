@@ -1,5 +1,6 @@
 //! Walking: what the sources of a COPY mean in a directory.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -33,8 +34,8 @@ pub struct Root {
     pub fd: OwnedFd,
     /// Its last part.
     pub name: Vec<u8>,
-    /// Directories above it that `--parents` keeps.
-    pub parents: Vec<String>,
+    /// Directories above it that `--parents` keeps, and what they are like.
+    pub parents: Vec<(String, Stat)>,
     /// Itself (with an empty path) and, of a directory, all in it; parents before children.
     pub entries: Vec<Entry>,
 }
@@ -48,7 +49,7 @@ pub struct Entry {
     pub kind: EntryKind,
     /// As it was when it was looked at.
     pub stat: Stat,
-    /// Of what is in it.
+    /// Of what is in it; of a directory's extended attributes, if it has any.
     pub digest: Option<Digest>,
 }
 
@@ -159,7 +160,7 @@ fn one(root: &Beneath, source: &str, how: &How<'_>) -> Result<Root, ContextError
     }
     let mut kept = parts(after);
     let name = kept.pop().unwrap_or_default();
-    let parents = if how.parents { kept.iter().map(|part| (*part).to_owned()).collect() } else { Vec::new() };
+    let parents = if how.parents { above(root, before, &kept)? } else { Vec::new() };
     let mut found = Root { name: name.as_bytes().to_vec(), parents, entries: Vec::new(), fd };
     found.entries.push(Entry { path: Vec::new(), kind, stat, digest: None });
     if kind == EntryKind::Directory {
@@ -171,8 +172,26 @@ fn one(root: &Beneath, source: &str, how: &How<'_>) -> Result<Root, ContextError
         };
         let directory =
             open_directory(found.fd.as_fd(), b".").map_err(|errno| ContextError::io(&shown, errno))?;
+        found.entries[0].digest =
+            digest::attributes(directory.as_fd()).map_err(|errno| ContextError::io(&shown, errno))?;
         walk.directory(&directory, &[])?;
         found.entries.append(&mut walk.out);
+    }
+    Ok(found)
+}
+
+/// The directories that `--parents` keeps: those of `kept`, beneath `before`.
+fn above(root: &Beneath, before: &str, kept: &[&str]) -> Result<Vec<(String, Stat)>, ContextError> {
+    let mut path = parts(before);
+    let mut found = Vec::new();
+    for part in kept {
+        path.push(part);
+        let shown = path.join("/");
+        let stat = root
+            .open(Path::new(&shown), OFlags::PATH)
+            .and_then(rustix::fs::fstat)
+            .map_err(|errno| ContextError::io(&shown, errno))?;
+        found.push(((*part).to_owned(), stat));
     }
     Ok(found)
 }
@@ -257,6 +276,8 @@ impl Walk<'_> {
             if kind == EntryKind::Directory {
                 let inner =
                     open_directory(fd.as_fd(), name).map_err(|errno| ContextError::io(&shown(), errno))?;
+                self.out[at].digest =
+                    digest::attributes(inner.as_fd()).map_err(|errno| ContextError::io(&shown(), errno))?;
                 self.directory(&inner, &full)?;
                 if left_out && self.out.len() == at + 1 {
                     // Nothing in it was taken in again.
@@ -343,7 +364,16 @@ impl Selection {
     pub fn key(&self, owners: bool) -> Key {
         let mut keyer = Keyer::new("content");
         for root in &self.roots {
-            keyer.bytes(&root.name).list(&root.parents);
+            keyer.bytes(&root.name);
+            for (name, stat) in &root.parents {
+                keyer.text(name).bytes(&stat.st_mode.to_le_bytes());
+                if owners {
+                    keyer.bytes(&stat.st_uid.to_le_bytes()).bytes(&stat.st_gid.to_le_bytes());
+                }
+            }
+            for (at, first) in root.links() {
+                keyer.bytes(&root.entries[at].path).bytes(&root.entries[first].path);
+            }
             for entry in &root.entries {
                 let mode = if entry.kind == EntryKind::Link { 0 } else { entry.stat.st_mode };
                 keyer.bytes(&entry.path).bytes(&mode.to_le_bytes());
@@ -375,6 +405,22 @@ impl Selection {
 }
 
 impl Root {
+    /// Files that are further names of an earlier one, which they come with: both by their place in `entries`.
+    #[must_use]
+    pub fn links(&self) -> BTreeMap<usize, usize> {
+        let mut first = HashMap::new();
+        let mut links = BTreeMap::new();
+        for (at, entry) in self.entries.iter().enumerate() {
+            if entry.kind == EntryKind::File && entry.stat.st_nlink > 1 {
+                let known = *first.entry((entry.stat.st_dev, entry.stat.st_ino)).or_insert(at);
+                if known != at {
+                    links.insert(at, known);
+                }
+            }
+        }
+        links
+    }
+
     /// Where a link leads; empty if that cannot be told.
     #[must_use]
     pub fn link(&self, entry: &Entry) -> Vec<u8> {

@@ -136,3 +136,26 @@ fn a_huge_sparse_file_and_a_pipe_are_no_trouble() {
     assert!(error.to_string().contains("pipe"), "{error}");
     assert!(pick(dir.path(), &["."], "pipe", None).is_ok());
 }
+
+#[test]
+fn further_names_of_a_file_are_found_and_count() {
+    let dir = tree();
+    let key = || pick(dir.path(), &["src"], "", None).unwrap().key(false);
+    fs::copy(dir.path().join("src/main.rs"), dir.path().join("src/same.rs")).unwrap();
+    let apart = key();
+    fs::remove_file(dir.path().join("src/same.rs")).unwrap();
+    fs::hard_link(dir.path().join("src/main.rs"), dir.path().join("src/same.rs")).unwrap();
+    // A name outside of what is taken is nobody's first.
+    fs::hard_link(dir.path().join("src/lib/x.rs"), dir.path().join("elsewhere")).unwrap();
+    let found = pick(dir.path(), &["src"], "", None).unwrap();
+    let links: Vec<(&[u8], &[u8])> = found.roots[0]
+        .links()
+        .into_iter()
+        .map(|(at, first)| {
+            let path = |at: usize| found.roots[0].entries[at].path.as_slice();
+            (path(at), path(first))
+        })
+        .collect();
+    assert_eq!(links, [(&b"same.rs"[..], &b"main.rs"[..])]);
+    assert_ne!(key(), apart);
+}

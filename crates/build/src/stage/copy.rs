@@ -83,7 +83,7 @@ impl Planner<'_> {
                 None => Origin::External(name.clone()),
             },
         };
-        let mut sources = Vec::new();
+        let (mut sources, mut said) = (Vec::new(), Vec::new());
         for source in &copy.sources {
             let inline = copy.heredocs.iter().find(|heredoc| is_mark(source, &heredoc.name));
             if let Some(heredoc) = inline {
@@ -93,10 +93,12 @@ impl Planner<'_> {
                     heredoc.content.clone()
                 };
                 sources.push(CopySource::Inline { name: heredoc.name.clone(), content });
+                said.push(format!("<<{}", heredoc.name));
                 continue;
             }
             let word = self.word(source, line)?;
             sources.push(source_of(&word, add));
+            said.push(word);
         }
         let written = self.word(&copy.destination, line)?;
         if written.is_empty() {
@@ -127,7 +129,8 @@ impl Planner<'_> {
                 .map_err(|why| Error::new(format!("--exclude={pattern}: {why}")).at(pattern.clone()))?;
             exclude.push(pattern);
         }
-        let said = copy_line(keyword, copy, &sources, &written);
+        said.push(written);
+        let said = copy_line(keyword, copy, &said);
         let step = CopyStep {
             add,
             origin,
@@ -202,26 +205,12 @@ fn source_of(word: &str, add: bool) -> CopySource {
     CopySource::Path(path.trim_start_matches('/').to_owned())
 }
 
-fn copy_line(keyword: &str, copy: &ast::Copy, sources: &[CopySource], destination: &str) -> String {
+fn copy_line(keyword: &str, copy: &ast::Copy, words: &[String]) -> String {
     let mut said = keyword.to_owned();
-    if let Some(from) = &copy.from {
-        said.push_str(&format!(" --from={from}"));
+    for (flag, value) in [("from", &copy.from), ("chown", &copy.chown), ("chmod", &copy.chmod)] {
+        if let Some(value) = value {
+            said.push_str(&format!(" --{flag}={value}"));
+        }
     }
-    if let Some(chown) = &copy.chown {
-        said.push_str(&format!(" --chown={chown}"));
-    }
-    if let Some(chmod) = &copy.chmod {
-        said.push_str(&format!(" --chmod={chmod}"));
-    }
-    for source in sources {
-        said.push(' ');
-        said.push_str(match source {
-            CopySource::Path(path) if path.is_empty() => ".",
-            CopySource::Path(text) | CopySource::Url(text) | CopySource::Git(text) => text,
-            CopySource::Inline { name, .. } => name,
-        });
-    }
-    said.push(' ');
-    said.push_str(destination);
-    said
+    format!("{said} {}", words.join(" "))
 }

@@ -60,7 +60,12 @@ pub enum Action {
     /// Nothing: it only changes the configuration.
     Nothing,
     /// Makes the working directory.
-    Workdir(String),
+    Workdir {
+        /// Absolute.
+        path: String,
+        /// `USER`, whose it will be.
+        user: String,
+    },
     /// Runs a program.
     Run(Box<RunStep>),
     /// Copies files.
@@ -229,6 +234,8 @@ impl Planner<'_> {
                 self.plan.config.exposed_ports.extend(ports);
             }
         }
+        // As Docker's tools write it, who sort them as texts.
+        said.sort();
         self.nothing(line, text, format!("EXPOSE map[{}]", said.join(" ")));
         Ok(())
     }
@@ -318,7 +325,7 @@ impl Planner<'_> {
         }
         let before = &self.plan.config.working_dir;
         if !path.starts_with('/') && (before.is_empty() || before == "/") && line > 0 {
-            let first = self.plan.steps.iter().all(|step| !matches!(step.action, Action::Workdir(_)));
+            let first = self.plan.steps.iter().all(|step| !matches!(step.action, Action::Workdir { .. }));
             if first {
                 self.plan.warnings.push(Warning::new(
                     Rule::WorkdirRelativePath,
@@ -331,7 +338,8 @@ impl Planner<'_> {
         }
         let path = absolute(before, &path);
         self.plan.config.working_dir.clone_from(&path);
-        self.step(line, text.to_owned(), format!("WORKDIR {path}"), Action::Workdir(path));
+        let user = self.plan.config.user.clone();
+        self.step(line, text.to_owned(), format!("WORKDIR {path}"), Action::Workdir { path, user });
         Ok(())
     }
 

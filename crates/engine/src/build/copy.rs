@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use cata_build::context::{Entry, EntryKind, Root as Source, Selection};
 use cata_build::metadata::Mode as Chmod;
 use cata_sys::path::Root;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use super::BuildError;
@@ -42,18 +44,37 @@ pub(super) struct Target<'t> {
 }
 
 impl Target<'_> {
-    fn owner(&self, entry: &Entry) -> (u32, u32) {
+    fn owner(&self, stat: &Stat) -> (u32, u32) {
         match self.owner {
             Some(owner) => owner,
-            None if self.keep_owner => (entry.stat.st_uid, entry.stat.st_gid),
+            None if self.keep_owner => (stat.st_uid, stat.st_gid),
             None => (0, 0),
         }
     }
 
-    fn mode(&self, entry: &Entry) -> u32 {
-        let old = entry.stat.st_mode & 0o7777;
-        self.chmod.map_or(old, |chmod| chmod.apply(old, entry.kind == EntryKind::Directory))
+    fn mode(&self, stat: &Stat) -> u32 {
+        let old = stat.st_mode & 0o7777;
+        let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        self.chmod.map_or(old, |chmod| chmod.apply(old, directory))
     }
+
+    /// What becomes of a directory that is made for what is copied to be in.
+    fn fresh(&self) -> Looks {
+        Looks {
+            owner: self.owner.unwrap_or((0, 0)),
+            mode: self.chmod.map_or(0o755, Chmod::of_directories),
+            time: None,
+        }
+    }
+}
+
+/// What a new directory looks like.
+#[derive(Debug, Clone, Copy)]
+struct Looks {
+    owner: (u32, u32),
+    mode: u32,
+    /// `None`: as it comes.
+    time: Option<(i64, i64)>,
 }
 
 /// Copies. Returns whether a file was changed by somebody meanwhile.
@@ -63,21 +84,23 @@ pub(super) fn copy(selection: &Selection, target: &Target<'_>) -> Result<bool, B
     for source in &selection.roots {
         let Some(first) = source.entries.first() else { continue };
         let mut base = target.destination.trim_end_matches('/').to_owned();
-        for parent in &source.parents {
-            base.push('/');
-            base.push_str(parent);
-        }
         let mut made = Vec::new();
         if target.unpack && first.kind == EntryKind::File && unpack(source, first, target)? {
             continue;
         }
+        for (parent, stat) in &source.parents {
+            base.push_str(&format!("/{parent}"));
+            let like = Looks { owner: target.owner(stat), mode: target.mode(stat), time: Some(time(stat)) };
+            make_directory(target, &base, like, &mut made)?;
+        }
         if first.kind == EntryKind::Directory {
+            let mut like = Looks { time: Some(time(&first.stat)), ..target.fresh() };
             if target.parents && !source.name.is_empty() {
                 base.push('/');
                 base.push_str(&String::from_utf8_lossy(&source.name));
+                like = Looks { owner: target.owner(&first.stat), mode: target.mode(&first.stat), ..like };
             }
-            let mode = if target.into_directory && !target.parents { 0o755 } else { target.mode(first) };
-            make_directories(target, &base, mode, Some(first), &mut made)?;
+            make_directory(target, &base, like, &mut made)?;
             tree(source, &base, target, &changed, &mut made)?;
         } else {
             let into = target.into_directory || several || target.parents || is_directory(target.root, &base);
@@ -87,7 +110,7 @@ pub(super) fn copy(selection: &Selection, target: &Target<'_>) -> Result<bool, B
                 let (directory, name) = base.rsplit_once('/').unwrap_or(("", &base));
                 (directory.to_owned(), name.as_bytes().to_vec())
             };
-            make_directories(target, &directory, 0o755, None, &mut made)?;
+            make_directory(target, &directory, target.fresh(), &mut made)?;
             let parent = open_directory(target.root, &directory)?;
             let mut work = Work { buffer: vec![0; CHUNK], changed: &changed };
             one(source, first, parent.as_fd(), &name, target, &mut work)?;
@@ -99,16 +122,16 @@ pub(super) fn copy(selection: &Selection, target: &Target<'_>) -> Result<bool, B
 
 /// Unpacks a source that is an archive; says whether it is one.
 fn unpack(source: &Source, entry: &Entry, target: &Target<'_>) -> Result<bool, BuildError> {
-    use cata_image::tree::{self, Looks, Unpack};
+    use cata_image::tree::{self, Unpack};
     let name = String::from_utf8_lossy(&source.name).into_owned();
     let open = || -> Result<std::fs::File, BuildError> {
         Ok(source.open(entry).map_err(|errno| BuildError::io("open", Path::new(&name), errno))?.into())
     };
     match tree::looks(&mut open()?) {
-        Looks::Archive => {}
-        Looks::Other => return Ok(false),
+        tree::Looks::Archive => {}
+        tree::Looks::Other => return Ok(false),
     }
-    make_directories(target, target.destination, 0o755, None, &mut Vec::new())?;
+    make_directories(target, target.destination)?;
     let place = open_directory(target.root, "/")?;
     let base = target.destination.as_bytes().to_vec();
     tree::unpack(
@@ -127,7 +150,7 @@ pub(super) fn inline(target: &Target<'_>, name: &str, content: &[u8]) -> Result<
         let (directory, name) = base.rsplit_once('/').unwrap_or(("", &base));
         (directory.to_owned(), name)
     };
-    make_directories(target, &directory, 0o755, None, &mut Vec::new())?;
+    make_directories(target, &directory)?;
     let parent = open_directory(target.root, &directory)?;
     let failed = |errno: Errno| BuildError::io("make", Path::new(&format!("{directory}/{name}")), errno);
     let file = create(parent.as_fd(), OsStr::new(name), 0o644).map_err(failed)?;
@@ -165,12 +188,16 @@ pub(super) fn open_directory(root: &Root, path: &str) -> Result<OwnedFd, BuildEr
 /// A directory that was made, with the time it gets when everything in it is there; `None`: as it comes.
 type Made = (String, Option<(i64, i64)>);
 
-/// Makes a directory and what is missing above it; `like` gives the last one's owner and time.
-pub(super) fn make_directories(
+/// Makes a directory that something is copied into, and what is missing above it.
+pub(super) fn make_directories(target: &Target<'_>, path: &str) -> Result<(), BuildError> {
+    make_directory(target, path, target.fresh(), &mut Vec::new())
+}
+
+/// The same with the looks of the last one.
+fn make_directory(
     target: &Target<'_>,
     path: &str,
-    mode: u32,
-    like: Option<&Entry>,
+    like: Looks,
     made: &mut Vec<Made>,
 ) -> Result<(), BuildError> {
     if is_directory(target.root, path) {
@@ -193,14 +220,10 @@ pub(super) fn make_directories(
                 .make(Path::new(&here), cata_sys::path::Make::Directory, 0o755)
                 .map_err(|errno| failed(&here, errno))?;
             let fd = reopen_directory(fd.as_fd()).map_err(|errno| failed(&here, errno))?;
-            let (uid, gid) = match like.filter(|_| last) {
-                Some(entry) => target.owner(entry),
-                None => target.owner.unwrap_or((0, 0)),
-            };
+            let Looks { owner: (uid, gid), mode, time } = if last { like } else { target.fresh() };
             own(fd.as_fd(), uid, gid).map_err(|errno| failed(&here, errno))?;
-            let mode = if last { mode } else { 0o755 };
             rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(|errno| failed(&here, errno))?;
-            made.push((here.clone(), like.filter(|_| last).map(time)));
+            made.push((here.clone(), time));
         }
         above = here;
     }
@@ -211,8 +234,8 @@ fn reopen_directory(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn time(entry: &Entry) -> (i64, i64) {
-    (entry.stat.st_mtime, i64::try_from(entry.stat.st_mtime_nsec).unwrap_or(0))
+fn time(stat: &Stat) -> (i64, i64) {
+    (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0))
 }
 
 fn stamps((seconds, nanos): (i64, i64)) -> Timestamps {
@@ -243,10 +266,17 @@ fn tree(
         Path::new("/").join(base.trim_start_matches('/')).join(OsStr::from_bytes(path))
     };
     for entry in source.entries.iter().skip(1).filter(|entry| entry.kind == EntryKind::Directory) {
-        directory(entry, &text(&entry.path), target, made)?;
+        directory(source, entry, &text(&entry.path), target, made)?;
     }
-    let files: Vec<&Entry> =
-        source.entries.iter().skip(1).filter(|entry| entry.kind != EntryKind::Directory).collect();
+    let links = source.links();
+    let files: Vec<&Entry> = source
+        .entries
+        .iter()
+        .enumerate()
+        .skip(1)
+        .filter(|(at, entry)| entry.kind != EntryKind::Directory && !links.contains_key(at))
+        .map(|(_, entry)| entry)
+        .collect();
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<BuildError>> = Mutex::new(None);
     let work = || {
@@ -292,38 +322,64 @@ fn tree(
             }
         });
     }
-    failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).map_or(Ok(()), Err)
+    if let Some(error) = failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        return Err(error);
+    }
+    for (at, first) in links {
+        link(target.root, &text(&source.entries[first].path), &text(&source.entries[at].path))?;
+    }
+    Ok(())
 }
 
-/// One directory of a tree, unless it is there.
+/// Another name of a file that was copied.
+fn link(root: &Root, first: &Path, path: &Path) -> Result<(), BuildError> {
+    let failed = |errno: Errno| BuildError::io("link", path, errno);
+    let parent = |path: &Path| {
+        let above = path.parent().unwrap_or(Path::new("/"));
+        root.open(above, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)
+    };
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_owned();
+    let (from, to) = (parent(first)?, parent(path)?);
+    let (old, new) = (name(first), name(path));
+    replacing(to.as_fd(), &new, || rustix::fs::linkat(&from, &old, &to, &new, AtFlags::empty()))
+        .map_err(failed)
+}
+
+/// One directory of a tree. If it is there, it becomes what the source's is.
 fn directory(
+    source: &Source,
     entry: &Entry,
     path: &Path,
     target: &Target<'_>,
     made: &mut Vec<Made>,
 ) -> Result<(), BuildError> {
-    match target.root.open(path, OFlags::PATH | OFlags::DIRECTORY) {
-        Ok(_) => return Ok(()),
-        Err(Errno::NOENT) => {}
+    let failed = |errno: Errno| BuildError::io("make", path, errno);
+    let fd = match target.root.open(path, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT) => {
+            let parent = path.parent().unwrap_or(Path::new("/"));
+            let name = path.file_name().unwrap_or_default();
+            let above = target.root.open(parent, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
+            rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)).map_err(failed)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&above, name, flags, Mode::empty()).map_err(failed)?
+        }
         Err(_) => {
             return Err(BuildError::new(
                 Kind::InvalidArgument,
                 format!("cannot copy the directory {} over what is not one", path.display()),
             ));
         }
-    }
-    let failed = |errno: Errno| BuildError::io("make", path, errno);
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let name = path.file_name().unwrap_or_default();
-    let above = target.root.open(parent, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
-    rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)).map_err(failed)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(&above, name, flags, Mode::empty()).map_err(failed)?;
-    let (uid, gid) = target.owner(entry);
+    };
+    let (uid, gid) = target.owner(&entry.stat);
     own(fd.as_fd(), uid, gid).map_err(failed)?;
-    rustix::fs::fchmod(&fd, Mode::from_raw_mode(target.mode(entry))).map_err(failed)?;
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(target.mode(&entry.stat))).map_err(failed)?;
+    // Only those with attributes have a digest.
+    if entry.digest.is_some() {
+        xattrs(&source.open(entry).map_err(failed)?, &fd).map_err(failed)?;
+    }
     if let Some(shown) = path.to_str() {
-        made.push((shown.to_owned(), Some(time(entry))));
+        made.push((shown.to_owned(), Some(time(&entry.stat))));
     }
     Ok(())
 }
@@ -363,7 +419,7 @@ fn one(
         errno => BuildError::io("copy", &shown(), errno),
     };
     let name = OsStr::from_bytes(name);
-    let (uid, gid) = target.owner(entry);
+    let (uid, gid) = target.owner(&entry.stat);
     match entry.kind {
         EntryKind::File => {
             let from = source.open(entry).map_err(failed)?;
@@ -378,7 +434,7 @@ fn one(
             if FileType::from_raw_mode(now.st_mode) != FileType::RegularFile {
                 return Err(failed(Errno::STALE));
             }
-            let mode = target.mode(entry);
+            let mode = target.mode(&entry.stat);
             let to = create(parent, name, mode & 0o777).map_err(failed)?;
             content(&from, &to, &now, &mut work.buffer).map_err(failed)?;
             own(to.as_fd(), uid, gid).map_err(failed)?;
@@ -386,7 +442,7 @@ fn one(
                 rustix::fs::fchmod(&to, Mode::from_raw_mode(mode)).map_err(failed)?;
             }
             xattrs(&from, &to).map_err(failed)?;
-            rustix::fs::futimens(&to, &stamps(time(entry))).map_err(failed)?;
+            rustix::fs::futimens(&to, &stamps(time(&entry.stat))).map_err(failed)?;
         }
         EntryKind::Link => {
             let to = source.link(entry);
@@ -396,7 +452,7 @@ fn one(
         }
         EntryKind::Node => {
             let kind = FileType::from_raw_mode(entry.stat.st_mode);
-            let mode = Mode::from_raw_mode(target.mode(entry) & 0o777);
+            let mode = Mode::from_raw_mode(target.mode(&entry.stat) & 0o777);
             replacing(parent, name, || rustix::fs::mknodat(parent, name, kind, mode, entry.stat.st_rdev))
                 .map_err(failed)?;
             finish_beside(parent, name, uid, gid, entry).map_err(failed)?;
@@ -413,11 +469,9 @@ fn finish_beside(
     gid: u32,
     entry: &Entry,
 ) -> Result<(), Errno> {
-    if uid != 0 || gid != 0 {
-        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-    }
-    rustix::fs::utimensat(parent, name, &stamps(time(entry)), AtFlags::SYMLINK_NOFOLLOW)
+    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::utimensat(parent, name, &stamps(time(&entry.stat)), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// A new file; what is in its way goes, but for a directory.
@@ -440,15 +494,13 @@ fn replacing<T>(
     }
 }
 
+/// Of root's files too: a directory with set-group-ID hands its own group down.
 fn own(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<(), Errno> {
-    if uid == 0 && gid == 0 {
-        return Ok(());
-    }
     rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
 }
 
 /// Bytes; holes of a large file stay holes.
-fn content(from: &OwnedFd, to: &OwnedFd, stat: &rustix::fs::Stat, buffer: &mut [u8]) -> Result<(), Errno> {
+fn content(from: &OwnedFd, to: &OwnedFd, stat: &Stat, buffer: &mut [u8]) -> Result<(), Errno> {
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     let stored = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
     if size > stored + HOLES {

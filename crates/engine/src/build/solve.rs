@@ -334,7 +334,7 @@ impl<'s> Solver<'s> {
                     }
                 }
             }
-            Action::Nothing | Action::Workdir(_) => {}
+            Action::Nothing | Action::Workdir { .. } => {}
         }
         Ok(())
     }
@@ -344,9 +344,9 @@ impl<'s> Solver<'s> {
         let before = solved.snapshot.clone();
         let (made, cached, after, own) = match &step.action {
             Action::Nothing => return Ok(true),
-            Action::Workdir(path) => {
-                let key = key::workdir(&before.key, path);
-                let make = |making: &Making| self.make_workdir(&before, path, making);
+            Action::Workdir { path, user } => {
+                let key = key::workdir(&before.key, path, user);
+                let make = |making: &Making| self.make_workdir(&before, path, user, making);
                 let (record, cached, key) = self.make(key, &before, step, make)?;
                 (record, cached, key, key)
             }
@@ -417,10 +417,19 @@ impl<'s> Solver<'s> {
         Ok((record, false, key))
     }
 
-    fn make_workdir(&self, before: &Snapshot, path: &str, making: &Making) -> Result<bool, BuildError> {
+    fn make_workdir(
+        &self,
+        before: &Snapshot,
+        path: &str,
+        user: &str,
+        making: &Making,
+    ) -> Result<bool, BuildError> {
         let root = overlay::write(&self.paths(before)?, &making.diff(), &making.work())?;
-        let target = target(&root, path);
-        copy::make_directories(&target, path, 0o755, None, &mut Vec::new())?;
+        // Of a user whom the image does not know: whoever runs as such will be told.
+        let owner =
+            Some(user).filter(|user| !user.is_empty()).and_then(|user| users::owner(&root, user).ok());
+        let target = copy::Target { owner, ..target(&root, path) };
+        copy::make_directories(&target, path)?;
         Ok(true)
     }
 
