@@ -85,9 +85,11 @@ impl Systemd {
         let mut join = String::new();
         for hierarchy in &self.hierarchies {
             let group = hierarchy.mount.join(GROUP);
-            let scope = group.join("init.scope");
-            let home = if scope.is_dir() { scope } else { group };
-            join.push_str(&format!("echo 0 > {}/cgroup.procs\n", home.display()));
+            // On version 1 systemd takes controllers away that none of its units uses any more.
+            let group = group.display();
+            join.push_str(&format!(
+                "echo 0 2> /dev/null > {group}/init.scope/cgroup.procs || echo 0 > {group}/cgroup.procs\n"
+            ));
         }
         let enter = format!("{join}exec nsenter -t {} -p -m -C -- \"$0\" \"$@\"", self.pid);
         Run::new("sh").args(["-ec", &enter]).arg(program)
