@@ -23,6 +23,16 @@ impl Timing {
         self.last = now;
     }
 
+    /// Ends the current phase, the end of which somebody else has measured: `parts` are phases of their own, what
+    /// went before them is `name`.
+    pub fn mark_before(&mut self, name: &'static str, parts: &[(&'static str, Duration)]) {
+        let now = Instant::now();
+        let known: Duration = parts.iter().map(|(_, took)| *took).sum();
+        self.phases.push((name, (now - self.last).saturating_sub(known)));
+        self.phases.extend_from_slice(parts);
+        self.last = now;
+    }
+
     /// The phases so far, in order.
     #[must_use]
     pub fn phases(&self) -> &[(&'static str, Duration)] {

@@ -16,6 +16,9 @@ pub enum Report {
     Started {
         /// What the guest could not give.
         withheld: Vec<String>,
+        /// What the boot took, of a machine's first process.
+        #[serde(default)]
+        boot: Option<BootTimes>,
     },
     /// It does not.
     Failed(Failed),
@@ -37,6 +40,17 @@ pub enum Report {
         /// What went wrong, if the machine ended and not the process.
         error: Option<String>,
     },
+}
+
+/// The parts of a boot, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootTimes {
+    /// From the guest's first instruction to the first word of its process 1.
+    pub kernel: u64,
+    /// From there until files, network and clock are as they should be.
+    pub guest: u64,
+    /// From there until the container's process runs.
+    pub process: u64,
 }
 
 /// What the supervisor tells a hypervisor process.

@@ -23,6 +23,7 @@
 //! Any of them may be answered by `Failed`. A client that sends what cannot be parsed, or does not read its
 //! answers, is disconnected.
 
+use cata_guest::report::BootTimes;
 use cata_runtime::ExecRequest;
 use cata_runtime::cgroup::CgroupPlan;
 use cata_runtime::plan::WindowSize;
@@ -198,6 +199,9 @@ pub enum Reply {
         withheld: Vec<String>,
         /// Which descriptors came along, in order.
         streams: Streams,
+        /// What the boot of its virtual machine took, if it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boot: Option<BootTimes>,
     },
     /// It has ended for good.
     Stopped {

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cata_guest::report::BootTimes;
 use cata_sys::{detach, message};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
@@ -77,6 +78,8 @@ pub struct Running {
     pub withheld: Vec<String>,
     /// The streams asked for, from the first byte on.
     pub attached: Attached,
+    /// What the boot of its virtual machine took, if it has one.
+    pub boot: Option<BootTimes>,
     /// A connection that needs no further connect.
     pub client: Client,
 }
@@ -147,9 +150,9 @@ impl Pending {
             answered => answered,
         };
         match answered {
-            Ok((Reply::Running { pid, withheld, streams }, received)) => {
+            Ok((Reply::Running { pid, withheld, streams, boot }, received)) => {
                 let attached = Attached::new(streams, self.terminal, received);
-                Ok(Running { pid, withheld, attached, client: self.client })
+                Ok(Running { pid, withheld, attached, boot, client: self.client })
             }
             Ok(_) => Err(LaunchError::Supervisor(ClientError::Protocol)),
             Err(error) => {

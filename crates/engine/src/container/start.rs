@@ -149,7 +149,13 @@ impl Engine {
             // Only a boot looks for it: not to have it is no reason to end what runs.
             let _ = fs::write(self.paths.container(&record.id).join(boot::RAN_FILE), b"");
         }
-        timing.mark("process");
+        match running.boot {
+            Some(boot) => {
+                let parts = [("kernel", boot.kernel), ("guest", boot.guest), ("process", boot.process)];
+                timing.mark_before("vmm", &parts.map(|(name, took)| (name, Duration::from_micros(took))));
+            }
+            None => timing.mark("process"),
+        }
         let mut waiter = Waiter::new(running.client);
         waiter.ask(Until::NotRunning)?;
         Ok(Started { pid: running.pid, withheld: running.withheld, streams: running.attached, waiter })

@@ -157,7 +157,7 @@ impl Driver {
         session.report = None;
         let client = session.client;
         let reply = match said {
-            super::vm::Said::This(Report::Started { withheld }) => {
+            super::vm::Said::This(Report::Started { withheld, .. }) => {
                 let waits = session.owner.is_some();
                 let copy: Vec<OwnedFd> = session
                     .terminal

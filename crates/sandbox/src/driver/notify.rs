@@ -97,7 +97,8 @@ impl Driver {
                 }
                 _ => (super::NO_STREAMS, Vec::new()),
             };
-            let reply = Reply::Running { pid: pid.0, withheld, streams };
+            let boot = self.machine.as_ref().and_then(|machine| machine.boot);
+            let reply = Reply::Running { pid: pid.0, withheld, streams, boot };
             self.answer(waiter.connection, waiter.number, reply, fds);
         }
     }

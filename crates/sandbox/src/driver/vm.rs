@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cata_guest::order::Order;
 use cata_guest::protocol::Failed;
-use cata_guest::report::{LONGEST, Report, Word};
+use cata_guest::report::{BootTimes, LONGEST, Report, Word};
 use cata_runtime::companion::{Companion, companion};
 use cata_runtime::plan::WindowSize;
 use cata_runtime::{ExecRequest, Handles, Spawned};
@@ -44,6 +44,7 @@ pub(super) struct Machine {
     ended: Option<Ended>,
     /// Bytes of its own memory.
     memory: u64,
+    pub(super) boot: Option<BootTimes>,
 }
 
 /// What it said of its end.
@@ -135,6 +136,7 @@ impl Driver {
             failed: None,
             ended: None,
             memory: order.memory,
+            boot: None,
         });
         Ok(())
     }
@@ -152,7 +154,10 @@ impl Driver {
                 }
             };
             match report {
-                Report::Started { withheld } => self.guest_started(withheld),
+                Report::Started { withheld, boot } => {
+                    machine.boot = boot;
+                    self.guest_started(withheld);
+                }
                 Report::Failed(failed) => machine.failed = Some(failed),
                 Report::Fate { signal, dropped } => self.signal_fate(signal, dropped),
                 Report::Exiting => self.ending(),

@@ -12,7 +12,7 @@ use cata_guest::order::{Disk, Errand, Links, Monitor, Order};
 use cata_guest::protocol::{
     Boot, Exited, FIRST, Failed, Frame, Hello, Kind, ProtocolError, Start, Started, VERSION,
 };
-use cata_guest::report::{LONGEST, Report, Word};
+use cata_guest::report::{BootTimes, LONGEST, Report, Word};
 use cata_runtime::plan::WindowSize;
 use cata_sys::message;
 use cata_sys::signalfd::SignalFd;
@@ -110,6 +110,9 @@ struct Machine {
     clients: Clients,
     names: Option<Names>,
     born: Instant,
+    /// When the stage it is in began.
+    since: Instant,
+    times: BootTimes,
     told_time: Instant,
 }
 
@@ -185,6 +188,7 @@ fn begin(plan: &OwnedFd, supervisor: BorrowedFd<'_>) -> Result<Machine, Refusal>
     }
     let filters = alone::filters()?;
     alone::give_up_rights(errand.vm.uid)?;
+    let born = Instant::now();
     let monitor = match made {
         Made::Qemu(child) => Running::Qemu(child),
         Made::Kvm(machine) => Running::Kvm(machine.start(Some(&filters)).map_err(Refusal::new)?),
@@ -203,7 +207,9 @@ fn begin(plan: &OwnedFd, supervisor: BorrowedFd<'_>) -> Result<Machine, Refusal>
         names,
         errand,
         links,
-        born: Instant::now(),
+        born,
+        since: born,
+        times: BootTimes { kernel: 0, guest: 0, process: 0 },
         told_time: Instant::now(),
     })
 }
@@ -367,6 +373,7 @@ impl Machine {
                     return Err(End::Broken(text));
                 }
                 self.stage = Stage::Preparing;
+                self.times.kernel = self.took();
                 let boot = Frame::document(Kind::Boot, 0, &self.boot())?;
                 self.send(&boot)
             }
@@ -377,13 +384,16 @@ impl Machine {
             }
             (Kind::Booted, Stage::Preparing) => {
                 self.stage = Stage::Starting;
+                self.times.guest = self.took();
                 let start = Frame::document(Kind::Start, FIRST, &self.start())?;
                 self.send(&start)
             }
             (Kind::Started, Stage::Starting) if own => {
                 let started: Started = frame.parse()?;
                 self.stage = Stage::Running;
-                report(supervisor.as_fd(), &Report::Started { withheld: started.withheld });
+                self.times.process = self.took();
+                let boot = Some(self.times);
+                report(supervisor.as_fd(), &Report::Started { withheld: started.withheld, boot });
                 Ok(())
             }
             (Kind::Failed, Stage::Starting) if own => Err(End::Failed(frame.parse()?)),
@@ -421,6 +431,12 @@ impl Machine {
             (Kind::Fate | Kind::Exiting, Stage::Running) => Ok(()),
             (kind, _) => Err(ProtocolError::Turn(kind).into()),
         }
+    }
+
+    /// How long the stage took that has just ended, in microseconds.
+    fn took(&mut self) -> u64 {
+        let began = std::mem::replace(&mut self.since, Instant::now());
+        u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     fn boot(&self) -> Boot {

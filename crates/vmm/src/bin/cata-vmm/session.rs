@@ -143,7 +143,7 @@ fn speak(start: &Frame, terminal: bool, supervisor: &OwnedFd, machine: OwnedFd) 
                 Kind::Started => {
                     let started: Started = frame.parse().map_err(nonsense)?;
                     running = true;
-                    report(supervisor.as_fd(), &Report::Started { withheld: started.withheld });
+                    report(supervisor.as_fd(), &Report::Started { withheld: started.withheld, boot: None });
                 }
                 Kind::Failed => return Err(frame.parse().map_err(nonsense)?),
                 Kind::Exited => {
