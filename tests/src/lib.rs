@@ -15,6 +15,7 @@
 //! | [`leak`] | what a container must not leave behind |
 //! | [`registry`] | a real registry on loopback |
 //! | [`terminal`] | a pseudo-terminal to run a program on |
+//! | [`whole`] | an image that is a whole system |
 //! | [`harness`] | the list of tests, what they need, how each enters its world |
 
 pub mod archive;
@@ -32,4 +33,5 @@ pub mod registry;
 pub mod seed;
 pub mod systemd;
 pub mod terminal;
+pub mod whole;
 pub mod world;

@@ -19,6 +19,9 @@ pub(crate) struct Options {
     /// Programs that are not optimised, as `cargo xtask test` builds them
     #[arg(long)]
     debug: bool,
+    /// The first process of arm64 machines too, built with Debian's own compiler
+    #[arg(long)]
+    arm64: bool,
 }
 
 /// Who types it is beside `cata`; the others are found by it in `libexec`.
@@ -39,7 +42,7 @@ const COMPLETIONS: [(&str, &str); 3] = [
 
 /// Builds and installs; what is there of an older version is replaced, also while it runs.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let programs = build::run(&build::Options { release: !options.debug, arm64: false })?;
+    let programs = build::run(&build::Options { release: !options.debug, arm64: options.arm64 })?;
     let folder = programs.cata.parent().context("a program is in a folder")?.to_owned();
     let foreign = Some((cross::GUEST, "libexec/catamaran")).filter(|(name, _)| folder.join(name).exists());
     for (name, place) in PLACES.into_iter().chain(foreign) {

@@ -22,6 +22,7 @@ mod lab;
 mod test;
 #[cfg(test)]
 mod tidy;
+mod whole;
 
 /// The project's own commands.
 #[derive(Debug, Parser)]
@@ -69,7 +70,8 @@ fn main() -> Result<ExitCode> {
         Command::Images => images::run().and_then(|()| {
             let programs = build::run(&build::Options { release: false, arm64: false })?;
             images::kernels(&programs.cata)?;
-            foreign::make(&programs.cata)
+            foreign::make(&programs.cata)?;
+            whole::make()
         }),
         Command::Lab(options) => return Ok(lab::run(&options)),
     };

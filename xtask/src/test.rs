@@ -9,7 +9,7 @@ use cata_tests::cache;
 use clap::Args;
 use serde_json::Value;
 
-use crate::{build, cross, deps, foreign, images};
+use crate::{build, cross, deps, foreign, images, whole};
 
 /// Options of `test`.
 #[derive(Debug, Args)]
@@ -167,6 +167,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         images::run()?;
         images::kernels(&programs.cata)?;
         foreign::make(&programs.cata)?;
+        whole::make()?;
     }
 
     let mut count = Count::default();

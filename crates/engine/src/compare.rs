@@ -127,12 +127,15 @@ impl Engine {
             stop_timeout: Some(0),
             ..request.create.clone()
         };
-        let (process, vm) = (hull(Isolation::Process), hull(Isolation::Vm));
+        let process = CreateRequest { kernel: None, ..hull(Isolation::Process) };
+        let vm = hull(Isolation::Vm);
         // What will stop the second is said before the first is started.
         crate::plan::vm::check(&vm)?;
         let arch = vm.platform.as_deref().map_or(Ok(Arch::NATIVE), crate::plan::platform::machine)?;
         self.choose_monitor(vm.monitor, arch)?;
-        self.machine_parts(&vm, arch)?;
+        if !crate::plan::vm::is_whole(&vm) {
+            self.kernel_open(vm.kernel.as_deref(), arch)?;
+        }
         let host = cata_guest::view::of(own_pid()).map_err(Error::file("read", "/proc/self"))?;
         let (ready, container) = self.measure(process, request, &host, progress)?;
         let (_, vm) = self.measure(vm, request, &host, progress)?;

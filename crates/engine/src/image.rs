@@ -127,7 +127,9 @@ impl Engine {
                 })
                 .collect()
         };
-        self.images.remove(image, options, &users).map_err(image_error)
+        let removed = self.images.remove(image, options, &users).map_err(image_error)?;
+        self.forget_kernels_of_images();
+        Ok(removed)
     }
 
     /// Pulls an image.

@@ -156,7 +156,7 @@ impl Engine {
         let machine = match request.isolation {
             Isolation::Vm => {
                 let arch = crate::plan::platform::machine(&record.image.platform)?;
-                Some(self.machine_parts(request, arch)?.1)
+                Some(self.machine_parts(record, arch)?.1)
             }
             Isolation::Process => None,
         };

@@ -253,6 +253,10 @@ impl Machine {
                 .unwrap_or(255);
             let pid = pid.as_raw_nonzero().get();
             if let Some(session) = self.sessions.iter_mut().find(|session| session.pid == pid) {
+                // Process 1 of a namespace dies of this signal only when one in it has had the machine powered off.
+                let powered_off = session.number == FIRST
+                    && status.terminating_signal() == Some(rustix::process::Signal::INT.as_raw());
+                let code = if powered_off { 0 } else { code };
                 session.reaped(code);
                 let exiting = Frame::new(Kind::Exiting, session.number, Vec::new());
                 self.link.send(&exiting)?;

@@ -3,7 +3,12 @@
 //! On amd64 that is the ELF `vmlinux`: entered by PVH it needs no decompression, which is a second of every
 //! boot where the processor is emulated. On arm64 it is the plain `Image`.
 
-use crate::compression::{self, Format};
+use std::fs::OpenOptions;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use crate::compression::{self, Format, LIMIT};
 use crate::elf::{self, Elf};
 use crate::error::{Error, Result};
 
@@ -51,6 +56,26 @@ pub struct Kernel {
     pub bytes: Vec<u8>,
     /// `6.12.9-cloud-amd64`, where the file says it.
     pub version: Option<String>,
+}
+
+/// A file that somebody else made: nothing but a regular one, of a size that a kernel or a module can have, is read.
+///
+/// # Errors
+/// A file operation.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    // A pipe of that name would keep who opens it waiting.
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).unwrap_or(0);
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = opened.map_err(Error::file("open", path))?;
+    let facts = file.metadata().map_err(Error::file("look at", path))?;
+    if !facts.is_file() || facts.len() > LIMIT {
+        let why = "it is not a file, or longer than any kernel".to_owned();
+        return Err(Error::Damaged { what: path.display().to_string(), why });
+    }
+    let mut bytes = Vec::new();
+    file.take(LIMIT).read_to_end(&mut bytes).map_err(Error::file("read", path))?;
+    Ok(bytes)
 }
 
 /// Takes a kernel out of `file`, which `what` names in errors.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::compression;
 use crate::elf::Elf;
 use crate::error::{Error, Result};
+use crate::image;
 
 /// The modules of one kernel: `lib/modules/<version>/`.
 #[derive(Debug, Clone)]
@@ -113,7 +114,7 @@ impl Tree {
 
     fn load(&self, name: &str) -> Result<Option<Module>> {
         let Some(path) = self.files.get(name) else { return Ok(None) };
-        let packed = fs::read(path).map_err(Error::file("read", path))?;
+        let packed = image::read(path)?;
         let bytes = compression::plain(packed, &path.to_string_lossy())?;
         Ok(Some(Module { name: name.to_owned(), bytes }))
     }
@@ -203,10 +204,10 @@ fn aliases(modinfo: &str) -> impl Iterator<Item = String> + '_ {
 
 /// A table that may be absent.
 fn read_text(path: &Path) -> Result<String> {
-    match fs::read(path) {
+    match image::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(Error::file("read", path)(error)),
+        Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
     }
 }
 

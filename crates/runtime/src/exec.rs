@@ -8,6 +8,7 @@ use rustix::thread::ThreadNameSpaceType;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{SpawnError, Stage};
+use crate::handshake::Failure;
 use crate::init;
 use crate::manner::{Alone, Attendant, Manner};
 use crate::parent::{Birth, Handles, Spawned, at, may_return, open_path};
@@ -132,7 +133,7 @@ pub fn exec_with(
         namespaces.remove(ThreadNameSpaceType::USER);
     }
     let into = init::Into { container, namespaces, root: root.as_ref().map(AsFd::as_fd), becomes_root };
-    let birth = Birth {
+    let mut birth = Birth {
         namespaces: Namespaces::default(),
         pid_namespace: pid_namespace.as_ref().map(AsFd::as_fd),
         time: None,
@@ -144,9 +145,27 @@ pub fn exec_with(
         oom_score_adj: plan.process.oom_score_adj,
         cgroup: handles.cgroup,
     };
-    birth.give(attendant, |channel, _| match init::further(plan, &into, handles.stdio, manner, channel) {
+    let child = |channel: &mut _| match init::further(plan, &into, handles.stdio, manner, channel) {
         Err(failure) => failure,
-    })
+    };
+    let born = birth.give(attendant, |channel, _| child(channel));
+    if !matches!(&born, Err(error) if is_divided(error)) {
+        return born;
+    }
+    // An init has put itself and its services into cgroups of their own: where it is there is room.
+    let beside = handles.cgroup.map(|cgroup| cgroup.of_process(pid)).transpose();
+    let beside = beside.map_err(|error| SpawnError::from(Failure::cgroup(&error)))?.flatten();
+    if beside.is_none() {
+        return born;
+    }
+    birth.cgroup = beside.as_ref();
+    birth.give(attendant, |channel, _| child(channel))
+}
+
+/// The kernel's word for a cgroup that gives controllers to those below it, and takes no processes therefore.
+fn is_divided(error: &SpawnError) -> bool {
+    let busy = Some(Errno::BUSY.raw_os_error());
+    matches!(error, SpawnError::System { stage: Stage::Clone, source, .. } if source.raw_os_error() == busy)
 }
 
 /// The pid behind a pidfd, as `/proc` tells it.

@@ -179,7 +179,7 @@ pub(crate) struct IsolationOptions {
     /// Choose what runs a virtual machine (auto, kvm, qemu)
     #[arg(long, value_name = "string", value_parser = parse::namespace::monitor)]
     pub(crate) vmm: Option<MonitorRequest>,
-    /// Choose a virtual machine's kernel (see `cata kernel ls`)
+    /// Choose a virtual machine's kernel (see `cata kernel ls`; image: boot the image with its own)
     #[arg(long, value_name = "name")]
     pub(crate) kernel: Option<String>,
     /// Set a kernel parameter of the container's namespaces

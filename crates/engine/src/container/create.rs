@@ -15,9 +15,10 @@ use crate::container::remove::anonymous_volumes;
 use crate::container::{names, ranges};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::kernel;
 use crate::ledger::{self, Durability};
 use crate::paths::ContainerDir;
-use crate::plan::{capabilities, config, mounts, namespaces, resources, users};
+use crate::plan::{capabilities, config, mounts, namespaces, resources, signal, users, vm};
 use crate::record::{ImageFacts, MountKind, MountPoint, Record, VERSION};
 use crate::request::{CreateRequest, DeviceRequest, NetworkMode};
 use crate::timing::Timing;
@@ -46,12 +47,18 @@ impl Engine {
         if self.host.rootless {
             crate::rootless::adapt(&mut request)?;
         }
+        // The machine is its init's.
+        request.privileged |= vm::is_whole(&request);
         let warnings = self.check(&request)?;
         // Until the record names the image, nothing else keeps a concurrent `rmi` from its layers.
         let _lease = self.image_lease()?;
         let image = self.image_for(&request, progress)?;
         timing.mark("image");
-        let record = self.plan_record(request, &image)?;
+        let mut record = self.plan_record(request, &image)?;
+        if vm::is_whole(&record.request) {
+            self.kernel_of_image(&record.image)?;
+            stop_as_init_wants(&mut record, &image)?;
+        }
         timing.mark("plan");
         let record = self.commit(record)?;
         timing.mark("record");
@@ -67,7 +74,9 @@ impl Engine {
             return Err(Error::NameInUse { name: name.to_string(), owner: owner.to_string() });
         }
         if request.isolation == cata_sandbox::launch::Isolation::Vm {
-            crate::plan::vm::check(request)?;
+            vm::check(request)?;
+        } else if request.kernel.is_some() {
+            return Err(Error::Invalid("--kernel is a virtual machine's: add --isolation vm".to_owned()));
         }
         if request.auto_remove && request.restart != cata_sandbox::launch::RestartPolicy::No {
             return Err(Error::Invalid(
@@ -228,6 +237,16 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// What asks for a machine's end is not SIGTERM to every init.
+fn stop_as_init_wants(record: &mut Record, image: &Image) -> Result<()> {
+    let said = record.request.stop_signal.is_some() || image.config.config.stop_signal.is_some();
+    if !said && let Some(name) = kernel::stop_signal(&record.image.layers, &record.config.argv[0]) {
+        record.config.stop_signal = signal::parse(name)?;
+        record.config.stop_signal_name = name.to_owned();
+    }
+    Ok(())
 }
 
 /// `--rm` containers do not outlive a reboot: their records need not either.

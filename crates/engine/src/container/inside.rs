@@ -162,7 +162,7 @@ pub(crate) fn owners(users: &Users) -> Owners {
     Owners { uids: users.uids.iter().map(range).collect(), gids: users.gids.iter().map(range).collect() }
 }
 
-fn on_a_thread<T: Send>(act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(crate) fn on_a_thread<T: Send>(act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         scope.spawn(act).join().unwrap_or_else(|panic| {
             std::panic::resume_unwind(panic);

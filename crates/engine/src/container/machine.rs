@@ -24,6 +24,7 @@ use crate::container::start::cgroup_path;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 use crate::host::Facts;
+use crate::kernel;
 use crate::ledger::{self, Durability};
 use crate::machine::SERIAL;
 use crate::plan::{devices, platform, resources, vm};
@@ -112,14 +113,18 @@ impl Engine {
     }
 
     /// The kernel of a container's machine, opened.
-    pub(crate) fn machine_parts(&self, request: &CreateRequest, arch: Arch) -> Result<(String, Parts)> {
-        let mut open = self.kernel_open(request.kernel.as_deref(), arch)?;
+    pub(crate) fn machine_parts(&self, record: &Record, arch: Arch) -> Result<(kernel::Record, Parts)> {
+        let request = &record.request;
+        let mut open = match vm::is_whole(request) {
+            true => self.kernel_open(Some(&self.kernel_of_image(&record.image)?), arch)?,
+            false => self.kernel_open(request.kernel.as_deref(), arch)?,
+        };
         if request.machine.is_some() {
             // Behind the drivers that every guest has.
             open.initramfs.insert(1, self.kernel_open_further(&open.record)?);
         }
         let archives = open.initramfs.into_iter().map(OwnedFd::from).collect();
-        Ok((open.record.name, Parts { kernel: open.kernel.into(), archives }))
+        Ok((open.record, Parts { kernel: open.kernel.into(), archives }))
     }
 
     /// The guest's plan, with the host's cgroup, and the machine.
@@ -130,11 +135,12 @@ impl Engine {
         let choice = self.choose_monitor(request.monitor, arch)?;
         let memory = vm::memory(&request.resources, Facts::read().memory);
         let cpus = vm::cpus(&request.resources, vm::cpus_unasked(choice.monitor, &self.host));
-        let (kernel, _) = self.machine_parts(request, arch)?;
+        let (kernel, _) = self.machine_parts(record, arch)?;
+        check_bus(&kernel, choice.monitor)?;
         let facts = MachineFacts {
             monitor: choice.monitor.as_str().to_owned(),
             reason: choice.reason,
-            kernel,
+            kernel: kernel.name,
             cpus,
             memory,
         };
@@ -183,9 +189,10 @@ impl Engine {
                 resources: vm::inside(&record.request.resources),
                 cgroup_parent: None,
                 // The engine in a machine makes cgroups beside its own.
-                cgroupns: match record.request.machine {
-                    Some(_) => NamespaceMode::Host,
-                    None => record.request.cgroupns.clone(),
+                // So does the init of a whole image.
+                cgroupns: match record.request.machine.is_some() || vm::is_whole(&record.request) {
+                    true => NamespaceMode::Host,
+                    false => record.request.cgroupns.clone(),
                 },
                 ..record.request.clone()
             },
@@ -207,8 +214,12 @@ impl Engine {
             options.filter = Some(compiled.program);
         }
         let host = Cgroups { cgroups: Some(vm::layout()) };
-        cata_runtime::plan::plan(&spec, &host, &options)
-            .map_err(|e| Error::Runtime(Foreign::new(Kind::InvalidArgument, None, &e)))
+        let mut plan = cata_runtime::plan::plan(&spec, &host, &options)
+            .map_err(|e| Error::Runtime(Foreign::new(Kind::InvalidArgument, None, &e)))?;
+        if vm::is_whole(&record.request) {
+            vm::open_up(&mut plan);
+        }
+        Ok(plan)
     }
 
     /// Two kernels that write to one tree without knowing of each other destroy it: locks do not reach from
@@ -307,6 +318,26 @@ impl Engine {
             }
         }
     }
+}
+
+/// A machine finds its devices on one bus only.
+fn check_bus(kernel: &kernel::Record, monitor: Monitor) -> Result<()> {
+    let driver = match monitor {
+        Monitor::Kvm => "virtio_mmio",
+        Monitor::Qemu => "virtio_pci",
+    };
+    if !kernel.drivers.iter().any(|fact| fact.name == driver && fact.offer == kernel::MISSING) {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        what: format!(
+            "the kernel {} has no driver {driver}, neither built in nor as a module: it would find nothing of a \
+             machine on {}",
+            kernel.name,
+            monitor.as_str()
+        ),
+        hint: "choose another with --kernel: `cata kernel install` takes the distribution's".to_owned(),
+    })
 }
 
 /// The cgroup that the machine as a whole is in.

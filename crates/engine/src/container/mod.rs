@@ -8,7 +8,7 @@ pub(crate) mod create;
 pub mod exec;
 mod filter;
 mod find;
-mod inside;
+pub(crate) mod inside;
 pub mod inspect;
 pub mod life;
 pub mod live;

@@ -58,7 +58,7 @@ impl Engine {
     /// No such package, no apt, a kernel that no guest can use, no space.
     pub fn kernel_install(&self, request: &InstallRequest) -> Result<Made> {
         if let Some(name) = &request.name {
-            super::check_name(name)?;
+            super::check_wanted(name)?;
         }
         let making = Making::start(self)?;
         let package = request.package.as_deref().unwrap_or_else(|| package::default(request.arch));
@@ -73,7 +73,7 @@ impl Engine {
     /// Not a kernel, one that no guest can use, no space.
     pub fn kernel_import(&self, request: &ImportRequest) -> Result<Made> {
         if let Some(name) = &request.name {
-            super::check_name(name)?;
+            super::check_wanted(name)?;
         }
         let file = fs::read(&request.file).map_err(Error::file("read", &request.file))?;
         let making = Making::start(self)?;
@@ -116,8 +116,7 @@ impl Engine {
         tree: Option<&Tree>,
         (source, name): (Source, Option<&str>),
     ) -> Result<Made> {
-        let release = kernel.version.clone().unwrap_or_else(|| "unknown".to_owned());
-        let name = name.unwrap_or(&release).to_owned();
+        let name = name.map_or_else(|| release(kernel), str::to_owned);
         super::check_name(&name)?;
         let digest = digest(&kernel.bytes);
         // The same kernel again changes nothing.
@@ -130,6 +129,18 @@ impl Engine {
             return Ok(Made { default: self.make_default_if_none(&there)?, record: there, unchanged: true });
         }
         let fit = drivers::fit(kernel, tree)?;
+        let record = self.keep(making, kernel, &fit, (source, name))?;
+        Ok(Made { default: self.make_default_if_none(&record)?, record, unchanged: false })
+    }
+
+    /// Writes it all.
+    pub(super) fn keep(
+        &self,
+        making: Making,
+        kernel: &Kernel,
+        fit: &Fit,
+        (source, name): (Source, String),
+    ) -> Result<Record> {
         let initramfs = archive(&fit.modules, "")?;
         // Loaded behind the others, whose names are numbers.
         let further = archive(&fit.further, "m")?;
@@ -137,17 +148,17 @@ impl Engine {
             version: VERSION,
             name,
             arch: kernel.arch.to_string(),
-            release,
+            release: release(kernel),
             source,
             created: Stamp::now(),
             file: if kernel.arch == Arch::Amd64 { "vmlinux" } else { "Image" }.to_owned(),
-            digest,
+            digest: digest(&kernel.bytes),
             size: (kernel.bytes.len() + initramfs.len() + further.len()) as u64,
             modules: fit.modules.iter().map(|module| module.name.clone()).collect(),
-            drivers: facts(&fit),
+            drivers: facts(fit),
         };
         making.finish(self, &record, &kernel.bytes, [&initramfs, &further])?;
-        Ok(Made { default: self.make_default_if_none(&record)?, record, unchanged: false })
+        Ok(record)
     }
 
     /// The first of its kind is the one that is used. Tells whether it is this one.
@@ -186,6 +197,10 @@ fn archive(modules: &[Module], prefix: &str) -> Result<Vec<u8>> {
     Ok(archive.finish())
 }
 
+fn release(kernel: &Kernel) -> String {
+    kernel.version.clone().unwrap_or_else(|| "unknown".to_owned())
+}
+
 fn digest(bytes: &[u8]) -> Digest {
     let mut sum = [0; 32];
     sum.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
@@ -193,13 +208,13 @@ fn digest(bytes: &[u8]) -> Digest {
 }
 
 /// A kernel in the making: a directory that goes away unless it is finished.
-struct Making {
+pub(super) struct Making {
     dir: PathBuf,
     _lock: File,
 }
 
 impl Making {
-    fn start(engine: &Engine) -> Result<Self> {
+    pub(super) fn start(engine: &Engine) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let making = super::dir(&engine.paths).join("making");
         fs::create_dir_all(&making).map_err(Error::file("create", &making))?;

@@ -10,6 +10,7 @@
 //! exist. The guest's first process is an archive of its own, `guest/<key>`, made of the program beside ours:
 //! kernels outlive upgrades of the engine.
 
+mod carried;
 mod make;
 mod open;
 mod verbs;
@@ -24,6 +25,7 @@ use cata_sandbox::stamp::Stamp;
 use cata_spec::Digest;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use carried::{WORD as OF_IMAGE, stop_signal};
 pub use make::{ImportRequest, InstallRequest, Made};
 pub use open::OpenKernel;
 
@@ -35,7 +37,7 @@ use crate::paths::Paths;
 const VERSION: u32 = 1;
 
 /// Names that are no kernel's.
-const RESERVED: [&str; 5] = ["default", "default-amd64", "default-arm64", "making", "guest"];
+const RESERVED: [&str; 6] = ["default", "default-amd64", "default-arm64", "making", "guest", carried::WORD];
 
 /// What is known of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +82,15 @@ pub enum Source {
         /// Where it was.
         path: PathBuf,
     },
+    /// An image that carries it.
+    Image {
+        /// The image's id.
+        id: String,
+        /// As it was called then.
+        reference: String,
+        /// Where it is in it.
+        path: PathBuf,
+    },
 }
 
 /// One driver of a kernel.
@@ -91,12 +102,15 @@ pub struct DriverFact {
     pub offer: String,
 }
 
+/// What is said of a driver that is not there.
+pub(crate) const MISSING: &str = "missing";
+
 impl DriverFact {
     fn new(name: &str, offer: Offer) -> Self {
         let offer = match offer {
             Offer::Builtin => "built in",
             Offer::Module => "module",
-            Offer::None => "missing",
+            Offer::None => MISSING,
         };
         Self { name: name.to_owned(), offer: offer.to_owned() }
     }
@@ -150,6 +164,15 @@ fn check_name(name: &str) -> Result<()> {
             RESERVED.join(", ")
         ))),
     }
+}
+
+/// A name that somebody gives.
+fn check_wanted(name: &str) -> Result<()> {
+    if name.starts_with(carried::PREFIX) {
+        let what = format!("invalid kernel name {name:?}: {}… are those that images carry", carried::PREFIX);
+        return Err(Error::Invalid(what));
+    }
+    check_name(name)
 }
 
 /// Every kernel, by name.

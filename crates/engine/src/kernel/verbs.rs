@@ -37,6 +37,9 @@ impl Engine {
         let source = match &record.source {
             Source::Package { name, version } => json!({ "Package": name, "Version": version }),
             Source::File { path } => json!({ "File": path }),
+            Source::Image { id, reference, path } => {
+                json!({ "Image": reference, "Id": id, "File": path })
+            }
         };
         let drivers: serde_json::Map<String, Value> =
             record.drivers.iter().map(|fact| (fact.name.clone(), json!(fact.offer))).collect();

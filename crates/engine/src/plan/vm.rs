@@ -11,8 +11,9 @@ use cata_sys::mount::attribute;
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::kernel;
 use crate::record::Record;
-use crate::request::{CreateRequest, MountSource, NamespaceMode, NetworkMode, Resources};
+use crate::request::{CreateRequest, Isolation, MountSource, NamespaceMode, NetworkMode, Resources};
 
 /// Memory of a machine that was given none.
 const MEMORY: u64 = 1 << 30;
@@ -153,6 +154,28 @@ pub fn layout() -> Layout {
 #[must_use]
 pub fn root() -> Root {
     Root::Path(Path::new("/").join(DECK).join(DECK_ROOT))
+}
+
+/// Whether an image is booted as a whole, with the kernel that it carries.
+#[must_use]
+pub fn is_whole(request: &CreateRequest) -> bool {
+    request.isolation == Isolation::Vm && request.kernel.as_deref() == Some(kernel::OF_IMAGE)
+}
+
+/// The machine of a whole image is its init's: nothing in it is kept from that.
+pub fn open_up(plan: &mut Plan) {
+    for mount in &mut plan.mounts {
+        // The kernel's own, in which nodes come and go with their devices, and the whole tree of cgroups.
+        let fstype = match mount.target.to_str() {
+            Some("/dev") => "devtmpfs",
+            Some("/sys/fs/cgroup") => "cgroup2",
+            _ => continue,
+        };
+        if !matches!(mount.kind, Planned::Bind(_)) {
+            let (fstype, source) = (fstype.to_owned(), fstype.to_owned());
+            mount.kind = Planned::Filesystem { fstype, source, options: Vec::new() };
+        }
+    }
 }
 
 /// Turns a plan of the host's into the guest's: its binds become shares of the machine, which are returned.

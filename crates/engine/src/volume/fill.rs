@@ -29,17 +29,22 @@ pub fn from_layers(layers: &[PathBuf], target: &str, data: &Path) -> Result<()> 
     if occupied {
         return Ok(());
     }
-    let open = |path: &PathBuf| fs::File::open(path).map_err(Error::file("open layer", path));
-    let opened = layers.iter().map(open).collect::<Result<Vec<_>>>()?;
-    match opened.as_slice() {
-        [] => Ok(()),
-        // Overlay wants two layers at least; one is its own merged view.
-        [single] => fill(single.as_fd(), target, data),
-        several => {
-            let root = merged(several).map_err(Error::file("mount the image's layers for", data))?;
-            fill(root.as_fd(), target, data)
-        }
+    match together(layers)? {
+        None => Ok(()),
+        Some(root) => fill(root.as_fd(), target, data),
     }
+}
+
+/// What an image's layers are together, to be read; `None`: there is none.
+pub(crate) fn together(layers: &[PathBuf]) -> Result<Option<OwnedFd>> {
+    let open = |path: &PathBuf| fs::File::open(path).map_err(Error::file("open layer", path));
+    let mut opened = layers.iter().map(open).collect::<Result<Vec<_>>>()?;
+    if opened.len() < 2 {
+        // Overlay wants two layers at least; one is its own merged view.
+        return Ok(opened.pop().map(OwnedFd::from));
+    }
+    let first = layers.first().cloned().unwrap_or_default();
+    merged(&opened).map(Some).map_err(Error::file("mount the image's layers with", first))
 }
 
 /// A detached read-only overlay of the layers: seen by nobody else, gone when the descriptor is.

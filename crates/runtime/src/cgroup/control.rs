@@ -1,9 +1,10 @@
 //! A cgroup that exists: who is in it, freezing, killing, out-of-memory events, removing.
 
 use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -137,6 +138,24 @@ impl Cgroup {
 
     pub(super) fn having(&self, controller: Controller) -> Option<&Open> {
         self.directories.iter().find(|open| open.controllers.contains(&controller))
+    }
+
+    /// The cgroup below it that a process is in: what an init has divided among its services has no processes of
+    /// its own any more, and takes none.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`]. `None`: it is in none, or here.
+    pub fn of_process(&self, pid: i32) -> Result<Option<Self>, CgroupError> {
+        let Some(core) = self.core().filter(|core| core.unified) else { return Ok(None) };
+        let found = find(core.fd.as_fd(), &core.path, pid).map_err(core.failed("read", "cgroup.procs"))?;
+        let Some((fd, path)) = found else { return Ok(None) };
+        let mut directories = vec![Open { fd, path, unified: true, controllers: core.controllers.clone() }];
+        for open in self.directories.iter().filter(|open| !open.unified) {
+            let fd = open.fd.try_clone().map_err(open.failed("open", ""))?;
+            let (path, controllers) = (open.path.clone(), open.controllers.clone());
+            directories.push(Open { fd, path, unified: false, controllers });
+        }
+        Ok(Some(Self { directories, warnings: Vec::new() }))
     }
 
     /// Host pids of all processes in it, and in cgroups that the container made below it.
@@ -347,6 +366,30 @@ fn collect(directory: BorrowedFd<'_>, pids: &mut BTreeSet<i32>) -> io::Result<()
         }
     }
     Ok(())
+}
+
+/// Where below a cgroup a process is.
+fn find(directory: BorrowedFd<'_>, path: &Path, pid: i32) -> io::Result<Option<(OwnedFd, PathBuf)>> {
+    let children = match files::children(directory) {
+        Err(error) if gone(&error) => return Ok(None),
+        children => children?,
+    };
+    for name in children {
+        let child = match open_child(directory, &name) {
+            Err(error) if gone(&error) => continue,
+            child => child?,
+        };
+        let path = path.join(OsStr::from_bytes(name.as_bytes()));
+        // What cannot be listed (a threaded one, or removed meanwhile) has nobody in it.
+        let listed = files::read(child.as_fd(), "cgroup.procs").unwrap_or_default();
+        if listed.lines().any(|line| line.parse() == Ok(pid)) {
+            return Ok(Some((child, path)));
+        }
+        if let Some(found) = find(child.as_fd(), &path, pid)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 fn open_child(directory: BorrowedFd<'_>, name: &CString) -> io::Result<OwnedFd> {

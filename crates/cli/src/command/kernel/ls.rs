@@ -47,6 +47,7 @@ fn cells(kernel: &Record, default: bool, now: u64) -> Row {
     let source = match &kernel.source {
         Source::Package { name, version } => format!("{name} {version}"),
         Source::File { path } => path.display().to_string(),
+        Source::Image { reference, .. } => format!("image {reference}"),
     };
     let created = u64::try_from(kernel.created.unix_nanos()).unwrap_or_default();
     let cells = [

@@ -96,6 +96,12 @@ fn put_together(order: &Order) -> Result<PathBuf, Refusal> {
     for (at, share) in order.shares.iter().enumerate() {
         place(share, &mounts.join(at.to_string()))?;
     }
+    // The file server has root's rights over files, which are to be no rights over the host: what the guest opens and
+    // executes it does not open and execute here.
+    let nothing = attribute::NODEV | attribute::NOSUID | attribute::NOEXEC;
+    open(stage, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|whole| mount::set_attributes(whole.as_fd(), Depth::Recursive, nothing, 0, 0))
+        .map_err(Refusal::at("take devices and programs from the shared files"))?;
     Ok(tree)
 }
 
