@@ -14,6 +14,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(volume_is_filled_from_the_image),
         test!(volume_anonymous_goes_with_rm_v),
         test!(volume_in_use_is_kept),
+        test!(volumes_of_another_container),
         test!(volume_commands),
         test!(bind_shows_the_host),
         test!(bind_read_only),
@@ -67,6 +68,49 @@ fn volume_in_use_is_kept(w: &World) {
     let _ = w.cata(&["rm", "cc"]).ok();
     let _ = w.cata(&["volume", "rm", "data"]).ok();
     w.cata(&["volume", "rm", "data"]).fails(1, &["no such volume", "data"]);
+}
+
+fn volumes_of_another_container(w: &World) {
+    fs::create_dir(w.scratch().join("lent")).unwrap();
+    let bind = format!("{}:/bind", w.scratch().join("lent").display());
+    let mounts = ["-v", "/data", "-v", "named:/named", "-v", &bind, "--tmpfs", "/memory"];
+    let lend = |rm: &[&str], name: &str, command: &[&str]| {
+        w.cata(&[&["run", "-d", "--name", name], rm, &mounts, &["busybox"], command].concat()).text()
+    };
+    let _ = lend(
+        &[],
+        "lender",
+        &["sh", "-c", "for d in data named bind memory; do echo $d > /$d/f; done; sleep 1000"],
+    );
+    eventually("the files are there", PATIENCE, || {
+        w.cata(&["exec", "lender", "cat", "/memory/f"]).status.success().then_some(())
+    });
+    let from = |lender: &str, more: &[&str], script: &str| {
+        let all =
+            [&["run", "--rm", "--volumes-from", lender], more, &["busybox", "sh", "-c", script]].concat();
+        w.cata(&all)
+    };
+    let script = "cat /data/f /named/f /bind/f; test ! -e /memory && touch /data/g /bind/g";
+    assert_eq!(from("lender", &[], script).text(), "data\nnamed\nbind");
+    assert!(w.scratch().join("lent/g").exists());
+    assert_eq!(w.cata(&["exec", "lender", "ls", "/data"]).text(), "f\ng");
+    // Neither what borrows nor what lends takes with it what the other one has.
+    eventually("the borrower is gone", PATIENCE, || {
+        (w.cata(&["ps", "-aq"]).lines().len() == 1).then_some(())
+    });
+    assert_eq!(w.cata(&["exec", "lender", "ls", "/data"]).text(), "f\ng");
+    let _ = from("lender:ro", &[], "touch /data/h").exits(1);
+    // What is asked for itself is in front.
+    assert_eq!(from("lender", &["-v", "own:/data"], "ls /data; cat /named/f").text(), "named");
+    let _ = w
+        .cata(&["create", "--name", "borrower", "--volumes-from", "lender", "busybox", "cat", "/data/f"])
+        .ok();
+    let _ = w.cata(&["rm", "-f", "-v", "lender"]).ok();
+    assert_eq!(w.cata(&["start", "-a", "borrower"]).text(), "data");
+    assert_eq!(w.cata(&["volume", "ls", "-q"]).lines().len(), 3);
+    let _ = w.cata(&["rm", "-v", "borrower"]).ok();
+    assert_eq!(w.cata(&["volume", "ls", "-q"]).lines(), ["named", "own"]);
+    from("nobody", &[], "true").fails(125, &["nobody"]);
 }
 
 fn volume_commands(w: &World) {

@@ -64,7 +64,7 @@ fn what_run_captures_is_what_was_typed() {
 fn refusals_are_clear() {
     insta::assert_snapshot!(refusals(&[
         "run --gpus all busybox",
-        "run --volumes-from=x busybox",
+        "run --volumes-from=x:w busybox",
         "create --link a busybox",
         "run --shiny busybox",
         "run -X busybox",

@@ -29,7 +29,6 @@ const FLAGS: &[(&str, &[&str])] = &[
             "--storage-opt",
             "--use-api-socket",
             "--volume-driver",
-            "--volumes-from",
         ],
     ),
     (

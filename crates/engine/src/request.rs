@@ -80,6 +80,9 @@ pub struct CreateRequest {
     pub security: Security,
     /// `-v`, `--mount`, `--tmpfs`.
     pub mounts: Vec<MountRequest>,
+    /// `--volumes-from`.
+    #[serde(default)]
+    pub volumes_from: Vec<Lender>,
     /// `--device`.
     pub devices: Vec<DeviceRequest>,
     /// `--network`.
@@ -237,6 +240,15 @@ pub struct MountRequest {
     pub source: MountSource,
     /// Where, absolute, inside.
     pub target: String,
+    /// `:ro`.
+    pub read_only: bool,
+}
+
+/// `--volumes-from`: whose volumes and binds a container has as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lender {
+    /// The container, as typed.
+    pub container: String,
     /// `:ro`.
     pub read_only: bool,
 }
@@ -413,6 +425,7 @@ impl CreateRequest {
             cap_drop: Vec::new(),
             security: Security::default(),
             mounts: Vec::new(),
+            volumes_from: Vec::new(),
             devices: Vec::new(),
             network: NetworkMode::Networks(Vec::new()),
             ports: Vec::new(),

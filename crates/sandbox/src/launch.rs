@@ -111,6 +111,13 @@ pub enum Undo {
     },
     /// Remove a whole tree, never following links, never crossing mounts.
     RemoveTree(PathBuf),
+    /// The same, unless there is such a file.
+    RemoveTreeUnless {
+        /// The tree.
+        tree: PathBuf,
+        /// The file.
+        exists: PathBuf,
+    },
     /// Atomically rename, replacing nothing: used to take a record out of the listing before its tree goes.
     Rename(PathBuf, PathBuf),
     /// Send prepared netlink messages in the supervisor's own (the host's) network namespace.

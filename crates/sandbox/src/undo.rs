@@ -64,6 +64,9 @@ fn one(step: &Undo) -> Result<(), UndoError> {
             file("unlink from", directory, unlink_those(directory, points))
         }
         Undo::RemoveTree(path) => file("remove", path, remove_tree(path)),
+        // What cannot be looked for is taken to be there: a tree too many does less harm than one too few.
+        Undo::RemoveTreeUnless { exists, .. } if exists.try_exists().unwrap_or(true) => Ok(()),
+        Undo::RemoveTreeUnless { tree, .. } => file("remove", tree, remove_tree(tree)),
         Undo::Rename(from, to) => {
             file("rename", from, renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE))
         }
@@ -266,6 +269,11 @@ mod tests {
             assert!(!tree.exists());
         }
         assert!(outside.join("keep").exists());
+        fs::create_dir(&tree).expect("mkdir");
+        let unless =
+            |exists: &str| [Undo::RemoveTreeUnless { tree: tree.clone(), exists: outside.join(exists) }];
+        assert!(perform(&unless("keep")).is_empty() && tree.exists());
+        assert!(perform(&unless("other")).is_empty() && !tree.exists());
         // A link as the top is removed itself.
         symlink(&outside, &tree).expect("symlink");
         assert!(perform(&steps).is_empty());

@@ -97,6 +97,7 @@ pub(crate) fn request(
         cap_add: isolation.cap_add,
         cap_drop: isolation.cap_drop,
         security: parse::security::parse(&isolation.security_opt, around.read)?,
+        volumes_from: storage.volumes_from.clone(),
         mounts: mounts(storage, around)?,
         devices: isolation.device,
         network: parse::network::parse(&network.network, &beside)?,

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use cata_engine::request::{
-    DeviceRequest, IdMapping, Isolation, MonitorRequest, MountRequest, NamespaceMode, OnUnhealthy,
+    DeviceRequest, IdMapping, Isolation, Lender, MonitorRequest, MountRequest, NamespaceMode, OnUnhealthy,
     PortRequest, RestartPolicy, Ulimit, UserNamespace,
 };
 use clap::Args;
@@ -254,6 +254,9 @@ pub(crate) struct StorageOptions {
     /// Mount a host path or a volume ([source:]target[:options])
     #[arg(short, long, value_name = "list")]
     pub(crate) volume: Vec<String>,
+    /// Mount the volumes and binds of another container (container[:ro])
+    #[arg(long, value_name = "list", value_parser = parse::volume::lender)]
+    pub(crate) volumes_from: Vec<Lender>,
     /// Mount a host path, a volume or a tmpfs (type=…,source=…,target=…)
     #[arg(long, value_name = "mount")]
     pub(crate) mount: Vec<String>,

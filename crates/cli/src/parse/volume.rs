@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cata_engine::request::{MountRequest, MountSource};
+use cata_engine::request::{Lender, MountRequest, MountSource};
 use cata_spec::Name;
 
 use super::{ParseError, Parsed, size};
@@ -116,6 +116,21 @@ pub(crate) fn octal(text: &str) -> Parsed<u32> {
         .ok()
         .filter(|mode| *mode <= 0o7777)
         .ok_or_else(|| ParseError::new(format!("invalid mode '{text}': must be octal")))
+}
+
+/// `container[:mode]` of `--volumes-from`.
+pub(crate) fn lender(text: &str) -> Parsed<Lender> {
+    let (container, mode) = text.split_once(':').unwrap_or((text, ""));
+    let read_only = match mode {
+        // As for `-v`.
+        "" | "rw" | "z" | "Z" => false,
+        "ro" => true,
+        mode => return Err(ParseError::new(format!("invalid mode for volumes-from: {mode}"))),
+    };
+    if container.is_empty() {
+        return Err(ParseError::new("invalid volumes-from: the container's name is empty"));
+    }
+    Ok(Lender { container: container.to_owned(), read_only })
 }
 
 /// Makes a path absolute as a shell would see it, without looking at the disk.

@@ -255,7 +255,7 @@ impl Solver<'_> {
         let no_name = || {
             cata_spec::Name::parse(names::random_id().as_str()).expect("64 hexadecimal characters are a name")
         };
-        let points = mounts::plan(&request.mounts, &[], no_name, |_| PathBuf::new())?;
+        let points = mounts::plan(&request.mounts, Vec::new(), &[], no_name, |_| PathBuf::new())?;
         let name = cata_spec::Name::parse(&format!("build-{}", id.short()))
             .map_err(|error| BuildError::new(Kind::Internal, error.to_string()))?;
         request.name = Some(name.clone());

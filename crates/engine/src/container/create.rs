@@ -20,9 +20,9 @@ use crate::ledger::{self, Durability};
 use crate::paths::ContainerDir;
 use crate::plan::{capabilities, config, mounts, namespaces, resources, signal, users, vm};
 use crate::record::{ImageFacts, MountKind, MountPoint, Record, VERSION};
-use crate::request::{CreateRequest, DeviceRequest, NetworkMode};
+use crate::request::{CreateRequest, DeviceRequest, Lender, NetworkMode};
 use crate::timing::Timing;
-use crate::volume::{self, Volume, fill};
+use crate::volume::{self, Made, Volume, fill};
 
 /// A container that was created.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,8 +122,10 @@ impl Engine {
         let new_volume =
             || Name::parse(names::random_id().as_str()).expect("64 hexadecimal characters are a name");
         let paths = &self.paths;
-        let mounts =
-            mounts::plan(&request.mounts, &config.volumes, new_volume, |name| volume::data(paths, name))?;
+        let lent = self.lent(&request.volumes_from)?;
+        let mounts = mounts::plan(&request.mounts, lent, &config.volumes, new_volume, |name| {
+            volume::data(paths, name)
+        })?;
         for mount in &mounts {
             if let MountKind::Bind { create: false } = mount.kind
                 && !mount.source.exists()
@@ -143,6 +145,15 @@ impl Engine {
         };
         let created = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));
         Ok(Record { version: VERSION, id, name, created, image, config, mounts, users: None, request })
+    }
+
+    /// What other containers have mounted, but for memory.
+    fn lent(&self, lenders: &[Lender]) -> Result<Vec<MountPoint>> {
+        let mut lent = Vec::new();
+        for lender in lenders {
+            lent.extend(mounts::lent(self.find(&lender.container)?.mounts, lender.read_only));
+        }
+        Ok(lent)
     }
 
     /// Makes the container real; on failure nothing of it is left.
@@ -225,7 +236,11 @@ impl Engine {
             options: std::collections::BTreeMap::new(),
             anonymous,
         };
-        volume::create(&self.paths, &volume)?;
+        let made = volume::create(&self.paths, &volume)?;
+        if made == Made::Before && volume::inspect(&self.paths, name.as_str())?.anonymous {
+            let path = volume::shared(&self.paths, name);
+            fs::File::create(&path).map_err(Error::file("create", path))?;
+        }
         if copy {
             fill::from_layers(&record.image.layers, &mount.target, &mount.source)?;
         }

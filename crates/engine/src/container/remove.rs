@@ -102,6 +102,9 @@ impl Engine {
         }
         if volumes {
             for name in anonymous_volumes(record) {
+                if volume::shared(&self.paths, name).exists() && !self.volume_users(name)?.is_empty() {
+                    continue;
+                }
                 match volume::remove(&self.paths, name) {
                     Ok(()) | Err(Error::NoVolume(_)) => {}
                     Err(error) => return Err(error),

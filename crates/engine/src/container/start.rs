@@ -33,6 +33,7 @@ use crate::plan::{devices, hosts, namespaces, platform, spec};
 use crate::record::{MountKind, Record};
 use crate::request::{DeviceRequest, NamespaceMode, NetworkMode};
 use crate::timing::Timing;
+use crate::volume;
 
 /// Docker's rotation is off by default and fills disks; ours is on.
 const LOG_MAX_SIZE: u64 = 10 * 1000 * 1000;
@@ -279,7 +280,10 @@ impl Engine {
         if record.users.is_some() {
             late.insert(0, ranges::release(&self.paths, &record.id));
         }
-        late.extend(anonymous_volumes(record).map(|name| Undo::RemoveTree(self.paths.volume(name))));
+        late.extend(anonymous_volumes(record).map(|name| Undo::RemoveTreeUnless {
+            tree: self.paths.volume(name),
+            exists: volume::shared(&self.paths, name),
+        }));
         (first, late)
     }
 

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::record::{MountKind, MountPoint};
 use crate::request::{MountRequest, MountSource};
 
-/// Lays the request's mounts over the image's volumes, names anonymous volumes, sorts parents before children.
+/// Lays the request's mounts over those `lent` by other containers, these over the image's volumes, names anonymous volumes, sorts parents before children.
 ///
 /// `new_name` makes names for anonymous volumes. `volume_data` tells where a volume's files are.
 ///
@@ -16,6 +16,7 @@ use crate::request::{MountRequest, MountSource};
 /// [`Error::Invalid`] for a relative or repeated target, or one that is the root.
 pub fn plan(
     requests: &[MountRequest],
+    lent: Vec<MountPoint>,
     image_volumes: &[String],
     mut new_name: impl FnMut() -> Name,
     volume_data: impl Fn(&Name) -> PathBuf,
@@ -27,6 +28,12 @@ pub fn plan(
             return Err(Error::Invalid(format!("Duplicate mount point: {target}")));
         }
         points.push(point(request, target, &mut new_name, &volume_data)?);
+    }
+    // Of two containers' mounts at one place the later one's stays, as with Docker.
+    for one in lent.into_iter().rev() {
+        if points.iter().all(|point| point.target != one.target) {
+            points.push(one);
+        }
     }
     for volume in image_volumes {
         let target = clean_target(volume)?;
@@ -92,6 +99,18 @@ fn point(
     Ok(MountPoint { kind, source, target, read_only: request.read_only, options, recursive })
 }
 
+/// What a container with `mounts` lends to others: its volumes and binds as they are, filled already.
+pub fn lent(mounts: Vec<MountPoint>, read_only: bool) -> impl Iterator<Item = MountPoint> {
+    mounts.into_iter().filter_map(move |mount| {
+        let kind = match mount.kind {
+            MountKind::Volume { name, anonymous, .. } => MountKind::Volume { name, anonymous, copy: false },
+            MountKind::Bind { .. } => MountKind::Bind { create: false },
+            MountKind::Tmpfs => return None,
+        };
+        Some(MountPoint { kind, read_only: mount.read_only || read_only, ..mount })
+    })
+}
+
 /// An absolute path without `.`, `..` and doubled slashes.
 fn clean_target(target: &str) -> Result<String, Error> {
     let invalid = |why: &str| Err(Error::Invalid(format!("invalid mount target `{target}`: {why}")));
@@ -135,7 +154,7 @@ mod tests {
             count += 1;
             Name::parse(&format!("anon{count}")).unwrap()
         };
-        plan(requests, &volumes, new_name, |name| PathBuf::from(format!("/v/{name}/_data")))
+        plan(requests, Vec::new(), &volumes, new_name, |name| PathBuf::from(format!("/v/{name}/_data")))
     }
 
     fn volume(name: Option<&str>, target: &str) -> MountRequest {

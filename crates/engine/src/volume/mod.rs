@@ -1,4 +1,4 @@
-//! Volumes: named directories that outlive containers: `<root>/volumes/<name>/{record.json,_data/}`.
+//! Volumes: named directories that outlive containers: `<root>/volumes/<name>/{record.json,_data/,shared}`.
 
 pub mod fill;
 mod verbs;
@@ -34,6 +34,12 @@ pub struct Volume {
 #[must_use]
 pub fn data(paths: &Paths, name: &Name) -> PathBuf {
     paths.volume(name).join("_data")
+}
+
+/// A file that is there once a container has a volume that was made for another one: its end is not the volume's.
+#[must_use]
+pub fn shared(paths: &Paths, name: &Name) -> PathBuf {
+    paths.volume(name).join("shared")
 }
 
 /// Makes a volume unless it exists; tells which.

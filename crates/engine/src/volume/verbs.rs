@@ -94,7 +94,8 @@ impl Engine {
         super::remove(&self.paths, &found)
     }
 
-    fn volume_users(&self, name: &Name) -> Result<Vec<String>> {
+    /// Ids of the containers that have it.
+    pub(crate) fn volume_users(&self, name: &Name) -> Result<Vec<String>> {
         let records = self.records()?;
         let users = records.iter().filter(|record| volumes_of(record).any(|used| used == name));
         Ok(users.map(|r| r.id.to_string()).collect())
