@@ -41,7 +41,12 @@ fn run(words: &[&str]) -> Result<(), Box<dyn Error>> {
             println!("{} {} changed={}", pulled.digest, pulled.image.id, pulled.changed);
         }
         ["push", name] => {
-            let pushed = push(&store, &config, &PushRequest { reference: Reference::parse(name)? }, &Silent)?;
+            let pushed = push(
+                &store,
+                &config,
+                &PushRequest { reference: Reference::parse(name)?, platform: None },
+                &Silent,
+            )?;
             println!("{} {}", pushed.digest, pushed.size);
         }
         ["load"] => println!("{:?}", load(&store, &mut std::io::stdin(), &Silent)?),

@@ -58,6 +58,16 @@ pub enum StoreError {
     /// Docker's words.
     #[error("No such image: {0}")]
     NoSuchImage(String),
+    /// The image is there, but not for the platform that was asked for.
+    #[error("image {image} is not here for {wanted}, but for {offered}")]
+    NoPlatform {
+        /// The image.
+        image: String,
+        /// What was wanted.
+        wanted: Platform,
+        /// What is there.
+        offered: String,
+    },
     /// A prefix that fits several ids.
     #[error("image id prefix `{0}` is ambiguous: it fits {1} images")]
     Ambiguous(String, usize),
@@ -409,7 +419,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Store(error) => match error {
-                StoreError::NoSuchImage(_) => Kind::NotFound,
+                StoreError::NoSuchImage(_) | StoreError::NoPlatform { .. } => Kind::NotFound,
                 StoreError::Ambiguous(..) | StoreError::InUse { .. } | StoreError::ManyNames(..) => {
                     Kind::Conflict
                 }

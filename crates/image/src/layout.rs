@@ -12,6 +12,7 @@ use crate::progress::Progress;
 use crate::request::{Image, Loaded};
 use crate::save::index;
 use crate::store::Store;
+use crate::whole::Whole;
 
 /// Writes an image into a directory; blobs that are there stay. The index is written last: until then what was
 /// there before is what is there.
@@ -27,11 +28,11 @@ pub fn write_layout(store: &Store, image: &Image, dir: &Path) -> Result<(), Erro
         move |error: io::Error| StoreError::io(action, &path, error)
     };
     std::fs::create_dir_all(&blobs).map_err(io("making", &blobs))?;
-    let layers = image.manifest.layers.iter().map(|layer| layer.digest);
-    for digest in layers.chain([image.id, image.manifest_digest]) {
-        let path = blobs.join(digest.hex());
+    let whole = Whole::of(store, &image)?;
+    for descriptor in whole.blobs() {
+        let path = blobs.join(descriptor.digest.hex());
         if !path.exists() {
-            let (mut blob, _) = store.open_blob(&digest)?;
+            let (mut blob, _) = store.open_blob(&descriptor.digest)?;
             put(&path, |file| io::copy(&mut blob, file).map(|_| ())).map_err(io("writing", &path))?;
         }
     }

@@ -11,6 +11,7 @@
 mod archive;
 pub mod capture;
 pub mod commit;
+mod compress;
 pub mod error;
 pub mod fetch;
 pub mod import;
@@ -26,10 +27,12 @@ pub mod request;
 pub mod save;
 pub mod store;
 pub mod tree;
+mod whole;
 
 pub use archive::apply_change;
 pub use capture::Captured;
-pub use commit::commit;
+pub use commit::{Written, commit, commit_index, commit_member};
+pub use compress::Algorithm;
 pub use error::{Access, ArchiveError, Error, Kind, LayerError, RegistryError, StoreError};
 pub use import::{import, rfc3339 as timestamp};
 pub use layout::{read_layout, write_layout};
@@ -37,9 +40,10 @@ pub use load::load;
 pub use progress::{Event, Progress, Silent};
 pub use pull::{digest_of, pull};
 pub use push::{push, push_as};
+pub use recompress::Recompress;
 pub use request::{
-    CommitRequest, HistoryLine, Image, ImportRequest, Loaded, PullRequest, Pulled, PushRequest, Pushed,
-    RemoveOptions, Removed,
+    CommitRequest, HistoryLine, Image, ImportRequest, IndexRequest, Loaded, Member, PullRequest, Pulled,
+    PushRequest, Pushed, RemoveOptions, Removed, is_attestation,
 };
-pub use save::save;
+pub use save::{save, save_for};
 pub use store::Store;

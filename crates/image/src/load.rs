@@ -12,6 +12,7 @@ use cata_spec::{Digest, Platform, Reference};
 
 use crate::archive::document::DockerImage;
 use crate::archive::ingest::{self, Ingested, Plain};
+use crate::commit::add_index_bytes;
 use crate::error::{ArchiveError, Error, LayerError, StoreError};
 use crate::layer::apply::normal;
 use crate::layer::compression::{Compression, Decoder};
@@ -19,7 +20,7 @@ use crate::layer::header::{self, BLOCK, Kind};
 use crate::layer::reader::Reader;
 use crate::layer::unpack::CHUNK;
 use crate::progress::{Event, Progress};
-use crate::request::Loaded;
+use crate::request::{Loaded, is_attestation};
 use crate::store::{NewImage, Store, sha256, sync_dir};
 
 /// Larger documents are refused.
@@ -167,7 +168,9 @@ impl Archive<'_> {
                 let (id, config, document) = self.config(&described.config)?;
                 let names = described.repo_tags.iter().flatten().map(|name| Reference::parse(name));
                 let names: Vec<Reference> = names.collect::<Result<_, _>>()?;
-                if let Some((_, known)) = found.iter_mut().find(|(image, _)| image.id == id) {
+                if let Some((_, known)) =
+                    found.iter_mut().find(|(image, _)| image.id == id || image.others.contains(&id))
+                {
                     let new: Vec<Reference> =
                         names.into_iter().filter(|name| !known.contains(name)).collect();
                     known.extend(new);
@@ -215,6 +218,11 @@ impl Archive<'_> {
         let manifest = match ManifestDocument::parse(bytes, None).map_err(unusable)? {
             ManifestDocument::Image(manifest) => manifest,
             ManifestDocument::Index(index) => {
+                let held =
+                    |m: &Descriptor| self.document(&format!("blobs/sha256/{}", m.digest.hex())).is_some();
+                if !index.manifests.is_empty() && index.manifests.iter().all(held) {
+                    return self.layout_index(&index, bytes);
+                }
                 // Only what the archive really holds can be chosen.
                 let unknown = Platform::default();
                 let held: Vec<&Descriptor> = index
@@ -248,10 +256,40 @@ impl Archive<'_> {
             manifest_digest: descriptor.digest,
             manifest_size: bytes.len() as u64,
             id,
+            others: Vec::new(),
             size,
-            platform: config.platform(),
+            platform: Some(config.platform()),
             repo_digest: None,
         })
+    }
+
+    /// An index of a layout with all its members: kept as it is.
+    fn layout_index(&self, index: &Index, bytes: &[u8]) -> Result<NewImage, Error> {
+        for member in &index.manifests {
+            if is_attestation(member) {
+                self.attestation(member)?;
+            } else {
+                let _ = self.layout_image(member)?;
+            }
+        }
+        add_index_bytes(self.store, index, bytes)
+    }
+
+    /// A manifest of documents.
+    fn attestation(&self, member: &Descriptor) -> Result<(), Error> {
+        let take = |digest: &Digest| -> Result<&Vec<u8>, Error> {
+            let name = format!("blobs/sha256/{}", digest.hex());
+            let bytes = self.document(&name).ok_or_else(|| ArchiveError::Missing(name.clone()))?;
+            verify(&name, digest, bytes)?;
+            self.store.add_blob(bytes)?;
+            Ok(bytes)
+        };
+        let name = format!("blobs/sha256/{}", member.digest.hex());
+        let manifest: Manifest = parse(&name, take(&member.digest)?)?;
+        for part in manifest.layers.iter().chain([&manifest.config]) {
+            take(&part.digest)?;
+        }
+        Ok(())
     }
 
     /// An image of Docker's form, which has no manifest: one is written.
@@ -286,8 +324,9 @@ impl Archive<'_> {
             manifest_digest: self.store.add_blob(&bytes)?,
             manifest_size: bytes.len() as u64,
             id,
+            others: Vec::new(),
             size,
-            platform: config.platform(),
+            platform: Some(config.platform()),
             repo_digest: None,
         })
     }

@@ -37,7 +37,7 @@ pub fn pull(
 ) -> Result<Pulled, Error> {
     store.clear_leftovers()?;
     let _lease = store.lease()?;
-    let before = store.resolve(&request.reference.to_string()).ok();
+    let before = store.resolve_for(&request.reference.to_string(), request.platform.as_ref()).ok();
     if let Some(image) = &before
         && let Some(digest) = still_current(store, config, request, image)
     {
@@ -74,12 +74,13 @@ pub fn pull(
         manifest_digest: found.digest,
         manifest_size: found.bytes.len() as u64,
         id,
+        others: Vec::new(),
         size: diff_ids.iter().filter_map(|diff_id| store.layer_size(diff_id)).sum(),
-        platform: image_config.platform(),
+        platform: Some(image_config.platform()),
         repo_digest: Some(request.reference.with_digest(found.top)),
     };
     store.add_image(&new, &names)?;
-    let image = store.resolve(&id.to_string())?;
+    let image = store.resolve_digest(&found.digest)?;
     let changed = before.is_none_or(|old| old.manifest_digest != found.digest);
     Ok(Pulled { image, digest: found.top, changed })
 }

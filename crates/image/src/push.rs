@@ -12,7 +12,8 @@ use crate::registry::client::Client;
 use crate::registry::config::Config;
 use crate::registry::upload::{self, Sent};
 use crate::request::{Image, PushRequest, Pushed};
-use crate::store::{NewImage, Store};
+use crate::store::Store;
+use crate::whole::Whole;
 
 /// Blobs on their way at once.
 const PARALLEL: usize = 4;
@@ -29,14 +30,24 @@ pub fn push(
 ) -> Result<Pushed, Error> {
     let reference = &request.reference;
     let _lease = store.lease()?;
-    let image = store.resolve(&reference.to_string()).map_err(|error| match error {
+    let resolved = store.resolve_for(&reference.to_string(), request.platform.as_ref());
+    let mut image = resolved.map_err(|error| match error {
         Error::Store(StoreError::NoSuchImage(_)) => StoreError::NoSuchImage(reference.familiar()).into(),
         other => other,
     })?;
+    if let Some(wanted) = &request.platform {
+        let there = image.platform();
+        if wanted.distance(&there).is_none() {
+            let (reference, wanted, offered) = (reference.familiar(), wanted.clone(), there.to_string());
+            return Err(RegistryError::NoPlatform { reference, wanted, offered }.into());
+        }
+        image.index = None;
+    }
     push_as(store, config, image, reference, progress)
 }
 
-/// Brings an image of the store to a registry under a name that it need not have here.
+/// Brings an image of the store, or the index that it is a member of, to a registry under a name that it need not
+/// have here.
 ///
 /// # Errors
 /// Refused, unreachable.
@@ -55,38 +66,30 @@ pub fn push_as(
         .pop()
         .ok_or_else(|| RegistryError::ManifestNotFound(reference.familiar()))?;
     let client = Client::new(config, endpoint, reference.repository(), Access::Push);
-    let mut blobs: Vec<Digest> = image.manifest.layers.iter().map(|layer| layer.digest).collect();
-    for layer in &image.manifest.layers {
+    let whole = Whole::of(store, &image)?;
+    for layer in &whole.layers {
         progress.event(Event::Layer { digest: layer.digest, total: layer.size });
     }
-    blobs.push(image.id);
+    let mut blobs: Vec<Digest> =
+        whole.layers.iter().chain(&whole.documents).map(|descriptor| descriptor.digest).collect();
     let mut seen = BTreeSet::new();
     blobs.retain(|digest| seen.insert(*digest));
-    let others = mountable(store, &image, reference.registry(), reference.repository())?;
+    let others = mountable(store, &whole, reference.registry(), reference.repository())?;
     send_all(&client, store, config, &blobs, &others, progress)?;
-    let bytes = store.read_blob(&image.manifest_digest)?;
-    let media_type = image
-        .manifest
-        .media_type
-        .clone()
-        .unwrap_or_else(|| cata_spec::image::media_type::OCI_MANIFEST.to_owned());
-    upload::manifest(&client, &reference.manifest_selector(), &media_type, &bytes)?;
-    let new = NewImage {
-        media_type,
-        manifest_digest: image.manifest_digest,
-        manifest_size: bytes.len() as u64,
-        id: image.id,
-        size: image.size,
-        platform: image.platform(),
-        repo_digest: Some(reference.with_digest(image.manifest_digest)),
-    };
-    store.add_image(&new, &[])?;
-    Ok(Pushed { digest: image.manifest_digest, size: bytes.len() as u64 })
+    for manifest in &whole.manifests {
+        let bytes = store.read_blob(&manifest.digest)?;
+        upload::manifest(&client, &manifest.digest.to_string(), &manifest.media_type, &bytes)?;
+    }
+    let top = &whole.top;
+    let bytes = store.read_blob(&top.digest)?;
+    upload::manifest(&client, &reference.manifest_selector(), &top.media_type, &bytes)?;
+    store.note_repo_digest(&top.digest, &reference.with_digest(top.digest))?;
+    Ok(Pushed { digest: top.digest, size: top.size })
 }
 
 /// Repositories of the same registry that are known to have layers of this image.
-fn mountable(store: &Store, image: &Image, registry: &str, repository: &str) -> Result<Vec<String>, Error> {
-    let layers: BTreeSet<Digest> = image.manifest.layers.iter().map(|layer| layer.digest).collect();
+fn mountable(store: &Store, whole: &Whole, registry: &str, repository: &str) -> Result<Vec<String>, Error> {
+    let layers: BTreeSet<Digest> = whole.layers.iter().map(|layer| layer.digest).collect();
     let mut others = BTreeSet::new();
     for known in store.list()? {
         if known.manifest.layers.iter().any(|layer| layers.contains(&layer.digest)) {

@@ -22,6 +22,8 @@ pub struct Image {
     pub repo_digests: Vec<Reference>,
     /// Bytes of its unpacked layers, as Docker's SIZE.
     pub size: u64,
+    /// The index whose member for a platform this is, if its names lead to one.
+    pub index: Option<Descriptor>,
 }
 
 impl Image {
@@ -69,6 +71,8 @@ pub struct Pulled {
 pub struct PushRequest {
     /// What: a name in the store, and where it goes.
     pub reference: Reference,
+    /// `--platform`: of an index this member alone.
+    pub platform: Option<Platform>,
 }
 
 /// What `push` did.
@@ -113,6 +117,42 @@ pub struct CommitRequest {
     pub names: Vec<Reference>,
     /// The manifest's annotations.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// An index of images that are in the store: `build` for several platforms, or with attestations.
+#[derive(Debug, Clone, Default)]
+pub struct IndexRequest {
+    /// Its members, with their platforms.
+    pub manifests: Vec<Descriptor>,
+    /// Its names; dangling without.
+    pub names: Vec<Reference>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Docker's media type in place of OCI's.
+    pub docker: bool,
+}
+
+/// One member of an index.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    /// As the index says.
+    pub descriptor: Descriptor,
+    /// Its manifest; `None`: it is not here.
+    pub manifest: Option<Manifest>,
+}
+
+impl Member {
+    /// Whether it says something of another member, and is no image.
+    #[must_use]
+    pub fn is_attestation(&self) -> bool {
+        is_attestation(&self.descriptor)
+    }
+}
+
+/// Whether a member of an index says something of another one, and is no image.
+#[must_use]
+pub fn is_attestation(descriptor: &Descriptor) -> bool {
+    descriptor.annotations.contains_key("vnd.docker.reference.type")
 }
 
 /// `rmi`.

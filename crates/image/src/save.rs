@@ -3,26 +3,52 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufWriter, Write};
 
-use cata_spec::image::{Descriptor, Index, media_type};
-use cata_spec::{Digest, Reference};
+use cata_spec::image::{Index, media_type};
+use cata_spec::{Digest, Platform, Reference};
 
 use crate::archive::document::DockerImage;
 use crate::archive::writer::Writer;
 use crate::error::{ArchiveError, Error, StoreError};
 use crate::request::Image;
 use crate::store::Store;
+use crate::whole::Whole;
 
-/// Writes images to `to`. An image asked for by id is written without names, as Docker does.
+/// Writes images to `to`, indices with all their members. An image asked for by id is written without names, as
+/// Docker does.
 ///
 /// # Errors
 /// No such image (before anything is written); a blob is missing; `to` cannot be written.
 pub fn save(store: &Store, names: &[String], to: &mut dyn Write) -> Result<(), Error> {
+    save_for(store, names, None, to)
+}
+
+/// As [`save`]; of an index the member for a platform alone.
+///
+/// # Errors
+/// As [`save`]; an image is not for that platform.
+pub fn save_for(
+    store: &Store,
+    names: &[String],
+    platform: Option<&Platform>,
+    to: &mut dyn Write,
+) -> Result<(), Error> {
     let _lease = store.lease()?;
     let mut images: Vec<(Image, Vec<Reference>)> = Vec::new();
     for text in names {
-        let image = store.resolve(text)?;
+        let mut image = store.resolve_for(text, platform)?;
+        if let Some(wanted) = platform {
+            if wanted.distance(&image.platform()).is_none() {
+                return Err(StoreError::NoPlatform {
+                    image: text.clone(),
+                    wanted: wanted.clone(),
+                    offered: image.platform().to_string(),
+                }
+                .into());
+            }
+            image.index = None;
+        }
         let name = Reference::parse(text).ok().filter(|name| image.names.contains(name));
-        match images.iter_mut().find(|(known, _)| known.manifest_digest == image.manifest_digest) {
+        match images.iter_mut().find(|(known, _)| top(known) == top(&image)) {
             Some((_, known)) => known.extend(name.filter(|name| !known.contains(name))),
             None => images.push((image, name.into_iter().collect())),
         }
@@ -40,15 +66,20 @@ pub fn save(store: &Store, names: &[String], to: &mut dyn Write) -> Result<(), E
     tar.directory("blobs/sha256/").map_err(failed)?;
     let mut written = BTreeSet::new();
     for (image, _) in &images {
-        let layers = image.manifest.layers.iter().map(|layer| layer.digest);
-        for digest in [image.manifest_digest, image.id].into_iter().chain(layers) {
-            if written.insert(digest) {
-                let (mut file, size) = store.open_blob(&digest)?;
-                tar.stream(&blob_name(&digest), size, &mut file).map_err(failed)?;
+        let whole = Whole::of(store, image)?;
+        for descriptor in whole.blobs() {
+            if written.insert(descriptor.digest) {
+                let (mut file, size) = store.open_blob(&descriptor.digest)?;
+                tar.stream(&blob_name(&descriptor.digest), size, &mut file).map_err(failed)?;
             }
         }
     }
     Ok(tar.finish().map_err(failed)?)
+}
+
+/// What a name of the image leads to.
+fn top(image: &Image) -> Digest {
+    image.index.as_ref().map_or(image.manifest_digest, |index| index.digest)
 }
 
 fn blob_name(digest: &Digest) -> String {
@@ -66,10 +97,7 @@ fn docker_image(image: &Image, names: &[Reference]) -> DockerImage {
 pub(crate) fn index(store: &Store, images: &[(Image, Vec<Reference>)]) -> Result<Index, Error> {
     let mut manifests = Vec::new();
     for (image, names) in images {
-        let kind = image.manifest.media_type.as_deref().unwrap_or(media_type::OCI_MANIFEST);
-        let (_, size) = store.open_blob(&image.manifest_digest)?;
-        let mut bare = Descriptor::new(kind, image.manifest_digest, size);
-        bare.platform = Some(image.platform());
+        let bare = Whole::of(store, image)?.top;
         if names.is_empty() {
             manifests.push(bare.clone());
         }

@@ -55,6 +55,7 @@ impl Store {
                 }
             }
         }
+        self.sweep_notes();
         Ok(Some(collected))
     }
 

@@ -20,6 +20,8 @@ use crate::error::StoreError;
 const NAME: &str = "org.opencontainers.image.ref.name";
 /// The image id (digest of the configuration).
 const ID: &str = "catamaran.image.id";
+/// Of an index: the ids of its other members, separated by spaces.
+const OTHERS: &str = "catamaran.image.others";
 /// Bytes unpacked.
 const SIZE: &str = "catamaran.image.size";
 /// `name@digest` as registries know it, separated by spaces.
@@ -41,6 +43,12 @@ impl Entry {
         Digest::parse(self.descriptor.annotations.get(ID)?).ok()
     }
 
+    /// Of an index: the ids of its other members.
+    pub(crate) fn noted_others(&self) -> impl Iterator<Item = Digest> {
+        let text = self.descriptor.annotations.get(OTHERS).map_or("", String::as_str);
+        text.split_whitespace().filter_map(|id| Digest::parse(id).ok())
+    }
+
     pub(crate) fn noted_size(&self) -> Option<u64> {
         self.descriptor.annotations.get(SIZE)?.parse().ok()
     }
@@ -57,8 +65,11 @@ pub(crate) struct NewImage {
     pub(crate) manifest_digest: Digest,
     pub(crate) manifest_size: u64,
     pub(crate) id: Digest,
+    /// Of an index: the ids of its other members; its first is `id`.
+    pub(crate) others: Vec<Digest>,
     pub(crate) size: u64,
-    pub(crate) platform: Platform,
+    /// An index has none.
+    pub(crate) platform: Option<Platform>,
     pub(crate) repo_digest: Option<Reference>,
 }
 
@@ -114,8 +125,12 @@ impl Store {
     pub(crate) fn add_image(&self, image: &NewImage, names: &[Reference]) -> Result<(), StoreError> {
         self.update_index(|manifests| {
             let mut fresh = Descriptor::new(&image.media_type, image.manifest_digest, image.manifest_size);
-            fresh.platform = Some(image.platform.clone());
+            fresh.platform.clone_from(&image.platform);
             fresh.annotations.insert(ID.to_owned(), image.id.to_string());
+            if !image.others.is_empty() {
+                let others: Vec<String> = image.others.iter().map(ToString::to_string).collect();
+                fresh.annotations.insert(OTHERS.to_owned(), others.join(" "));
+            }
             fresh.annotations.insert(SIZE.to_owned(), image.size.to_string());
             let mut digests: Vec<String> = manifests
                 .iter()
@@ -146,10 +161,14 @@ impl Store {
 }
 
 impl Store {
-    /// Gives all names of one manifest to another manifest of the same image.
+    /// Gives all names of one manifest, or index, to another one of the same image.
+    /// One that is not listed (a member of an index) stays unlisted.
     pub(crate) fn replace_manifest(&self, old: &Digest, new: &NewImage) -> Result<(), StoreError> {
-        let names: Vec<Reference> = self
-            .entries()?
+        let entries = self.entries()?;
+        if !entries.iter().any(|entry| entry.descriptor.digest == *old) {
+            return Ok(());
+        }
+        let names: Vec<Reference> = entries
             .iter()
             .filter(|entry| entry.descriptor.digest == *old)
             .filter_map(|entry| Reference::parse_untagged(entry.name()?).ok())
@@ -157,6 +176,23 @@ impl Store {
         self.add_image(new, &names)?;
         self.update_index(|manifests| {
             manifests.retain(|entry| entry.digest != *old || entry.annotations.contains_key(NAME));
+            Ok(())
+        })
+    }
+}
+
+impl Store {
+    /// Notes by what name a registry knows an image, if it is listed.
+    pub(crate) fn note_repo_digest(&self, digest: &Digest, name: &Reference) -> Result<(), StoreError> {
+        let name = name.to_string();
+        self.update_index(|manifests| {
+            for entry in manifests.iter_mut().filter(|entry| entry.digest == *digest) {
+                let known = entry.annotations.entry(REPO_DIGESTS.to_owned()).or_default();
+                let mut names: Vec<&str> = known.split_whitespace().chain([name.as_str()]).collect();
+                names.sort_unstable();
+                names.dedup();
+                *known = names.join(" ");
+            }
             Ok(())
         })
     }
@@ -200,8 +236,9 @@ mod tests {
             manifest_digest: digest,
             manifest_size: 1,
             id: digest,
+            others: Vec::new(),
             size: 7,
-            platform: Platform::host(),
+            platform: Some(Platform::host()),
             repo_digest: None,
         }
     }

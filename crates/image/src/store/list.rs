@@ -15,7 +15,7 @@ impl Store {
         let entries = self.entries()?;
         let mut images: Vec<Image> = Vec::new();
         for entry in distinct(&entries) {
-            match self.image(&entries, entry) {
+            match self.listed(&entries, entry) {
                 Ok(image) => images.push(image),
                 Err(StoreError::MissingBlob(_) | StoreError::Damaged { .. }) => {}
                 Err(error) => return Err(error.into()),

@@ -56,6 +56,11 @@ impl Store {
         self.root.join("layers")
     }
 
+    /// What blobs became when they were compressed.
+    pub(crate) fn notes_dir(&self) -> PathBuf {
+        self.root.join("compressed")
+    }
+
     pub(crate) fn pins_dir(&self) -> PathBuf {
         self.root.join("pins")
     }

@@ -64,7 +64,11 @@ impl Store {
             }
         };
         let last = gone.len() == names.len();
-        let users = if last { users(&id) } else { Vec::new() };
+        let users = if last {
+            std::iter::once(id).chain(entry.noted_others()).flat_map(|id| users(&id)).collect()
+        } else {
+            Vec::new()
+        };
         let blocking = users.iter().find(|user| user.running || !options.force);
         if let Some(user) = blocking {
             let container = user.container.clone();

@@ -13,6 +13,7 @@ mod archive;
 mod auth;
 mod broken;
 mod fixture;
+mod index;
 mod layers;
 mod proxy;
 mod registry;
