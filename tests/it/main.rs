@@ -10,6 +10,7 @@ mod archives;
 mod attach;
 mod bad_input;
 mod build;
+mod build_outputs;
 mod build_peers;
 mod build_sources;
 mod changes;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         bad_input::tests(),
         build::tests(),
         build_peers::tests(),
+        build_outputs::tests(),
         build_sources::tests(),
         changes::tests(),
         compare::tests(),

@@ -18,9 +18,22 @@ impl Engine {
     /// # Errors
     /// No such image.
     pub fn image_inspect(&self, image: &str) -> Result<Value> {
-        let image = self.image(image)?;
+        self.image_inspect_for(image, None)
+    }
+
+    /// As [`Engine::image_inspect`]; of an index the member for a platform.
+    ///
+    /// # Errors
+    /// No such image, or not for this platform.
+    pub fn image_inspect_for(&self, image: &str, platform: Option<&str>) -> Result<Value> {
+        let image = self.image_of(image, platform)?;
         let layers = self.images.layer_paths(&image).map_err(image_error)?;
-        Ok(image_document(&image, &layers))
+        let members = self.images.members(&image).map_err(image_error)?;
+        let mut document = image_document(&image, &layers);
+        if !members.is_empty() {
+            document["Manifests"] = members.iter().map(member_document).collect();
+        }
+        Ok(document)
     }
 
     /// A network as Docker's `inspect` document.
@@ -175,10 +188,32 @@ fn image_document(image: &Image, layers: &[std::path::PathBuf]) -> Value {
         "RootFS": { "Type": "layers", "Layers": image.diff_ids() },
         "Metadata": { "LastTagTime": ZERO_TIME },
         "Descriptor": {
-            "mediaType": image.manifest.media_type,
-            "digest": image.manifest_digest,
+            "mediaType": image.index.as_ref().map(|index| &index.media_type).or(image.manifest.media_type.as_ref()),
+            "digest": image.digest(),
         },
     })
+}
+
+/// A member of an index, in the words of Docker's API.
+fn member_document(member: &cata_image::Member) -> Value {
+    let descriptor = &member.descriptor;
+    let kind = if member.is_attestation() { "attestation" } else { "image" };
+    let mut document = json!({
+        "ID": descriptor.digest,
+        "Descriptor": descriptor,
+        "Available": member.manifest.is_some(),
+        "Kind": kind,
+    });
+    if member.is_attestation() {
+        document["AttestationData"] =
+            json!({ "For": descriptor.annotations.get("vnd.docker.reference.digest") });
+    } else {
+        document["ImageData"] = json!({
+            "Platform": descriptor.platform,
+            "Id": member.manifest.as_ref().map(|manifest| manifest.config.digest),
+        });
+    }
+    document
 }
 
 /// Docker's "never".

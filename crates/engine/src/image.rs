@@ -38,7 +38,7 @@ impl Engine {
         let platform = request.platform.as_deref().map(parse_platform).transpose()?;
         let store = &self.images;
         if request.pull != PullPolicy::Always {
-            match store.resolve(&request.image) {
+            match store.resolve_for(&request.image, platform.as_ref()) {
                 Ok(image) if fits(&image, platform.as_ref()) => return Ok(image),
                 Ok(image) if request.pull == PullPolicy::Never => {
                     return Err(Error::Invalid(format!(
@@ -80,6 +80,22 @@ impl Engine {
     /// What the image room says.
     pub fn image(&self, image: &str) -> Result<Image> {
         self.images.resolve(image).map_err(image_error)
+    }
+
+    /// As [`Engine::image`]; of an index the member for a platform.
+    ///
+    /// # Errors
+    /// What the image room says; the image is for another platform.
+    pub fn image_of(&self, image: &str, platform: Option<&str>) -> Result<Image> {
+        let Some(platform) = platform else { return self.image(image) };
+        let wanted = parse_platform(platform)?;
+        let found = self.images.resolve_for(image, Some(&wanted)).map_err(image_error)?;
+        if fits(&found, Some(&wanted)) {
+            return Ok(found);
+        }
+        let offered = found.platform().to_string();
+        let error = cata_image::StoreError::NoPlatform { image: image.to_owned(), wanted, offered };
+        Err(image_error(error.into()))
     }
 
     /// Keeps every image in the store for as long as it is held.
@@ -142,12 +158,13 @@ impl Engine {
         cata_image::pull(&self.images, &self.registries()?, &pull, progress).map_err(image_error)
     }
 
-    /// Pushes an image under a name it has.
+    /// Pushes an image under a name it has; an index whole, or only its member for a platform.
     ///
     /// # Errors
     /// What the image room says.
-    pub fn image_push(&self, image: &str, progress: &dyn Progress) -> Result<Pushed> {
-        let push = PushRequest { reference: parse_reference(image)? };
+    pub fn image_push(&self, image: &str, platform: Option<&str>, progress: &dyn Progress) -> Result<Pushed> {
+        let platform = platform.map(parse_platform).transpose()?;
+        let push = PushRequest { reference: parse_reference(image)?, platform };
         cata_image::push(&self.images, &self.registries()?, &push, progress).map_err(image_error)
     }
 
@@ -163,12 +180,13 @@ impl Engine {
         cata_image::load(&self.images, archive, progress).map_err(image_error)
     }
 
-    /// Writes images into one archive.
+    /// Writes images into one archive; indices whole, or only their members for a platform.
     ///
     /// # Errors
     /// What the image room says.
-    pub fn image_save(&self, images: &[String], into: &mut dyn Write) -> Result<()> {
-        cata_image::save(&self.images, images, into).map_err(image_error)
+    pub fn image_save(&self, images: &[String], platform: Option<&str>, into: &mut dyn Write) -> Result<()> {
+        let platform = platform.map(parse_platform).transpose()?;
+        cata_image::save_for(&self.images, images, platform.as_ref(), into).map_err(image_error)
     }
 
     /// Makes an image of a root file system's archive.

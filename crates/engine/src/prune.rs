@@ -144,7 +144,7 @@ impl Engine {
             let sizes = self.layer_sizes(&image);
             let mut names: Vec<String> = image.names.iter().map(ToString::to_string).collect();
             if names.is_empty() {
-                names.push(image.id.to_string());
+                names.push(image.digest().to_string());
             }
             for name in names {
                 // Not forced: who has made a container of it meanwhile keeps it.

@@ -33,6 +33,12 @@ impl Image {
         &self.config.rootfs.diff_ids
     }
 
+    /// What its names lead to: the index it is a member of, or its manifest.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.index.as_ref().map_or(self.manifest_digest, |index| index.digest)
+    }
+
     /// When it was made, RFC 3339.
     #[must_use]
     pub fn created(&self) -> Option<&str> {

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cata_build::graph::Graph;
 use cata_build::key::Key;
-use cata_image::{Captured, CommitRequest, Image};
+use cata_image::{Captured, CommitRequest, Image, IndexRequest};
 use cata_spec::image::{Descriptor, History, ImageConfig};
 use cata_spec::{Digest, Platform};
 use rustix::fs::{AtFlags, Timespec, Timestamps};
 
 use super::BuildError;
 use super::cache::{Cache, StepRecord};
-use super::request::{BuildEvent, BuildRequest};
+use super::request::BuildEvent;
 use super::solve::{Layer, Solved, Solver};
 use crate::engine::Engine;
 
@@ -59,20 +59,42 @@ pub(super) fn clamp_times(upper: &Path, epoch: i64) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Makes and names the image.
-pub(super) fn image(solver: &Solver<'_>, solved: &Arc<Solved>) -> Result<Image, BuildError> {
+/// Makes and names the image, or of several an index.
+pub(super) fn image(solvers: &[Solver<'_>], solved: &[Arc<Solved>]) -> Result<Image, BuildError> {
     let start = Instant::now();
+    let Some(solver) = solvers.first() else {
+        return Err(BuildError::new(crate::error::Kind::Internal, "no platform"));
+    };
     let number = solver.begin("exporting to image");
-    let made = make(solver, solved);
+    let made = make_all(solvers, solved);
     let error = made.as_ref().err().map(|error| error.message.clone());
     solver.progress.event(BuildEvent::End { step: number, cached: false, took: start.elapsed(), error });
     made
 }
 
-fn make(solver: &Solver<'_>, solved: &Arc<Solved>) -> Result<Image, BuildError> {
+fn make_all(solvers: &[Solver<'_>], solved: &[Arc<Solved>]) -> Result<Image, BuildError> {
+    let mut requests = Vec::with_capacity(solvers.len());
+    for (solver, solved) in solvers.iter().zip(solved) {
+        requests.push((solver, make(solver, solved)?));
+    }
+    if let [(solver, request)] = requests.as_slice() {
+        return Ok(cata_image::commit(&solver.engine.images, request)?);
+    }
+    let mut index = IndexRequest::default();
+    for (solver, request) in &requests {
+        let member = cata_image::commit_member(&solver.engine.images, request)?;
+        index.names.clone_from(&request.names);
+        index.manifests.push(member.descriptor);
+    }
+    let images = requests.first().map(|(solver, _)| &solver.engine.images);
+    let images = images.ok_or_else(|| BuildError::new(crate::error::Kind::Internal, "no platform"))?;
+    Ok(cata_image::commit_index(images, &index)?)
+}
+
+fn make(solver: &Solver<'_>, solved: &Arc<Solved>) -> Result<CommitRequest, BuildError> {
     let (engine, request, graph, cache) = (solver.engine, solver.request, solver.graph, solver.cache);
     let layers = layers(engine, cache, &solved.snapshot.layers)?;
-    let mut config = base_config(request, graph, solved)?;
+    let mut config = base_config(solver, graph, solved)?;
     config.config = solved.config.clone();
     config.config.labels.extend(request.labels.clone());
     config.author.clone_from(&solved.author);
@@ -98,17 +120,16 @@ fn make(solver: &Solver<'_>, solved: &Arc<Solved>) -> Result<Image, BuildError> 
     config.build_cache = super::transfer::inline(solver, solved)?;
     config.rootfs.kind = "layers".to_owned();
     config.rootfs.diff_ids = layers.iter().map(|(diff_id, _)| *diff_id).collect();
-    let commit = CommitRequest {
+    Ok(CommitRequest {
         config,
         layers: layers.into_iter().map(|(_, descriptor)| descriptor).collect(),
         names: request.tags.clone(),
         annotations: request.annotations.clone(),
-    };
-    Ok(cata_image::commit(&engine.images, &commit)?)
+    })
 }
 
 /// What the image at the bottom says, or what `scratch` does.
-fn base_config(request: &BuildRequest, graph: &Graph, solved: &Solved) -> Result<ImageConfig, BuildError> {
+fn base_config(solver: &Solver<'_>, graph: &Graph, solved: &Solved) -> Result<ImageConfig, BuildError> {
     if let Some(image) = &solved.image {
         let mut config = image.config.clone();
         config.comment = None;
@@ -116,7 +137,7 @@ fn base_config(request: &BuildRequest, graph: &Graph, solved: &Solved) -> Result
         return Ok(config);
     }
     let stage = &graph.stages[graph.target];
-    let platform = match stage.platform.as_ref().or(request.platform.as_ref()) {
+    let platform = match stage.platform.as_ref().or(solver.platform.as_ref()) {
         Some(text) => crate::image::parse_platform(text)?,
         None => Platform::host(),
     };

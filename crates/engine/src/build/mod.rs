@@ -21,6 +21,7 @@ mod sources;
 mod transfer;
 mod users;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use cache::Shared;
@@ -63,12 +64,13 @@ pub struct Outline {
 /// # Errors
 /// A fault in it.
 pub fn outline(request: &BuildRequest) -> Result<Outline> {
-    let (file, graph, _) = read(request)?;
+    let file = parse(request)?;
+    let graph = graph(request, &file, &given(request, request.platforms.first())?)?;
     let settings = file.directives.check.as_deref().map(lint::Settings::read).unwrap_or_default();
     let mut warnings = lint::file(&file);
     warnings.extend(graph.warnings.clone());
     let needed = graph.needed(graph.target);
-    let given = given(request)?;
+    let given = given(request, request.platforms.first())?;
     for index in &needed {
         // Without base images only stages that build on nothing known are planned as they will be; an
         // unknown base has no variables, so what is undefined cannot be told.
@@ -96,9 +98,9 @@ fn language(request: &BuildRequest, error: &cata_build::Error) -> Error {
     Error::Build(Box::new(BuildError::language(error, &request.dockerfile.name, &request.dockerfile.text)))
 }
 
-fn given(request: &BuildRequest) -> Result<Given> {
+fn given(request: &BuildRequest, platform: Option<&String>) -> Result<Given> {
     let host = Platform::host();
-    let platform = match &request.platform {
+    let platform = match platform {
         Some(text) => crate::image::parse_platform(text)?,
         None => host.clone(),
     };
@@ -110,11 +112,47 @@ fn given(request: &BuildRequest) -> Result<Given> {
     })
 }
 
-fn read(request: &BuildRequest) -> Result<(cata_build::Dockerfile, Graph, Given)> {
-    let given = given(request)?;
-    let file = cata_build::parse(&request.dockerfile.text).map_err(|error| language(request, &error))?;
-    let graph = Graph::new(&file, &given).map_err(|error| language(request, &error))?;
-    Ok((file, graph, given))
+fn parse(request: &BuildRequest) -> Result<cata_build::Dockerfile> {
+    cata_build::parse(&request.dockerfile.text).map_err(|error| language(request, &error))
+}
+
+fn graph(request: &BuildRequest, file: &cata_build::Dockerfile, given: &Given) -> Result<Graph> {
+    Graph::new(file, given).map_err(|error| language(request, &error))
+}
+
+/// Every platform once, in the order they were asked for; one that is the host's if none was.
+fn plans(request: &BuildRequest, file: &cata_build::Dockerfile) -> Result<Vec<(Given, Graph)>> {
+    let asked: Vec<Option<&String>> =
+        if request.platforms.is_empty() { vec![None] } else { request.platforms.iter().map(Some).collect() };
+    let mut plans: Vec<(Given, Graph)> = Vec::with_capacity(asked.len());
+    for platform in asked {
+        let given = given(request, platform)?;
+        if plans.iter().all(|(known, _)| known.target_platform != given.target_platform) {
+            let graph = graph(request, file, &given)?;
+            plans.push((given, graph));
+        }
+    }
+    Ok(plans)
+}
+
+/// All platforms at once; of several failures the one that made the others stop.
+fn solve(solvers: &[solve::Solver<'_>]) -> std::result::Result<Vec<Arc<solve::Solved>>, BuildError> {
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> =
+            solvers.iter().skip(1).map(|solver| scope.spawn(move || solver.solve_all())).collect();
+        let first = solvers.iter().take(1).map(solve::Solver::solve_all);
+        let mut results: Vec<_> = first.collect();
+        results.extend(running.into_iter().map(|thread| {
+            let died = |_| Err(BuildError::new(crate::error::Kind::Internal, "a building thread died"));
+            thread.join().unwrap_or_else(died)
+        }));
+        results
+    });
+    let failed = |own: bool| results.iter().find_map(|r| r.as_ref().err().filter(|e| !(own && e.cancelled)));
+    match failed(true).or_else(|| failed(false)) {
+        Some(error) => Err(error.clone()),
+        None => Ok(results.into_iter().flatten().collect()),
+    }
 }
 
 impl Engine {
@@ -128,39 +166,53 @@ impl Engine {
             return Err(crate::rootless::no_builds());
         }
         let start = Instant::now();
-        let (file, graph, given) = read(request)?;
+        let file = parse(request)?;
+        let plans = plans(request, &file)?;
+        let failed = |error: BuildError| Error::Build(Box::new(error));
         // Whatever a step finds in the store stays there until the image names it.
         let _images = self.image_lease()?;
         let (cache, lease) = cache::Cache::open(self)?;
-        let solver = solve::Solver::new(self, request, &graph, &given, &cache, progress)?;
-        let mut notes = transfer::import_all(&solver);
+        let common = solve::Common::new(&cache, request).map_err(failed)?;
+        let solvers: Vec<solve::Solver<'_>> = plans
+            .iter()
+            .map(|(given, graph)| {
+                solve::Solver::new(self, request, graph, given, &cache, (progress, &common))
+            })
+            .collect();
+        let mut notes = transfer::import_all(&solvers);
         let solved = std::thread::scope(|scope| {
             scope.spawn(|| {
                 // Nobody waits for it, and what is not sealed now is sealed by a later build.
                 let _ = cache.seal_older(std::time::Duration::from_secs(45));
             });
-            solver.solve_all()
+            solve(&solvers)
         });
-        let solved = solved.map_err(|error| Error::Build(Box::new(error)))?;
-        let mut warnings = solver.warnings(&file);
-        let image = if request.store {
-            let made = finish::image(&solver, &solved);
-            Some(made.map_err(|error| Error::Build(Box::new(error)))?)
-        } else {
-            None
-        };
-        let sent = transfer::export_all(&solver, &solved, &mut notes);
-        sent.map_err(|error| Error::Build(Box::new(error)))?;
+        common.save();
+        let solved = solved.map_err(failed)?;
+        let mut warnings: Vec<String> = Vec::new();
+        for warning in solvers.iter().flat_map(|solver| solver.warnings(&file)) {
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+        let image =
+            if request.store { Some(finish::image(&solvers, &solved).map_err(failed)?) } else { None };
+        transfer::export_all(&solvers, &solved, &mut notes).map_err(failed)?;
         warnings.append(&mut notes);
-        let unused = solver.unused_args();
+        let unused = solvers.first().map(solve::Solver::unused_args).unwrap_or_default();
         if !unused.is_empty() {
             warnings
                 .push(format!("[Warning] One or more build-args [{}] were not consumed", unused.join(" ")));
         }
-        let (steps, cached) = solver.counts();
+        let counts = solvers.iter().map(solve::Solver::counts);
+        let (steps, cached) = counts.fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
+        let roots = plans
+            .iter()
+            .zip(&solved)
+            .map(|((given, _), solved)| (given.target_platform.clone(), solved.snapshot.clone()));
         Ok(Built {
             image,
-            root: solved.snapshot.clone(),
+            roots: roots.collect(),
             steps,
             cached,
             warnings,

@@ -29,6 +29,15 @@ fn failed(error: impl Into<BuildError>) -> Error {
     Error::Build(Box::new(error.into()))
 }
 
+/// Where the files of each platform go.
+fn places(built: &Built, split: Option<bool>) -> impl Iterator<Item = (String, &Snapshot)> {
+    let split = split.unwrap_or(built.roots.len() > 1);
+    built
+        .roots
+        .iter()
+        .map(move |(platform, root)| (if split { platform.replace('/', "_") } else { String::new() }, root))
+}
+
 impl Engine {
     /// Unpacks a context that came as an archive.
     ///
@@ -50,33 +59,42 @@ impl Engine {
         Ok(Unpacked { making, _lease: lease })
     }
 
-    /// Writes a build's files into a directory of this host.
+    /// Writes a build's files into a directory of this host; those of several platforms each into one of its own,
+    /// `linux_amd64`, or with `split` of a single one too.
     ///
     /// # Errors
     /// Something is in the way; no space.
-    pub fn build_files(&self, built: &Built, to: &Path) -> Result<()> {
-        std::fs::create_dir_all(to).map_err(Error::file("make", to))?;
-        self.files_into(built, to).map_err(failed)
+    pub fn build_files(&self, built: &Built, to: &Path, split: Option<bool>) -> Result<()> {
+        for (below, root) in places(built, split) {
+            let to = to.join(below);
+            std::fs::create_dir_all(&to).map_err(Error::file("make", &to))?;
+            self.files_into(root, &to).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Writes a build's files as a tar.
     ///
     /// # Errors
     /// `to` cannot be written.
-    pub fn build_tar(&self, built: &Built, to: &mut dyn Write) -> Result<()> {
+    pub fn build_tar(&self, built: &Built, to: &mut dyn Write, split: Option<bool>) -> Result<()> {
         let (cache, _lease) = Cache::open(self)?;
         let making = cache.begin().map_err(failed)?;
         // Layers as one: whiteouts and marks are gone then.
-        self.files_into(built, &making.diff()).map_err(failed)?;
+        for (below, root) in places(built, split) {
+            let to = making.diff().join(below);
+            std::fs::create_dir_all(&to).map_err(Error::file("make", &to))?;
+            self.files_into(root, &to).map_err(failed)?;
+        }
         let mut buffered = std::io::BufWriter::with_capacity(1 << 20, to);
         let written = cata_image::layer::diff::write_layer(&making.diff(), &mut buffered);
         written.map_err(|error| failed(cata_image::Error::from(error)))?;
         Ok(())
     }
 
-    fn files_into(&self, built: &Built, to: &Path) -> std::result::Result<(), BuildError> {
+    fn files_into(&self, root: &Snapshot, to: &Path) -> std::result::Result<(), BuildError> {
         let (cache, _lease) = Cache::open(self)?;
-        let root = overlay::read(&self.snapshot_paths(&cache, &built.root)?, &cache.empty())?;
+        let root = overlay::read(&self.snapshot_paths(&cache, root)?, &cache.empty())?;
         let none = cata_build::ignore::Ignore::default();
         let how = cata_build::context::How {
             ignore: &none,

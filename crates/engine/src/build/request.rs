@@ -32,8 +32,8 @@ pub struct BuildRequest {
     pub no_cache_filter: Vec<String>,
     /// `--pull`.
     pub pull: bool,
-    /// `--platform`; the host's when absent.
-    pub platform: Option<String>,
+    /// `--platform`; the host's when empty. Several: an index.
+    pub platforms: Vec<String>,
     /// `--secret`.
     pub secrets: BTreeMap<String, Secret>,
     /// `--ssh`: sockets of agents.
@@ -129,8 +129,8 @@ impl std::fmt::Debug for Secret {
 pub struct Built {
     /// The image, if one was asked for.
     pub image: Option<Image>,
-    /// The root file system, for outputs that need it.
-    pub root: super::Snapshot,
+    /// The root file systems, for outputs that need them, with their platforms.
+    pub roots: Vec<(String, super::Snapshot)>,
     /// Steps that touch the file system, and how many of them were there already.
     pub steps: usize,
     /// See `steps`.

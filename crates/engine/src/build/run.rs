@@ -8,7 +8,6 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 use cata_build::key::{self, Key};
 use cata_build::metadata::{Mount, MountKind};
@@ -351,7 +350,7 @@ impl Solver<'_> {
         let mut buffer = vec![0; 64 * 1024];
         let tick = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
         while !open.is_empty() {
-            if self.cancelled.load(Ordering::Relaxed) {
+            if self.is_cancelled() {
                 return true;
             }
             let mut ready: Vec<bool> = {

@@ -78,6 +78,34 @@ enum State {
     Done(Result<Arc<Solved>, BuildError>),
 }
 
+/// What the solvers of several platforms have in common.
+pub(super) struct Common {
+    contexts: Contexts,
+    /// Steps are numbered as they begin.
+    numbers: AtomicUsize,
+    cancelled: AtomicBool,
+    /// Steps that this build made, or found: with `--no-cache` too they are made once.
+    made: Mutex<BTreeSet<Key>>,
+    several: bool,
+}
+
+impl Common {
+    pub(super) fn new(cache: &Cache, request: &BuildRequest) -> Result<Self, BuildError> {
+        Ok(Self {
+            contexts: Contexts::open(cache, request)?,
+            numbers: AtomicUsize::new(0),
+            cancelled: AtomicBool::new(false),
+            made: Mutex::default(),
+            several: request.platforms.len() > 1,
+        })
+    }
+
+    /// Keeps what is known of the contexts for the next build.
+    pub(super) fn save(&self) {
+        self.contexts.save();
+    }
+}
+
 pub(crate) struct Solver<'s> {
     pub(super) engine: &'s Engine,
     pub(super) request: &'s BuildRequest,
@@ -85,11 +113,11 @@ pub(crate) struct Solver<'s> {
     given: &'s Given,
     pub(super) cache: &'s Cache,
     pub(super) progress: &'s dyn BuildProgress,
-    contexts: Contexts,
+    /// `--platform`, this one of several.
+    pub(super) platform: Option<String>,
+    common: &'s Common,
     stages: Vec<(Mutex<State>, Condvar)>,
     images: Mutex<HashMap<String, Arc<Mutex<Option<Arc<Image>>>>>>,
-    numbers: AtomicUsize,
-    pub(super) cancelled: AtomicBool,
     counts: Mutex<(usize, usize)>,
     warnings: Mutex<Vec<Warning>>,
     consumed: Mutex<BTreeSet<String>>,
@@ -109,27 +137,36 @@ impl<'s> Solver<'s> {
         graph: &'s Graph,
         given: &'s Given,
         cache: &'s Cache,
-        progress: &'s dyn BuildProgress,
-    ) -> crate::error::Result<Self> {
-        let contexts = Contexts::open(cache, request).map_err(|e| crate::error::Error::Build(Box::new(e)))?;
-        Ok(Self {
+        (progress, common): (&'s dyn BuildProgress, &'s Common),
+    ) -> Self {
+        Self {
             engine,
             request,
             graph,
             given,
             cache,
             progress,
-            contexts,
+            platform: (!request.platforms.is_empty()).then(|| given.target_platform.clone()),
+            common,
             stages: graph.stages.iter().map(|_| (Mutex::new(State::Waiting), Condvar::new())).collect(),
             images: Mutex::default(),
-            numbers: AtomicUsize::new(0),
-            cancelled: AtomicBool::new(false),
             counts: Mutex::default(),
             warnings: Mutex::default(),
             consumed: Mutex::default(),
             salt: request.epoch.map(|epoch| epoch.to_string()).unwrap_or_default(),
             used: Mutex::default(),
-        })
+        }
+    }
+
+    /// Whether the rest is not worth making any more.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.common.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// A stage's name, with the platform if there are several.
+    fn stage_title(&self, index: usize) -> String {
+        let title = self.graph.title(index);
+        if self.common.several { format!("{} {title}", self.given.target_platform) } else { title }
     }
 
     /// Solves the target and all it needs.
@@ -143,7 +180,6 @@ impl<'s> Solver<'s> {
             }
             self.solve(self.graph.target)
         });
-        self.contexts.save();
         // The failure that made others stop is the one to tell.
         let own = |error: &BuildError| !error.cancelled;
         match result {
@@ -173,7 +209,7 @@ impl<'s> Solver<'s> {
         drop(guard);
         let result = self.stage(index).map(Arc::new);
         if result.is_err() {
-            self.cancelled.store(true, Ordering::Relaxed);
+            self.common.cancelled.store(true, Ordering::Relaxed);
         }
         *lock(state) = State::Done(result.clone());
         done.notify_all();
@@ -205,7 +241,7 @@ impl<'s> Solver<'s> {
                 continue;
             }
             number += 1;
-            let title = format!("[{} {number}/{total}] {}", self.graph.title(index), first_line(&step.title));
+            let title = format!("[{} {number}/{total}] {}", self.stage_title(index), first_line(&step.title));
             self.step(step, &title, &mut solved).map_err(|error| error.on(name, text, step.line))?;
         }
         let Plan { config, author, arguments, .. } = plan;
@@ -237,7 +273,7 @@ impl<'s> Solver<'s> {
                 Ok(nothing(None, snapshot, cata_build::stage::scratch()))
             }
             Base::External(name) => {
-                let name = match self.contexts.named(self.cache, name)? {
+                let name = match self.common.contexts.named(self.cache, name)? {
                     None => name.clone(),
                     Some(Named::Image(image)) => image,
                     Some(Named::Local(local)) => {
@@ -250,7 +286,7 @@ impl<'s> Solver<'s> {
                         ));
                     }
                 };
-                let title = format!("[{} 1] FROM {name}", self.graph.title(index));
+                let title = format!("[{} 1] FROM {name}", self.stage_title(index));
                 let image = self.image(&name, stage.platform.as_deref(), &title)?;
                 let config = image.config.config.clone();
                 let mut snapshot = sources::of_image(&image, &self.salt);
@@ -262,7 +298,7 @@ impl<'s> Solver<'s> {
 
     /// An image, resolved once a build.
     fn image(&self, name: &str, platform: Option<&str>, title: &str) -> Result<Arc<Image>, BuildError> {
-        let platform = platform.map(str::to_owned).or_else(|| self.request.platform.clone());
+        let platform = platform.map(str::to_owned).or_else(|| self.platform.clone());
         let id = format!("{name} {}", platform.clone().unwrap_or_default());
         let slot = Arc::clone(lock(&self.images).entry(id).or_default());
         let mut slot = lock(&slot);
@@ -307,7 +343,7 @@ impl<'s> Solver<'s> {
 
     /// One step that touches the file system.
     fn step(&self, step: &Step, title: &str, solved: &mut Solved) -> Result<(), BuildError> {
-        if self.cancelled.load(Ordering::Relaxed) {
+        if self.is_cancelled() {
             return Err(BuildError::cancelled());
         }
         // Waiting for another stage is no part of the step.
@@ -383,13 +419,14 @@ impl<'s> Solver<'s> {
         make: impl FnOnce(&Making) -> Result<bool, BuildError>,
     ) -> Result<(StepRecord, bool, Key), BuildError> {
         let upon = before.top();
-        if !before.fresh
+        let usable = |key: &Key| !before.fresh || lock(&self.common.made).contains(key);
+        if usable(&key)
             && let Some(record) = self.cache.find(&key, upon)
         {
             return Ok((record, true, key));
         }
         let _lock = self.cache.lock_step(&key)?;
-        if !before.fresh
+        if usable(&key)
             && let Some(record) = self.cache.find(&key, upon)
         {
             return Ok((record, true, key));
@@ -414,6 +451,7 @@ impl<'s> Solver<'s> {
         };
         let key = if sound { key } else { unsound(&key) };
         let record = self.cache.publish(&key, &making, record, changes.is_empty())?;
+        lock(&self.common.made).insert(key);
         Ok((record, false, key))
     }
 
@@ -436,10 +474,10 @@ impl<'s> Solver<'s> {
     /// What a COPY or a mount is taken from, with the key of all of it if it is a tree.
     pub(super) fn place(&self, origin: &Origin) -> Result<Place, BuildError> {
         match origin {
-            Origin::Context => Ok(self.contexts.main()),
+            Origin::Context => Ok(self.common.contexts.main()),
             Origin::Stage(index) => Ok(Place::Tree(self.solve(*index)?.snapshot.clone())),
             Origin::External(name) => {
-                let image = match self.contexts.named(self.cache, name)? {
+                let image = match self.common.contexts.named(self.cache, name)? {
                     Some(Named::Local(local)) => return Ok(Place::Local(local)),
                     Some(Named::Image(image)) => image,
                     None => name.clone(),
@@ -553,7 +591,7 @@ impl<'s> Solver<'s> {
     }
 
     pub(super) fn next_number(&self) -> usize {
-        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+        self.common.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(super) fn end(&self, step: usize, cached: bool, start: Instant, error: Option<&BuildError>) {

@@ -5,6 +5,7 @@
 //! an image that was built can carry its own.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use cata_image::{CommitRequest, Image, PullRequest, Silent};
 use cata_spec::image::ImageConfig;
@@ -42,12 +43,18 @@ struct Step {
 }
 
 /// Takes over what the places have. One that cannot be read costs time, not the build: it is told in a word.
-pub(super) fn import_all(solver: &Solver<'_>) -> Vec<String> {
+pub(super) fn import_all(solvers: &[Solver<'_>]) -> Vec<String> {
     let mut notes = Vec::new();
+    let Some(solver) = solvers.first() else { return notes };
     for place in &solver.request.cache_from {
         let number = solver.begin(&format!("importing cache from {}", named(place)));
         let start = std::time::Instant::now();
-        let done = import(solver.engine, solver.cache, place);
+        let mut done = import(solver.engine, solver.cache, place, None);
+        // The member of an index that was built for another platform carries its own.
+        for platform in solvers.iter().filter_map(|solver| solver.platform.as_deref()) {
+            let taken = import(solver.engine, solver.cache, place, Some(platform));
+            done = done.or(taken);
+        }
         solver.end(number, false, start, None);
         if let Err(error) = done {
             notes.push(format!("the cache of {} is not used: {}", named(place), error.message));
@@ -64,19 +71,24 @@ fn named(place: &CachePlace) -> String {
     }
 }
 
-fn import(engine: &Engine, cache: &Cache, place: &CachePlace) -> Result<(), BuildError> {
-    let known: BTreeSet<Digest> = engine.image_list()?.into_iter().map(|image| image.id).collect();
-    let image = fetch(engine, place)?;
+fn import(
+    engine: &Engine,
+    cache: &Cache,
+    place: &CachePlace,
+    platform: Option<&str>,
+) -> Result<(), BuildError> {
+    let known: BTreeSet<Digest> = engine.image_list()?.into_iter().map(|image| image.digest()).collect();
+    let image = fetch(engine, place, platform)?;
     let taken = take(engine, cache, &image);
     // Only its layers are wanted: an image that came for them goes again.
-    if !known.contains(&image.id) {
-        let _ = engine.image_remove(&image.id.to_string(), cata_image::RemoveOptions::default());
+    if !known.contains(&image.digest()) {
+        let _ = engine.image_remove(&image.digest().to_string(), cata_image::RemoveOptions::default());
     }
     taken
 }
 
 /// By digest, so that no name of this engine's moves.
-fn fetch(engine: &Engine, place: &CachePlace) -> Result<Image, BuildError> {
+fn fetch(engine: &Engine, place: &CachePlace, platform: Option<&str>) -> Result<Image, BuildError> {
     let failed = |error: cata_image::Error| BuildError::from(crate::image::image_error(error));
     match place {
         CachePlace::Registry(reference) => {
@@ -88,7 +100,8 @@ fn fetch(engine: &Engine, place: &CachePlace) -> Result<Image, BuildError> {
                     format!("the registry does not know {}", reference.familiar()),
                 )
             })?;
-            let pull = PullRequest { reference: reference.with_digest(digest), platform: None };
+            let platform = platform.map(crate::image::parse_platform).transpose()?;
+            let pull = PullRequest { reference: reference.with_digest(digest), platform };
             cata_image::pull(&engine.images, &config, &pull, &Silent)
                 .map(|pulled| pulled.image)
                 .map_err(failed)
@@ -97,7 +110,7 @@ fn fetch(engine: &Engine, place: &CachePlace) -> Result<Image, BuildError> {
             let loaded = cata_image::read_layout(&engine.images, dir, &Silent).map_err(failed)?;
             let nothing = || BuildError::new(Kind::NotFound, "there is no cache in it".to_owned());
             let id = loaded.first().ok_or_else(nothing)?.id;
-            Ok(engine.image(&id.to_string())?)
+            Ok(engine.image_of(&id.to_string(), platform)?)
         }
         CachePlace::Inline => Err(BuildError::new(
             Kind::InvalidArgument,
@@ -155,17 +168,18 @@ fn take(engine: &Engine, cache: &Cache, image: &Image) -> Result<(), BuildError>
 
 /// Brings the steps to where they were asked to be.
 pub(super) fn export_all(
-    solver: &Solver<'_>,
-    solved: &Solved,
+    solvers: &[Solver<'_>],
+    solved: &[Arc<Solved>],
     notes: &mut Vec<String>,
 ) -> Result<(), BuildError> {
+    let Some(solver) = solvers.first() else { return Ok(()) };
     for target in &solver.request.cache_to {
         if target.place == CachePlace::Inline {
             continue;
         }
         let number = solver.begin(&format!("exporting cache to {}", named(&target.place)));
         let start = std::time::Instant::now();
-        let done = export(solver, solved, target);
+        let done = export(solvers, solved, target);
         solver.end(number, false, start, done.as_ref().err());
         match done {
             Err(error) if target.forgiving => {
@@ -177,10 +191,23 @@ pub(super) fn export_all(
     Ok(())
 }
 
-fn export(solver: &Solver<'_>, solved: &Solved, target: &CacheTarget) -> Result<(), BuildError> {
-    let engine = solver.engine;
-    let known: BTreeSet<Digest> = engine.image_list()?.into_iter().map(|image| image.id).collect();
-    let (document, layers) = document(solver, solved, target.all)?;
+fn export(solvers: &[Solver<'_>], solved: &[Arc<Solved>], target: &CacheTarget) -> Result<(), BuildError> {
+    let Some(engine) = solvers.first().map(|solver| solver.engine) else { return Ok(()) };
+    let known: BTreeSet<Digest> = engine.image_list()?.into_iter().map(|image| image.digest()).collect();
+    let (mut document, mut layers): (Document, Layers) = Default::default();
+    for (solver, solved) in solvers.iter().zip(solved) {
+        let (more, below) = self::document(solver, solved, target.all)?;
+        for step in more.steps {
+            if !document.steps.contains(&step) {
+                document.steps.push(step);
+            }
+        }
+        for layer in below {
+            if !layers.iter().any(|(diff_id, _)| *diff_id == layer.0) {
+                layers.push(layer);
+            }
+        }
+    }
     let platform = Platform::host();
     let mut config = ImageConfig {
         architecture: platform.architecture,
@@ -195,7 +222,7 @@ fn export(solver: &Solver<'_>, solved: &Solved, target: &CacheTarget) -> Result<
     let commit = CommitRequest { config, layers, names: Vec::new(), annotations: Default::default() };
     let failed = |error: cata_image::Error| BuildError::from(crate::image::image_error(error));
     let image = cata_image::commit(&engine.images, &commit).map_err(failed)?;
-    let id = image.id;
+    let (id, digest) = (image.id, image.digest());
     let sent = match &target.place {
         CachePlace::Registry(reference) => {
             let registries = engine.registries()?;
@@ -204,7 +231,8 @@ fn export(solver: &Solver<'_>, solved: &Solved, target: &CacheTarget) -> Result<
         CachePlace::Local(dir) => cata_image::write_layout(&engine.images, &image, dir),
         CachePlace::Inline => Ok(()),
     };
-    if !known.contains(&id) {
+    if !known.contains(&digest) {
+        // Pushing may have made another manifest of it.
         let _ = engine.image_remove(&id.to_string(), cata_image::RemoveOptions::default());
     }
     sent.map_err(failed)

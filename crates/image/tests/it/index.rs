@@ -86,7 +86,7 @@ fn index_travels_whole() {
     let full = registry.name("both:1");
     let made = index(&here, &[&full]);
     let mut archive = Vec::new();
-    save(&here.store, &[full.clone()], &mut archive).unwrap();
+    save(&here.store, std::slice::from_ref(&full), &mut archive).unwrap();
     let loaded = load(&there.store, &mut archive.as_slice(), &Silent).unwrap();
     assert_eq!((loaded.len(), loaded[0].names.len()), (1, 1), "{loaded:?}");
     let arrived = there.store.resolve(&full).unwrap();
@@ -105,13 +105,13 @@ fn index_travels_whole() {
     run("skopeo", &["copy", "-q", "--all", "--src-tls-verify=false", &format!("docker://{full}"), &target]);
     // One member alone.
     let mut alone = Vec::new();
-    save_for(&here.store, &[full.clone()], Some(&platform("linux/s390x")), &mut alone).unwrap();
+    save_for(&here.store, std::slice::from_ref(&full), Some(&platform("linux/s390x")), &mut alone).unwrap();
     let empty = Place::new();
     load(&empty.store, &mut alone.as_slice(), &Silent).unwrap();
     let image = empty.store.resolve(&full).unwrap();
     assert_eq!((image.platform(), image.index), (platform("linux/s390x"), None));
     let wanted = platform("linux/riscv64");
-    assert!(save_for(&here.store, &[full.clone()], Some(&wanted), &mut Vec::new()).is_err());
+    assert!(save_for(&here.store, std::slice::from_ref(&full), Some(&wanted), &mut Vec::new()).is_err());
     let one = PushRequest { reference: name(&full), platform: Some(Platform::host()) };
     let pushed = push(&here.store, &here.config(), &one, &Silent).unwrap();
     assert_eq!(pushed.digest, made.manifest_digest);

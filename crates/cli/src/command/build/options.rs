@@ -51,7 +51,7 @@ pub(crate) struct Build {
     /// Always try to pull newer images that the build begins with
     #[arg(long)]
     pull: bool,
-    /// Platform to build for
+    /// Platforms to build for; of several an index is made
     #[arg(long, value_name = "os/arch", value_delimiter = ',')]
     platform: Vec<String>,
     /// Secret for RUN --mount=type=secret (id=ID,src=FILE or id=ID,env=NAME)
@@ -168,10 +168,6 @@ impl Build {
                 );
             }
         }
-        if self.platform.len() > 1 {
-            return Err(Failure::flag("building for several platforms at once is not supported yet")
-                .with_hint("build for one platform at a time"));
-        }
         if let Some(address) = self.remote() {
             reachable(address)?;
         }
@@ -207,7 +203,7 @@ impl Build {
             no_cache: self.no_cache,
             no_cache_filter: self.no_cache_filter.clone(),
             pull: self.pull,
-            platform: self.platform.first().cloned(),
+            platforms: self.platform.clone(),
             secrets: self.secret.iter().map(|text| secret(text)).collect::<Result<_, _>>()?,
             ssh: self.ssh.iter().map(|text| ssh(text)).collect::<Result<_, _>>()?,
             network: self.network.clone(),

@@ -21,6 +21,8 @@ struct FileOutput {
     kind: FileKind,
     /// `-`: standard output.
     destination: String,
+    /// `platform-split`: a directory for each platform.
+    split: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,10 +62,11 @@ pub(super) fn plan(build: &Build) -> Result<Outputs, Failure> {
 fn one(text: &str, outputs: &mut Outputs) -> Result<(), Failure> {
     let mut kind = None;
     let mut destination = None;
+    let mut split = None;
     // A path alone is a directory, `-` a tar on standard output.
     if !text.contains('=') {
         let kind = if text == "-" { FileKind::Tar } else { FileKind::Local };
-        outputs.files.push(FileOutput { kind, destination: text.to_owned() });
+        outputs.files.push(FileOutput { kind, destination: text.to_owned(), split: None });
         return Ok(());
     }
     for field in text.split(',') {
@@ -71,6 +74,7 @@ fn one(text: &str, outputs: &mut Outputs) -> Result<(), Failure> {
             Some(("type", value)) => kind = Some(value.to_owned()),
             Some(("dest", value)) => destination = Some(value.to_owned()),
             Some(("push", value)) => outputs.push |= value == "true",
+            Some(("platform-split", value)) => split = Some(value == "true"),
             Some(("name", _)) => {
                 return Err(
                     Failure::flag(format!("--output {text}: `name` is not supported")).with_hint("use -t")
@@ -84,7 +88,7 @@ fn one(text: &str, outputs: &mut Outputs) -> Result<(), Failure> {
             .filter(|d| !d.is_empty())
             .ok_or_else(|| Failure::flag(format!("--output {text} needs dest=PATH")))
     };
-    let file = |kind, destination| FileOutput { kind, destination };
+    let file = |kind, destination| FileOutput { kind, destination, split };
     match kind.as_deref() {
         Some("image") => {}
         Some("registry") => outputs.push = true,
@@ -119,23 +123,25 @@ pub(super) fn write(
     let engine = session.engine()?;
     for file in &outputs.files {
         match file.kind {
-            FileKind::Local => engine.build_files(built, std::path::Path::new(&file.destination))?,
+            FileKind::Local => {
+                engine.build_files(built, std::path::Path::new(&file.destination), file.split)?;
+            }
             FileKind::Tar => {
-                engine.build_tar(built, &mut *target(&file.destination)?)?;
+                engine.build_tar(built, &mut *target(&file.destination)?, file.split)?;
             }
             FileKind::Image => {
                 let names: Vec<String> = match (&built.image, request.tags.as_slice()) {
-                    (Some(image), []) => vec![image.id.to_string()],
+                    (Some(image), []) => vec![image.digest().to_string()],
                     (_, tags) => tags.iter().map(ToString::to_string).collect(),
                 };
-                engine.image_save(&names, &mut *target(&file.destination)?)?;
+                engine.image_save(&names, None, &mut *target(&file.destination)?)?;
             }
         }
     }
     if outputs.push {
         for tag in &request.tags {
             session::note(format!("pushing {}", tag.familiar()));
-            let pushed = engine.image_push(&tag.to_string(), &cata_engine::images::Silent)?;
+            let pushed = engine.image_push(&tag.to_string(), None, &cata_engine::images::Silent)?;
             session::note(format!(
                 "pushed {}: digest: {} size: {}",
                 tag.familiar(),

@@ -11,6 +11,9 @@ pub(crate) struct Inspect {
     /// Print with "json" or a Go template
     #[arg(short, long, value_name = "string")]
     format: Option<String>,
+    /// Of several platforms, this one
+    #[arg(long, value_name = "string")]
+    platform: Option<String>,
     #[arg(required = true, value_name = "IMAGE")]
     names: Vec<String>,
 }
@@ -18,6 +21,8 @@ pub(crate) struct Inspect {
 impl Verb for Inspect {
     fn call(self, session: &Session) -> Outcome {
         let engine = session.engine()?;
-        all(&self.names, self.format.as_deref(), |name| Ok(engine.image_inspect(name)?))
+        all(&self.names, self.format.as_deref(), |name| {
+            Ok(engine.image_inspect_for(name, self.platform.as_deref())?)
+        })
     }
 }

@@ -13,6 +13,9 @@ pub(crate) struct Push {
     /// Print only the image's full name
     #[arg(short, long)]
     quiet: bool,
+    /// Push only the image for this platform
+    #[arg(long, value_name = "string")]
+    platform: Option<String>,
     #[arg(required = true, value_name = "NAME")]
     name: String,
 }
@@ -24,7 +27,7 @@ impl Verb for Push {
             session::print_line(format!("The push refers to repository [{}]", reference.name()))?;
         }
         let screen = Screen::new(if self.quiet { To::Nowhere } else { To::Stdout });
-        let pushed = session.engine()?.image_push(&self.name, &screen)?;
+        let pushed = session.engine()?.image_push(&self.name, self.platform.as_deref(), &screen)?;
         if self.quiet {
             session::print_line(reference.to_string())?;
         } else {

@@ -15,6 +15,9 @@ pub(crate) struct Save {
     /// Write to this file instead of standard output
     #[arg(short, long, value_name = "string")]
     output: Option<String>,
+    /// Save only the images for this platform
+    #[arg(long, value_name = "string")]
+    platform: Option<String>,
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
@@ -22,13 +25,14 @@ pub(crate) struct Save {
 impl Verb for Save {
     fn call(self, session: &Session) -> Outcome {
         let engine = session.engine()?;
+        let platform = self.platform.as_deref();
         let Some(path) = self.output.filter(|p| !p.is_empty()) else {
             if std::io::stdout().is_terminal() {
                 return Err(Failure::usage("cowardly refusing to save to a terminal")
                     .with_hint("use the -o flag, or redirect the output"));
             }
             let mut output = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-            engine.image_save(&self.images, &mut output).map_err(Failure::streamed)?;
+            engine.image_save(&self.images, platform, &mut output).map_err(Failure::streamed)?;
             output.flush().map_err(Failure::output)?;
             return Ok(Exit::OK);
         };
@@ -36,7 +40,7 @@ impl Verb for Save {
         let part = part(Path::new(&path));
         let file = File::create(&part).map_err(|e| Failure::io(format!("create {}", part.display()), &e))?;
         let mut output = BufWriter::with_capacity(1 << 20, file);
-        let saved = engine.image_save(&self.images, &mut output).map_err(Failure::from);
+        let saved = engine.image_save(&self.images, platform, &mut output).map_err(Failure::from);
         let saved = saved.and_then(|()| output.flush().map_err(|e| Failure::io(format!("write {path}"), &e)));
         let saved = saved.and_then(|()| {
             std::fs::rename(&part, &path).map_err(|e| Failure::io(format!("write {path}"), &e))
