@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use carried::{WORD as OF_IMAGE, stop_signal};
 pub use make::{ImportRequest, InstallRequest, Made};
 pub use open::OpenKernel;
+pub(crate) use open::check_static;
 
 use crate::error::{Error, Result};
 use crate::ledger;

@@ -88,6 +88,7 @@ impl Engine {
         }
         fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
         let bytes = fs::read(&program).map_err(Error::file("read", &program))?;
+        check_static(&program, &bytes)?;
         let mut archive = cpio::Archive::new();
         let added = archive.file("init", 0o755, &bytes).and_then(|()| {
             archive.device("dev/console", 0o600, (5, 1))?;
@@ -100,6 +101,21 @@ impl Engine {
         forget_others(&dir, &key, arch);
         File::open(&place).map_err(Error::file("open", place))
     }
+}
+
+/// A program for a virtual machine finds no libraries there: its kernel would only say that there is no init.
+pub(crate) fn check_static(program: &Path, bytes: &[u8]) -> Result<()> {
+    if cata_kernel::elf::Elf::parse(bytes).is_some_and(|elf| elf.section(".interp").is_none()) {
+        return Ok(());
+    }
+    let hint = match program.file_name().is_some_and(|name| name == "busybox") {
+        true => "install Debian's package busybox-static",
+        false => "build it with `cargo xtask build`, which links it statically",
+    };
+    Err(Error::Unsupported {
+        what: format!("{} needs libraries, and a virtual machine has none", program.display()),
+        hint: hint.to_owned(),
+    })
 }
 
 /// Archives of earlier programs; who has one open keeps it.

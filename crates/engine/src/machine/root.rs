@@ -24,16 +24,7 @@ const APPLETS: &[&str] = &[
 
 /// A program for a machine finds no libraries there.
 pub(super) fn check_static(program: &Path) -> Result<()> {
-    let bytes = fs::read(program).map_err(Error::file("read", program))?;
-    if cata_kernel::elf::Elf::parse(&bytes).is_some_and(|elf| elf.section(".interp").is_none()) {
-        return Ok(());
-    }
-    Err(Error::Unsupported {
-        what: format!("{} needs libraries, and a machine has none", program.display()),
-        hint:
-            "build it with `cargo xtask build`, which links it statically; or Debian's package busybox-static"
-                .to_owned(),
-    })
+    crate::kernel::check_static(program, &fs::read(program).map_err(Error::file("read", program))?)
 }
 
 impl Engine {
