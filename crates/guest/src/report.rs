@@ -22,6 +22,8 @@ pub enum Report {
     },
     /// It does not.
     Failed(Failed),
+    /// The machine ended before its guest said a word: nothing has happened in it, and another may be made.
+    Died(Failed),
     /// What became of a signal.
     Fate {
         /// Its number.

@@ -264,11 +264,20 @@ impl Driver {
         self.status.memory_peak = self.cage.memory_peak();
         self.status.memory_limit = self.cage.memory_limit();
         let exit = Exit { code, oom: self.cage.oom_killed(), error: None };
-        let what = machine.map_or(What::ProcessExited(exit.clone()), |machine| self.end_of(machine, &exit));
+        let what = match machine {
+            None => What::ProcessExited(exit),
+            Some(machine) => match self.boot_again(machine, &exit) {
+                None => return heap::trim(),
+                Some(machine) => self.end_of(machine, &exit),
+            },
+        };
         self.queue.push_back(what);
     }
 
     fn kill_all(&mut self) {
+        if let Some(machine) = &mut self.machine {
+            machine.unwanted();
+        }
         if let Some(process) = &self.process {
             // Without a cgroup, and in case its kill is refused: the first process takes its pid namespace
             // with it.
@@ -308,7 +317,7 @@ impl Driver {
         };
         let given = self.open_streams()?;
         if let Some(order) = &launch.vm {
-            return self.boot_machine(order, launch.plan.process.window, &given).map(|()| None);
+            return self.boot_machine(order, launch.plan.process.window, given, 0).map(|()| None);
         }
         let spawned = {
             let mut handles = Handles::new(given.stdin.as_fd(), given.stdout.as_fd(), given.stderr.as_fd());

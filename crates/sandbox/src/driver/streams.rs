@@ -125,6 +125,14 @@ impl Driver {
         self.output.terminal = Some(master);
     }
 
+    /// The old one, when another machine has another.
+    pub(super) fn forget_terminal(&mut self) {
+        if let Some(side) = self.output.stdout.take() {
+            self.reactor.remove(side.fd.as_fd());
+        }
+        self.output.terminal = None;
+    }
+
     pub(super) fn watch_output(&mut self) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let ready = self

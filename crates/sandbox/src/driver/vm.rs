@@ -15,6 +15,7 @@ use cata_runtime::{ExecRequest, Handles, Spawned};
 use cata_sys::message;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 
 use super::notify::Awaited;
 use super::reactor::{Interest, Source};
@@ -26,6 +27,10 @@ use crate::state::{Exit, Phase, Pid, Rejected, Stage, Then, Timer, What};
 
 /// As for a process of the host's: a handler may be about to be installed.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How often another machine is made in place of one that ended before its guest said a word: software emulation on a
+/// busy host now and then does not come up.
+const AGAIN: u32 = 2;
 
 /// What every machine of this container is made of.
 #[derive(Default)]
@@ -45,6 +50,21 @@ pub(super) struct Machine {
     /// Bytes of its own memory.
     memory: u64,
     pub(super) boot: Option<BootTimes>,
+    /// Until it runs.
+    ends: Option<Ends>,
+    /// It ended before its guest said a word.
+    died: bool,
+    /// Somebody wanted its end.
+    unwanted: bool,
+    /// How many there were before it.
+    attempt: u32,
+}
+
+/// The container's ends of its streams, for another machine: what is attached to the others notices nothing.
+struct Ends {
+    given: Given,
+    /// A terminal without a user would be at its end.
+    _terminal: Option<OwnedFd>,
 }
 
 /// What it said of its end.
@@ -56,6 +76,10 @@ struct Ended {
 }
 
 impl Machine {
+    pub(super) fn unwanted(&mut self) {
+        self.unwanted = true;
+    }
+
     pub(super) fn drops(&self, signal: i32) -> bool {
         self.dropped.contains(&signal)
     }
@@ -97,7 +121,8 @@ impl Driver {
         &mut self,
         order: &Order,
         window: Option<WindowSize>,
-        given: &Given,
+        given: Given,
+        attempt: u32,
     ) -> Result<(), Failure> {
         let (ours, theirs) = pair()?;
         let spawned = {
@@ -124,10 +149,15 @@ impl Driver {
         send(&ours, &Word::Begin { links }, &fds)?;
         nonblocking(&ours);
         self.reactor.add(&ours, Source::Machine, Interest::Read).map_err(failed)?;
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let user = spawned.terminal.as_ref().map(|master| ioctl_tiocgptpeer(master, flags));
+        let user = user.transpose().map_err(failed)?;
         if let Some(terminal) = spawned.terminal {
             self.use_terminal(terminal);
         }
-        self.watch_output();
+        if attempt == 0 || self.terminal {
+            self.watch_output();
+        }
         self.cage.started();
         self.machine = Some(Machine {
             socket: ours,
@@ -137,6 +167,10 @@ impl Driver {
             ended: None,
             memory: order.memory,
             boot: None,
+            ends: Some(Ends { given, _terminal: user }),
+            died: false,
+            unwanted: false,
+            attempt,
         });
         Ok(())
     }
@@ -156,9 +190,14 @@ impl Driver {
             match report {
                 Report::Started { withheld, boot } => {
                     machine.boot = boot;
+                    machine.ends = None;
                     self.guest_started(withheld);
                 }
                 Report::Failed(failed) => machine.failed = Some(failed),
+                Report::Died(failed) => {
+                    machine.died = true;
+                    machine.failed = machine.failed.take().or(Some(failed));
+                }
                 Report::Fate { signal, dropped } => self.signal_fate(signal, dropped),
                 Report::Exiting => self.ending(),
                 Report::Ended { oom, peak, error } => machine.ended = Some(Ended { oom, peak, error }),
@@ -235,6 +274,38 @@ impl Driver {
         let machine = self.machine.take()?;
         self.reactor.remove(machine.socket.as_fd());
         Some(machine)
+    }
+
+    /// In place of a machine that ended before its guest said a word, another; the machine comes back where there is
+    /// to be none.
+    pub(super) fn boot_again(&mut self, mut machine: Machine, exit: &Exit) -> Option<Machine> {
+        let starting = matches!(self.state.phase, Phase::Starting { then: Then::Policy, .. });
+        let again = machine.died && !machine.unwanted && !exit.oom && machine.attempt < AGAIN;
+        let Some(Ends { given, .. }) = machine.ends.take().filter(|_| starting && again) else {
+            return Some(machine);
+        };
+        let why = machine.failed.as_ref().map(|failed| failed.message.as_str()).unwrap_or_default();
+        self.complain(&format!("another machine is made in place of one that did not come up: {why}"));
+        // What it had started goes with it.
+        self.kill_all();
+        if self.terminal {
+            self.forget_terminal();
+        }
+        match self.boot_anew(given, machine.attempt + 1) {
+            Ok(()) => None,
+            Err(failure) => {
+                let (message, hint, exit_code) = (failure.message, failure.hint, failure.exit_code);
+                Some(Machine { failed: Some(Failed { message, hint, exit_code }), ..machine })
+            }
+        }
+    }
+
+    fn boot_anew(&mut self, given: Given, attempt: u32) -> Result<(), Failure> {
+        let launch = super::boot::read_plan(self.plan.as_fd())?;
+        let failed = |message| Failure::new(FailureKind::System, message);
+        self.cage.renew(launch.plan.cgroup.as_ref()).map_err(failed)?;
+        let order = launch.vm.as_ref().ok_or_else(|| failed("the plan has no machine".to_owned()))?;
+        self.boot_machine(order, launch.plan.process.window, given, attempt)
     }
 
     /// What its end means.

@@ -78,6 +78,8 @@ enum End {
     Failed(Failed),
     /// The machine has ended.
     Broken(String),
+    /// It is of no use, and another would be of none.
+    Hopeless(String),
 }
 
 /// What runs the guest.
@@ -295,7 +297,7 @@ impl Machine {
         if self.stage != Stage::Running && self.born.elapsed() >= BOOT {
             let seconds = BOOT.as_secs();
             let said = self.log.last(5);
-            return Err(End::Broken(format!(
+            return Err(End::Hopeless(format!(
                 "the guest was not ready after {seconds} s; its kernel said: {said}"
             )));
         }
@@ -370,7 +372,7 @@ impl Machine {
                          install the kernel again with `cata kernel install`",
                         hello.version
                     );
-                    return Err(End::Broken(text));
+                    return Err(End::Hopeless(text));
                 }
                 self.stage = Stage::Preparing;
                 self.times.kernel = self.took();
@@ -519,6 +521,7 @@ impl Machine {
 
     /// Tells the supervisor, and what to exit with.
     fn finish(&mut self, supervisor: &OwnedFd, end: End) -> i32 {
+        let hopeless = matches!(end, End::Hopeless(_));
         match end {
             End::Exited(exited) => {
                 self.pump.finish(LAST);
@@ -538,9 +541,10 @@ impl Machine {
                 report(supervisor.as_fd(), &Report::Ended { oom: false, peak: None, error: Some(message) });
                 BROKEN
             }
-            End::Broken(message) => {
+            End::Broken(message) | End::Hopeless(message) => {
                 let failed = Failed { message, hint: None, exit_code: BROKEN };
-                report(supervisor.as_fd(), &Report::Failed(failed));
+                let died = self.stage == Stage::Booting && !hopeless;
+                report(supervisor.as_fd(), &if died { Report::Died(failed) } else { Report::Failed(failed) });
                 BROKEN
             }
         }
