@@ -12,13 +12,12 @@ use cata_tests::command::{Done, Run, cata_binary, eventually};
 use cata_tests::harness::Test;
 use cata_tests::terminal::Terminal;
 use cata_tests::world::{World, pids};
-use cata_tests::{foreign, kernel, whole};
 
 use crate::test;
 
 /// For one boot on a host with other things to do.
-const BOOT: Duration = Duration::from_secs(180);
-const SOON: Duration = Duration::from_secs(100);
+pub(crate) const BOOT: Duration = Duration::from_secs(180);
+pub(crate) const SOON: Duration = Duration::from_secs(100);
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -29,24 +28,20 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(machine_on_networks).with_kernel(),
         test!(machine_files).with_kernel().images(&["debian"]),
         test!(machine_faults).with_kernel(),
-        test!(machine_does_not_come_up).with_kernel(),
-        test!(machine_full_disk).with_kernel(),
         test!(machine_crowd).with_kernel(),
         test!(machine_bad_input).with_kernel(),
-        test!(machine_of_a_whole_image).with_kernel().also_in_lab(),
-        test!(machine_of_another_platform).images(&[]).needs(&["qemu-system-aarch64"]),
         test!(machine_postgres).with_kernel().images(&["postgres"]).needs(&["psql"]),
     ]
 }
 
 #[track_caller]
-fn run(w: &World, args: &[&str]) -> Done {
+pub(crate) fn run(w: &World, args: &[&str]) -> Done {
     let mut words = vec!["run", "--isolation", "vm"];
     words.extend(args);
     w.cata_run(words).patience(BOOT).done()
 }
 
-fn processes_named(name: &str) -> Vec<u32> {
+pub(crate) fn processes_named(name: &str) -> Vec<u32> {
     let has = |pid: &u32| {
         fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
             let first = line.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -80,11 +75,11 @@ fn no_monitors() {
 
 /// What ends with a machine may be at it for another moment.
 #[track_caller]
-fn gone(name: &str) {
+pub(crate) fn gone(name: &str) {
     eventually(&format!("no {name} is left"), SOON, || processes_named(name).is_empty().then_some(()));
 }
 
-fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     // What has ended by itself meanwhile need not be killed.
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
@@ -477,106 +472,6 @@ fn machine_faults(w: &World) {
     });
 }
 
-/// What the supervisor of a container has written down about machines that did not come up.
-fn others_made(w: &World, name: &str) -> usize {
-    let id = w.field(name, "{{.Id}}");
-    let log = w.root().join("containers").join(id).join("supervisor.log");
-    fs::read_to_string(log).unwrap_or_default().matches("another machine is made in place of").count()
-}
-
-/// A machine that ends before its guest has said a word is made again; whoever is attached notices nothing.
-fn machine_does_not_come_up(w: &World) {
-    let qemu = "qemu-system-x86_64";
-    let boots = || eventually("it boots", SOON, || (!processes_named(qemu).is_empty()).then_some(()));
-    let vm = ["--isolation", "vm", "--vmm", "qemu", "busybox", "sh"];
-    eventually("one was killed while it booted", BOOT, || {
-        gone(qemu);
-        let args = [&["run", "-i", "--name", "late"], &vm[..], &["-c", "cat; exit 3"]].concat();
-        let starter = w.cata_run(args).input("in").patience(BOOT).start();
-        boots();
-        processes_named(qemu).into_iter().for_each(kill);
-        let done = starter.done(BOOT);
-        let made = others_made(w, "late");
-        let _ = w.cata(&["rm", "late"]).ok();
-        // It may have been killed when its guest was up: then that is what is told.
-        (made > 0).then(|| assert_eq!((done.code(), done.stdout.as_str()), (3, "in"), "{done}"))
-    });
-    // With a terminal the next machine has another, and so has who looks at it.
-    let again = || {
-        let mut command = Command::new(cata_binary());
-        command.args(["run", "-it", "--name", "seen"]).args(vm);
-        command.env("CATA_ROOT", w.root()).env("CATA_STATE", w.state());
-        let mut terminal = Terminal::run(&command, 30, 100);
-        boots();
-        processes_named(qemu).into_iter().for_each(kill);
-        let up = eventually("a prompt, or an end", BOOT, || {
-            let prompt = terminal.shown().contains("# ");
-            let status = w.cata(&["inspect", "-f", "{{.State.Status}} {{.State.Error}}", "seen"]).stdout;
-            // Killed when its guest was up, and not made again: that is an end too.
-            (prompt || status.contains("killed by signal 9")).then_some(prompt)
-        });
-        if up && others_made(w, "seen") > 0 {
-            terminal.type_in("stty size; exit 5\n");
-            terminal.expect("30 100");
-            assert_eq!(terminal.exit_code(), 5);
-            return Some(());
-        }
-        None
-    };
-    eventually("one with a terminal was", BOOT, || {
-        let done = again();
-        let _ = w.cata_run(["rm", "-f", "seen"]).patience(SOON).done();
-        gone(qemu);
-        done
-    });
-    // One that never comes up has a name for it.
-    let monitor = format!("/usr/bin/{qemu}");
-    let monitor = monitor.as_str();
-    rustix::mount::mount_bind("/bin/false", monitor).unwrap();
-    run(w, &["--name", "never", "--vmm", "qemu", "busybox", "true"])
-        .fails(125, &["the virtual machine (qemu) ended with 1"]);
-    assert_eq!(others_made(w, "never"), 2);
-    rustix::mount::unmount(monitor, rustix::mount::UnmountFlags::DETACH).unwrap();
-    let _ = w.cata_run(["start", "-a", "never"]).patience(BOOT).done().exits(0);
-    let _ = w.cata(&["rm", "never"]).ok();
-}
-
-/// An engine on a disk that fills up: a machine cannot be made, or its program hears of it; nothing is left.
-fn machine_full_disk(w: &World) {
-    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-    let small = w.scratch().join("small");
-    fs::create_dir(&small).unwrap();
-    mount("small", &small, "tmpfs", MountFlags::empty(), c"size=192m").unwrap();
-    let root = small.join("root");
-    let copied = Command::new("cp").arg("-a").arg(w.root()).arg(&root).status().unwrap();
-    assert!(copied.success());
-    let engine = |args: &[&str]| {
-        let words = [&["--root", root.to_str().unwrap()], args].concat();
-        w.cata_run(words).patience(BOOT).done()
-    };
-    let vm = |args: &[&str]| engine(&[&["run", "--isolation", "vm"], args].concat());
-    let fill = || {
-        let mut file = fs::File::create(small.join("fill")).unwrap();
-        while file.write_all(&[0; 4096]).is_ok() {}
-    };
-    fill();
-    vm(&["--name", "one", "busybox", "true"]).fails(125, &["no space left"]);
-    assert_eq!(engine(&["ps", "-aq"]).text(), "");
-    fs::remove_file(small.join("fill")).unwrap();
-    // It fills up while the machine runs, by what the guest writes: the program is told, and ends as it will.
-    let script = "cat /dev/zero > /big; echo code $?; exit 4";
-    let done = vm(&["--name", "two", "busybox", "sh", "-c", script]).exits(4);
-    assert!(done.stdout.contains("code 1") && done.stderr.contains("No space left"), "{done}");
-    eventually("it has ended", SOON, || {
-        let status = engine(&["inspect", "-f", "{{.State.Status}}", "two"]);
-        (status.text() == "exited").then_some(())
-    });
-    let _ = engine(&["rm", "two"]).ok();
-    assert_eq!(engine(&["ps", "-aq"]).text(), "");
-    assert_eq!(vm(&["--rm", "busybox", "echo", "well"]).text(), "well");
-    eventually("nothing is mounted on it", SOON, || unmount(&small, UnmountFlags::empty()).ok());
-}
-
 fn machine_crowd(w: &World) {
     let many = 20;
     let start = |number: u32| {
@@ -691,114 +586,8 @@ fn other_platforms(w: &World, refused: &dyn Fn(&[&str], &[&str])) {
     rustix::mount::unmount(formats, rustix::mount::UnmountFlags::DETACH).unwrap();
 }
 
-/// An image with nothing but a kernel that lacks a driver.
-fn lacking(w: &World, name: &str) {
-    let boot = w.scratch().join(name).join("boot");
-    fs::create_dir_all(&boot).unwrap();
-    let drivers = ["virtio-mmio", "virtio-pci", "virtio_console", "virtio_net"];
-    fs::write(boot.join("vmlinuz-6.9.1"), kernel::by_hand("6.9.1", &drivers)).unwrap();
-    // One that would lead out of the image, were it followed on the host.
-    std::os::unix::fs::symlink("/etc/passwd", boot.join("vmlinuz-9.9.9")).unwrap();
-    let tar = w.scratch().join(format!("{name}.tar"));
-    let packed =
-        Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(boot.parent().unwrap()).arg(".").status();
-    assert!(packed.unwrap().success());
-    let _ = w.cata(&["import", tar.to_str().unwrap(), name]).ok();
-}
-
-/// `--kernel image`: the image's own kernel, drivers and init.
-fn machine_of_a_whole_image(w: &World) {
-    w.cata(&["run", "--rm", "--kernel", "image", "busybox", "true"]).fails(125, &["add --isolation vm"]);
-    let whole = ["--kernel", "image"];
-    let with = |args: &[&'static str]| [&whole[..], args].concat();
-    run(w, &with(&["busybox", "true"])).fails(125, &["the image busybox carries no kernel", "/boot/vmlinuz"]);
-    lacking(w, "lacking");
-    run(w, &with(&["lacking", "true"])).fails(125, &["the image lacking", "6.9.1 has no driver virtiofs"]);
-    let names = ["kernel", "import", "--name", "image-x", "/etc/passwd"];
-    w.cata(&names).fails(1, &["invalid kernel name"]);
-    assert_eq!(w.cata(&["ps", "-aq"]).text(), "");
-    let before = w.cata(&["kernel", "ls", "-q"]).lines();
-
-    let tar = whole::tar().unwrap();
-    let _ = w.cata_run(["import", tar.to_str().unwrap(), "whole"]).patience(BOOT).done().ok();
-    let _ = run(w, &with(&["-d", "--name", "sys", "whole", "/sbin/init"])).ok();
-    let sh = |script: &str| w.cata_run(["exec", "sys", "sh", "-c", script]).patience(SOON).done();
-    eventually("init is up", SOON, || {
-        w.cata(&["logs", "sys"]).stdout.contains("the system is up").then_some(())
-    });
-    let kernels = w.cata(&["kernel", "ls", "-q"]).lines();
-    let own: Vec<&String> = kernels.iter().filter(|name| !before.contains(name)).collect();
-    assert!(own.len() == 1 && own[0].starts_with("image-"), "{kernels:?}");
-    let release = sh("uname -r").text();
-    assert!(!before.contains(&release) && release.ends_with("-cloud-amd64"), "{release}");
-    assert_eq!(w.field("sys", "{{.Machine.Kernel}}"), *own[0]);
-    // Init is process 1 and the machine is its: it loads a driver out of its own files, and sees all cgroups.
-    let script = "cat /proc/1/comm; m=/lib/modules/$(uname -r)/kernel/drivers/net/dummy.ko; insmod $m; \
-        ls -d /sys/module/dummy; ls -d /dev/vport*p1 > /dev/null && echo nodes; ls -d /sys/fs/cgroup/catamaran";
-    assert_eq!(sh(script).lines(), ["init", "/sys/module/dummy", "nodes", "/sys/fs/cgroup/catamaran"]);
-    // It puts its services into cgroups of their own, as inits do: there is a place for one more process.
-    let script = "cd /sys/fs/cgroup$(cut -d: -f3 /proc/1/cgroup) && mkdir services && \
-        for p in $(cat cgroup.procs); do echo $p > services/cgroup.procs; done; \
-        echo +pids > cgroup.subtree_control && echo divided";
-    eventually("init's cgroup is divided", SOON, || sh(script).stdout.contains("divided").then_some(()));
-    assert!(sh("cat /proc/self/cgroup").text().ends_with("/services"));
-    // Its own signal for the end is sent, and a machine that was powered off has ended well.
-    assert_eq!(w.field("sys", "{{.Config.StopSignal}}"), "SIGUSR2");
-    let _ = w.cata_run(["stop", "-t", "90", "sys"]).patience(SOON).done().ok();
-    assert_eq!(w.field("sys", "{{.State.ExitCode}}"), "0");
-    let logs = w.cata(&["logs", "sys"]).ok().stdout;
-    assert!(logs.contains("the system goes down"), "{logs}");
-    // The kernel goes with the image.
-    let _ = w.cata(&["rm", "sys"]).ok();
-    let _ = w.cata(&["rmi", "whole"]).ok();
-    assert_eq!(w.cata(&["kernel", "ls", "-q"]).lines(), before);
-}
-
-/// An arm64 kernel, and an arm64 image on it.
-fn machine_of_another_platform(w: &World) {
-    let tar = foreign::seed(w).unwrap();
-    let change = "ENV PATH=/bin:/sbin:/usr/bin:/usr/sbin";
-    let args = ["import", "--platform", "linux/arm64", "--change", change, tar.to_str().unwrap(), "box"];
-    let _ = w.cata(&args).ok();
-    hidden("/usr/bin/qemu-system-aarch64", || {
-        run(w, &["--rm", "box", "true"]).fails(125, &["is not installed", "package qemu-system-arm"]);
-    });
-    // A signal is heard only where somebody listens.
-    let script = "trap 'exit 7' TERM; echo out; while :; do sleep 0.2; done";
-    let args = [
-        "-d",
-        "--name",
-        "arm",
-        "--platform",
-        "linux/arm64",
-        "--cpus",
-        "1",
-        "-v",
-        "data:/data",
-        "-w",
-        "/data",
-    ];
-    let args: Vec<&str> = args.into_iter().chain(["box", "sh", "-c", script]).collect();
-    let _ = run(w, &args).ok();
-    let sh = |script: &str| w.cata_run(["exec", "-i", "arm", "sh", "-c", script]).patience(BOOT);
-    let lines = sh("uname -m; uname -r; pwd; id -u; grep Seccomp: /proc/self/status").done().lines();
-    assert!(lines.len() == 5 && lines[1].ends_with("-cloud-arm64"), "{lines:?}");
-    assert_eq!([&lines[0], &lines[2], &lines[3], &lines[4]], ["aarch64", "/data", "0", "Seccomp:\t2"]);
-    assert!(sh("mount -t tmpfs x /tmp").done().stderr.contains("denied"));
-    let bulk = vec![b'x'; 1 << 20];
-    assert_eq!(sh("tee /data/file").input(bulk).done().ok().stdout.len(), 1 << 20);
-    assert_eq!(fs::metadata(w.root().join("volumes/data/_data/file")).unwrap().len(), 1 << 20);
-    let reason = w.field("arm", "{{.Machine.Reason}}");
-    assert!(reason.contains("linux/arm64 is another kind of processor"), "{reason}");
-    eventually("its trap is set", SOON, || w.cata(&["logs", "arm"]).stdout.contains("out").then_some(()));
-    let _ = w.cata_run(["stop", "-t", "150", "arm"]).patience(BOOT).done().ok();
-    assert_eq!(w.field("arm", "{{.State.ExitCode}}"), "7");
-    assert_eq!(w.cata(&["logs", "arm"]).text(), "out");
-    let _ = w.cata(&["rm", "arm"]).ok();
-}
-
 /// Runs with a program out of sight: an empty directory is where it was. The world's mounts are its own.
-fn hidden(path: &str, then: impl FnOnce()) {
+pub(crate) fn hidden(path: &str, then: impl FnOnce()) {
     let dir = std::path::Path::new(path).parent().unwrap();
     let copy = std::path::Path::new("/run/hidden");
     fs::create_dir_all(copy).unwrap();

@@ -24,6 +24,8 @@ mod kernels;
 mod life;
 mod limits;
 mod logs;
+mod machine_faults;
+mod machine_systems;
 mod machines;
 mod network;
 mod oci;
@@ -68,6 +70,8 @@ fn main() -> ExitCode {
         life::tests(),
         limits::tests(),
         logs::tests(),
+        machine_faults::tests(),
+        machine_systems::tests(),
         machines::tests(),
         network::tests(),
         oci::tests(),
