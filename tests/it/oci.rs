@@ -128,8 +128,9 @@ fn errors_are_told_and_logged(w: &World) {
     ] {
         b.runtime(words).fails(1, &[text]);
     }
-    let refused: [(&str, &str, Value, &str); 6] = [
-        ("/linux", "intelRdt", json!({"closID": "x"}), "Intel RDT"),
+    let refused: [(&str, &str, Value, &str); 7] = [
+        ("/linux", "intelRdt", json!({"closID": "x"}), "no resctrl file system is mounted"),
+        ("/linux", "intelRdt", json!({"closID": "../x"}), "name of a class"),
         ("/linux", "netDevices", json!({"eth9": {"name": "a"}}), "eth9"),
         ("/linux", "netDevices", json!({"eth9": {"name": "a/b"}}), "not a name of a device"),
         ("/linux", "sysctl", json!({"vm.swappiness": "1"}), "vm.swappiness"),
@@ -328,6 +329,26 @@ fn limits_change(w: &World) {
     let _ = update.done().ok();
     assert_eq!(limit(), (page(70_000_000), Some(33)));
     b.runtime(["update", "--memory", "much", "c"]).fails(1, &["not a number"]);
+    // No limit, however it is said.
+    for none in ["0", "-1"] {
+        let _ = b.runtime(["update", "--pids-limit", none, "c"]).ok();
+        assert_eq!(limit().1, Some(0));
+    }
+    let record: Value =
+        serde_json::from_slice(&fs::read(b.state_dir("c").join("state.json")).unwrap()).unwrap();
+    for directory in record["cgroup"]["directories"].as_array().unwrap() {
+        let of = |key: &str| directory[key].as_str().unwrap();
+        fs::create_dir(Path::new(of("mount")).join(of("path")).join("below")).unwrap();
+    }
+    let inside = |wanted: &str| b.runtime(["exec", "--cgroup", wanted, "c", "cat", "/proc/self/cgroup"]);
+    let groups = inside("/below").ok().stdout;
+    assert!(groups.lines().any(|line| line.ends_with(":/below")), "{groups}");
+    let groups = inside("memory:below").ok().stdout;
+    let of_memory = |line: &&str| line.contains(":memory:") || line.starts_with("0::");
+    assert!(groups.lines().filter(of_memory).any(|line| line.ends_with(":/below")), "{groups}");
+    inside("nosuch").fails(255, &["does not exist"]);
+    inside("../c").fails(255, &["`..`"]);
+    inside("rdma:below").fails(255, &["rdma"]);
     let _ = b.runtime(["delete", "-f", "c"]).ok();
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cata_runtime::cgroup::{CgroupPlan, Manager, Unit, Wish};
 use cata_runtime::plan::{Host, IdMap, IdMapping, Options, Plan};
+use cata_runtime::rdt::{RdtPlan, RdtRequest};
 use cata_runtime::seccomp::Program;
 use cata_spec::runtime::{LinuxSeccomp, Process, Spec};
 use serde::Deserialize;
@@ -31,6 +32,15 @@ pub(crate) struct Bundle {
 struct Further {
     #[serde(default)]
     mounts: Option<Vec<FurtherMount>>,
+    #[serde(default)]
+    linux: Option<FurtherLinux>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FurtherLinux {
+    #[serde(default)]
+    intel_rdt: Option<RdtRequest>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -104,8 +114,14 @@ impl Bundle {
         let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let filter = profile.map(|profile| filter::of(profile, cache)).transpose()?;
         let cgroup = unit.map(|unit| CgroupPlan { unit: Some(unit), ..CgroupPlan::default() });
-        let options =
-            Options { hooks: true, filter, cgroup, mount_mappings: self.mappings()?, ..Options::default() };
+        let options = Options {
+            rdt: true,
+            hooks: true,
+            filter,
+            cgroup,
+            mount_mappings: self.mappings()?,
+            ..Options::default()
+        };
         cata_runtime::plan::plan(&spec, &host, &options)
             .map_err(|e| Error::chain("invalid specification", &e))
     }
@@ -124,9 +140,11 @@ impl Bundle {
 
     /// Without a path the runtime decides: a cgroup of the container's name below its own.
     fn default_cgroup(&self, spec: &mut Spec, id: &str) {
+        // What shows cgroups to the container shows it its own.
+        let shown = spec.mounts().iter().flatten().any(|mount| mount.typ().as_deref() == Some("cgroup"));
         let Some(linux) = spec.linux_mut() else { return };
         let given = linux.cgroups_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
-        if !given && linux.resources().is_some() {
+        if !given && (linux.resources().is_some() || shown) {
             linux.set_cgroups_path(Some(PathBuf::from(id)));
         }
     }
@@ -165,6 +183,17 @@ impl Bundle {
                 mount.set_source(Some(self.path.join(source)));
             }
         }
+    }
+
+    /// The class of service that it asks for.
+    pub(crate) fn rdt(&self, id: &str) -> Result<Option<RdtPlan>> {
+        if self.spec.linux().as_ref().is_none_or(|linux| linux.intel_rdt().is_none()) {
+            return Ok(None);
+        }
+        let further: Further = serde_json::from_slice(&self.text)
+            .map_err(|error| Error::new(format!("linux.intelRdt: {error}")))?;
+        let asked = further.linux.and_then(|linux| linux.intel_rdt).unwrap_or_default();
+        RdtPlan::new(&asked, id).map(Some).map_err(|e| Error::new(e.to_string()))
     }
 
     fn mappings(&self) -> Result<Vec<Option<IdMap>>> {

@@ -18,6 +18,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use cata_runtime::cgroup::{Cgroup, CgroupError, CgroupPlan, Directory, Unit};
+use cata_runtime::rdt::{self, RdtPlan};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
@@ -43,6 +44,9 @@ pub(crate) struct Record {
     pub(crate) annotations: BTreeMap<String, String>,
     /// Its directories; no limits.
     pub(crate) cgroup: Option<CgroupPlan>,
+    /// Its class of service.
+    #[serde(default)]
+    pub(crate) rdt: Option<RdtPlan>,
     /// It has a pid namespace of its own: when its first process ends, so do all.
     pub(crate) own_pids: bool,
 }
@@ -249,6 +253,11 @@ impl Container {
 
     /// Removes its cgroup, once everybody in it is dead, and what was made above it.
     pub(crate) fn remove_cgroup(&self, within: std::time::Duration) -> Result<()> {
+        if let Some(plan) = &self.record.rdt
+            && let Ok(root) = rdt::mounted()
+        {
+            plan.leave(&root).map_err(|e| Error::chain("class of service", &e))?;
+        }
         let failed = |e: CgroupError| Error::chain("remove the cgroup", &e);
         let cgroup = self.cgroup();
         if let Some(cgroup) = &cgroup {

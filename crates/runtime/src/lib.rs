@@ -16,6 +16,7 @@ mod init;
 mod manner;
 mod parent;
 pub mod plan;
+pub mod rdt;
 pub mod seccomp;
 pub mod signal;
 mod spawn;

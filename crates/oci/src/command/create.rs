@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cata_runtime::cgroup::{self, Cgroup, CgroupError, CgroupPlan, Layout, Unit};
 use cata_runtime::plan::{MountKind, NamespaceKind, Plan};
+use cata_runtime::rdt;
 use cata_runtime::{Attendant, Handles, Manner, Spawned, spawn_with};
 use cata_spec::runtime::LinuxResources;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -129,6 +130,7 @@ impl<'a> New<'a> {
         let preserve = preserved(given, Some(&mut plan.process.env))?;
         check_terminal(plan.process.terminal, given)?;
         let hooks = hooks::Own::of(&bundle.spec)?;
+        let rdt = bundle.rdt(id)?;
         world.timing.done("plan");
         for what in &bundle.ignored {
             world.log.warning(what);
@@ -149,6 +151,7 @@ impl<'a> New<'a> {
                 unit: cgroup.unit.as_ref().map(Unit::bare),
                 ..CgroupPlan::default()
             }),
+            rdt,
             own_pids: plan.makes(NamespaceKind::Pid),
             bundle: bundle.path.clone(),
         };
@@ -271,7 +274,8 @@ impl<'a> New<'a> {
     }
 
     fn remove(&self) -> Result<()> {
-        let placed = self.tried && self.container.record.unit().is_some();
+        let record = &self.container.record;
+        let placed = self.tried && (record.unit().is_some() || record.rdt.is_some());
         if self.cgroup.is_some() || placed {
             self.container.remove_cgroup(EMPTY)?;
         }
@@ -332,6 +336,10 @@ impl Company<'_> {
 
 impl Attendant for Company<'_> {
     fn place(&mut self, pid: Pid) -> std::result::Result<(), String> {
+        if let Some(class) = &self.container.record.rdt {
+            let entered = rdt::mounted().and_then(|root| class.enter(&root, pid.as_raw_nonzero().get()));
+            entered.map_err(|e| Error::chain("class of service", &e).to_string())?;
+        }
         let Some(unit) = self.plan.cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_ref()) else {
             return Ok(());
         };

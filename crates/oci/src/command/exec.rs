@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use cata_runtime::cgroup::Cgroup;
 use cata_runtime::plan::{self, Listener};
 use cata_runtime::{Attendant, ExecPlan, Handles, Manner, exec_with};
 use cata_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, User};
@@ -37,7 +38,7 @@ pub(super) const COMMAND: Command = Command {
         switch("no-new-privs", "", "never gain rights by exec"),
         value("cap", "c", "CAPABILITY", "one more capability"),
         value("preserve-fds", "", "N", "hand on so many descriptors from 3 on"),
-        value("cgroup", "", "PATH", "a cgroup below the container's (not supported: says so)"),
+        value("cgroup", "", "PATH", "a cgroup below the container's, `[CONTROLLER,…:]PATH`"),
         switch("ignore-paused", "", "also in a paused container"),
         switch("no-subreaper", "", "leave orphans to others"),
         HELP,
@@ -63,9 +64,6 @@ fn exec(world: &World, given: &Given) -> Result<u8> {
         Status::Paused => return Err(Error::new("cannot exec in a paused container (use --ignore-paused)")),
         status => return Err(Error::new(format!("cannot exec in a {} container", status.word()))),
     }
-    if given.get("cgroup").is_some() {
-        return Err(Error::new("--cgroup is not supported"));
-    }
     let bundle = start::specification(&container)?;
     let mut ignored = Vec::new();
     let mut process = match given.get("process") {
@@ -90,7 +88,7 @@ fn exec(world: &World, given: &Given) -> Result<u8> {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|e| Error::new(format!("become a subreaper: {e}")))?;
     }
-    let cgroup = container.cgroup();
+    let cgroup = cgroup(&container, given)?;
     let mut handles = Handles::new(rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
     if let Some(cgroup) = &cgroup {
         handles = handles.cgroup(cgroup);
@@ -119,6 +117,19 @@ fn exec(world: &World, given: &Given) -> Result<u8> {
     let code = front.stand(&spawned)?;
     world.timing.done("program");
     Ok(code)
+}
+
+/// That of the container, or one below it: `[controller,…:]path`.
+fn cgroup(container: &Container, given: &Given) -> Result<Option<Cgroup>> {
+    let mut cgroup = container.cgroup();
+    for wanted in given.all("cgroup") {
+        let own = cgroup.ok_or_else(|| Error::new("--cgroup: the container has no cgroup"))?;
+        let (controllers, path) = wanted.rsplit_once(':').unwrap_or(("", wanted));
+        let controllers: Vec<&str> = controllers.split(',').filter(|name| !name.is_empty()).collect();
+        cgroup =
+            Some(own.below(path, &controllers).map_err(|e| Error::chain(&format!("--cgroup {wanted}"), &e))?);
+    }
+    Ok(cgroup)
 }
 
 /// The container's own process, changed by flags.

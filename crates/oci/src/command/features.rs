@@ -70,7 +70,7 @@ fn document() -> Value {
             },
             "apparmor": {"enabled": cata_runtime::has_apparmor()},
             "selinux": {"enabled": cata_runtime::has_selinux()},
-            "intelRdt": {"enabled": false},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": true},
         },

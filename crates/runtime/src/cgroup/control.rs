@@ -5,10 +5,11 @@ use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use cata_sys::path::Root;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, inotify, openat, unlinkat};
 use rustix::io::Errno;
@@ -121,6 +122,44 @@ impl Cgroup {
     /// [`CgroupError::Io`] naming the file.
     pub fn enter_rest(&self) -> Result<(), CgroupError> {
         self.directories.iter().filter(|open| !open.unified).try_for_each(|open| open.write("tasks", "0"))
+    }
+
+    /// A cgroup that the container made below its own: `path`, in the hierarchies of these controllers, or in all.
+    ///
+    /// # Errors
+    /// [`CgroupError::Path`], [`CgroupError::Missing`].
+    pub fn below(&self, path: &str, controllers: &[&str]) -> Result<Self, CgroupError> {
+        let wrong = |why| CgroupError::Path { path: path.to_owned(), why };
+        let relative: PathBuf = Path::new(path).components().filter(|c| *c != Component::RootDir).collect();
+        if relative.components().any(|part| part == Component::ParentDir) {
+            return Err(wrong("must not contain `..`"));
+        }
+        let mut directories = Vec::with_capacity(self.directories.len());
+        let mut found = controllers.is_empty();
+        for open in &self.directories {
+            let chosen = controllers.is_empty()
+                || open.controllers.iter().any(|controller| controllers.contains(&controller.name()));
+            found |= chosen;
+            let at = if chosen { relative.as_path() } else { Path::new("") };
+            // The container's own files: it cannot lead out of its directory.
+            let at_or_self = if at.as_os_str().is_empty() { Path::new(".") } else { at };
+            let root = Root::new(open.fd.try_clone().map_err(open.failed("open", path))?);
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let fd = root.open_without_links(at_or_self, flags).map_err(|error| match error {
+                Errno::NOENT => CgroupError::Missing(open.path.join(at)),
+                error => open.failed("open", path)(error.into()),
+            })?;
+            directories.push(Open {
+                fd,
+                path: open.path.join(at),
+                unified: open.unified,
+                controllers: open.controllers.clone(),
+            });
+        }
+        if !found {
+            return Err(wrong("is of a controller whose cgroup the container does not have"));
+        }
+        Ok(Self { directories, warnings: Vec::new() })
     }
 
     /// Where processes are frozen, killed and counted.

@@ -251,9 +251,10 @@ fn pids(resources: &LinuxResources, planner: &mut Planner<'_>) -> Result<(), Cgr
     Ok(())
 }
 
-/// The limit on processes, if it is one.
+/// The limit on processes. 0 is none: engines say so what they mean by "no limit" (podman up to 5.3), and nothing
+/// could run where no process may be.
 pub(super) fn process_limit(pids: LinuxPids) -> Option<i64> {
-    given(Some(pids.limit()))
+    Some(given(Some(pids.limit())).unwrap_or(-1))
 }
 
 fn rdma(resources: &LinuxResources, planner: &mut Planner<'_>) -> Result<(), CgroupError> {

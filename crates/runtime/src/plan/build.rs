@@ -41,6 +41,8 @@ pub struct Options {
     pub mount_mappings: Vec<Option<IdMap>>,
     /// A filter that was compiled before, in place of the specification's profile.
     pub filter: Option<crate::seccomp::Program>,
+    /// The caller puts the process into its class of service; otherwise a specification with one is refused.
+    pub rdt: bool,
     /// The caller runs the hooks that are its part; otherwise a specification with hooks is refused.
     pub hooks: bool,
 }
@@ -116,7 +118,10 @@ fn cgroup(linux: &oci::Linux, host: &Host, options: &Options) -> Result<Option<C
 /// Refuses by name what would otherwise be ignored.
 fn refuse_unsupported(spec: &oci::Spec, linux: &oci::Linux, options: &Options) -> Result<(), PlanError> {
     let hooks = spec.hooks().as_ref().is_some_and(|hooks| *hooks != oci::Hooks::default());
-    let refused = [(hooks && !options.hooks, "running hooks"), (linux.intel_rdt().is_some(), "Intel RDT")];
+    let refused = [
+        (hooks && !options.hooks, "running hooks"),
+        (linux.intel_rdt().is_some() && !options.rdt, "Intel RDT"),
+    ];
     match refused.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(PlanError::Unsupported(what)),
         None => Ok(()),
