@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(machine_on_what_there_is).with_kernel().also_in_lab(),
         test!(machine_is_a_container).with_kernel(),
+        test!(machine_memory).with_kernel(),
         test!(machine_terminal).with_kernel(),
         test!(machine_ends_and_starts_again).with_kernel(),
         test!(machine_on_networks).with_kernel(),
@@ -222,6 +223,50 @@ fn machine_is_confined() {
         assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
         assert!(status.contains("Seccomp:\t2"), "it has no filter: {status}");
     }
+}
+
+/// How much of the only guest's memory exists on the host, in MiB.
+fn held() -> u64 {
+    for entry in monitors().iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).unwrap()).flatten()
+    {
+        let named = fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().starts_with("/memfd:"));
+        let meta = fs::metadata(entry.path());
+        if let Ok(meta) = meta.as_ref().map_err(|_| ()).and_then(|m| named.then_some(m).ok_or(()))
+            && meta.len() == 512 << 20
+        {
+            return meta.blocks() >> 11;
+        }
+    }
+    panic!("no process holds a guest's memory");
+}
+
+/// What the guest frees comes back to the host, and so does what is taken from it while it runs; of that it has
+/// again what it cannot do without.
+fn machine_memory(w: &World) {
+    let options = ["-d", "--name", "mm", "--memory", "512m", "--cpus", "1", "--tmpfs", "/t:size=400m"];
+    let _ = run(w, &[&options[..], &["busybox", "sleep", "600"]].concat()).ok();
+    let sh = |script: &str| w.cata_run(["exec", "mm", "sh", "-c", script]).patience(SOON).done();
+    assert!(held() < 300, "a guest that has done nothing holds {} MiB", held());
+    let _ = sh("dd if=/dev/zero of=/t/big bs=1M count=200").ok();
+    assert!(held() >= 200, "{}", held());
+    let _ = sh("rm /t/big").ok();
+    eventually("the host has it back", SOON, || (held() < 200).then_some(()));
+    // Half of it, and what cannot be had while it runs.
+    let _ = w.cata(&["update", "--memory", "256m", "mm"]).ok();
+    let memory = || w.field("mm", "{{.Machine.Memory}} {{.HostConfig.Memory}}");
+    assert_eq!(memory(), format!("{0} {0}", 256 << 20));
+    let available =
+        || sh("awk '/MemAvailable/ { print int($2 / 1024) }' /proc/meminfo").text().parse::<u64>().unwrap();
+    eventually("the guest has half", SOON, || (available() < 256).then_some(()));
+    w.cata(&["update", "--memory", "1g", "mm"]).fails(1, &["booted with 512 MiB", "cata stop mm"]);
+    w.cata(&["update", "--pids-limit", "7", "mm"]).fails(1, &["from its boot"]);
+    // More than it shall have, and less than it was booted with: nothing is killed for that.
+    let _ = sh("dd if=/dev/zero of=/t/big bs=1M count=300").ok();
+    assert_eq!(w.field("mm", "{{.State.OOMKilled}}"), "false");
+    let _ = w.cata(&["update", "--memory", "512m", "mm"]).ok();
+    let _ = sh("rm /t/big").ok();
+    eventually("the guest has all", SOON, || (available() > 300).then_some(()));
+    let _ = w.cata(&["rm", "-f", "mm"]).ok();
 }
 
 fn machine_terminal(w: &World) {

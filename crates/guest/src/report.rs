@@ -64,6 +64,12 @@ pub enum Word {
         /// [`crate::order::Links`], as the engine wrote it.
         links: Option<serde_json::Value>,
     },
+    /// The guest shall have so much memory: at most what it was booted with. It gives up the rest to a balloon, as
+    /// far as it can, and takes it back before it kills a process for want of memory.
+    Memory {
+        /// Bytes.
+        bytes: u64,
+    },
     /// Somebody wants to speak to the guest: one end of a stream travels beside it, on which frames are
     /// spoken ([`crate::protocol`]) in which the session is always 1.
     Client,

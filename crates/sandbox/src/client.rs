@@ -343,6 +343,14 @@ impl Client {
         self.done(Request::SetLimits { cgroup: Box::new(cgroup) })
     }
 
+    /// Gives the guest of a virtual machine so much memory, as far as it was booted with so much.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn set_memory(&mut self, bytes: u64) -> Result<(), ClientError> {
+        self.done(Request::SetMemory { bytes })
+    }
+
     /// Waits until the container has ended, as far as asked.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 //! |---|---|---|---|
 //! | `Go` (launch socket only) | see [`crate::launch::Go`] | `Running` / `Failed` | attached streams |
 //! | `Stop`, `Restart` | | `Stopped` / `Running` | |
-//! | `Kill`, `Pause`, `Unpause`, `Resize`, `SetRestart`, `SetLimits` | | `Done` | |
+//! | `Kill`, `Pause`, `Unpause`, `Resize`, `SetRestart`, `SetLimits`, `SetMemory` | | `Done` | |
 //! | `Wait` | | `Exited` | |
 //! | `Attach` | | `Attached` | stdin (a pipe's write end, or the terminal), stdout, stderr (pipes' read ends), as asked |
 //! | `Exec` | those of `ExecStdio::Passed` | `ExecStarted`, later `ExecExited` | the terminal, if asked |
@@ -122,6 +122,11 @@ pub enum Request {
     SetLimits {
         /// For the same path; device rules in it are passed over.
         cgroup: Box<CgroupPlan>,
+    },
+    /// So much memory for the guest of a virtual machine, also when it is started again.
+    SetMemory {
+        /// At most what it was booted with.
+        bytes: u64,
     },
 }
 

@@ -13,6 +13,7 @@ use cata_runtime::cgroup::Layout;
 use cata_runtime::plan::{Host as Cgroups, Options, Plan, Root};
 use cata_runtime::seccomp;
 use cata_runtime::user::UserSpec;
+use cata_sandbox::client::Client;
 use cata_sandbox::launch::Isolation;
 use cata_sys::mount::Depth;
 use serde::{Deserialize, Serialize};
@@ -51,8 +52,11 @@ pub struct MachineFacts {
     pub kernel: String,
     /// Virtual processors.
     pub cpus: u32,
-    /// Bytes.
+    /// Bytes: what the guest shall have now.
     pub memory: u64,
+    /// Bytes it was booted with: it can have no more before its next start.
+    #[serde(default)]
+    pub booted: u64,
 }
 
 /// What runs machines here, and why.
@@ -143,6 +147,7 @@ impl Engine {
             kernel: kernel.name,
             cpus,
             memory,
+            booted: memory,
         };
         ledger::write(&state_dir.join(MACHINE_FILE), &facts, Durability::Volatile)?;
 
@@ -267,6 +272,26 @@ impl Engine {
             return None;
         }
         ledger::read(&self.paths.live(&record.id).join(MACHINE_FILE)).ok().flatten()
+    }
+
+    /// Other limits for a running machine: memory by its balloon, processors by the host's cgroup.
+    pub(crate) fn resize_machine(&self, old: &Record, new: &Record, client: &mut Client) -> Result<()> {
+        let facts = self.machine_facts(old).ok_or_else(|| Error::State {
+            what: format!("container {} has no virtual machine at the moment", old.name),
+            hint: None,
+        })?;
+        vm::resize(old, new, facts.cpus, facts.booted)?;
+        let failed = |error| client_error("update", &error);
+        let overhead = if facts.monitor == Monitor::Kvm.as_str() { OVERHEAD_KVM } else { OVERHEAD_QEMU };
+        // The guest may take its memory back before it kills a process: around it there is room for that.
+        client.set_limits(host_cgroup(new, facts.booted, overhead)?).map_err(failed)?;
+        let memory = vm::memory(&new.request.resources, Facts::read().memory).min(facts.booted);
+        if memory != facts.memory {
+            client.set_memory(memory).map_err(failed)?;
+            let file = self.paths.live(&old.id).join(MACHINE_FILE);
+            ledger::write(&file, &MachineFacts { memory, ..facts }, Durability::Volatile)?;
+        }
+        Ok(())
     }
 
     /// The root of a running machine, from the mount namespace that its file server has: an overlay must not be

@@ -52,21 +52,14 @@ impl Engine {
         let runs = || Ok::<_, Error>(self.status(&old.id)?.1 == Owner::Alive);
         let client = if runs()? { self.try_client(&old.id)? } else { None };
         if let Some(mut client) = client {
-            if limits_change && old.request.isolation == Isolation::Vm {
-                return Err(Error::State {
-                    what: format!(
-                        "container {} is a virtual machine, whose size is given at its boot",
-                        old.name
-                    ),
-                    hint: Some(format!("`cata stop {}`, update it, and start it again", old.name)),
-                });
-            }
             // What ended meanwhile has its new limits at the next start.
             let told = |outcome| match outcome {
                 Err(error) if runs()? => Err(client_error("update", &error)),
                 _ => Ok(()),
             };
-            if limits_change {
+            if limits_change && old.request.isolation == Isolation::Vm {
+                self.resize_machine(&old, &new, &mut client)?;
+            } else if limits_change {
                 told(client.set_limits(limits(&new)?))?;
             }
             if let Some(policy) = request.restart {

@@ -115,6 +115,40 @@ pub fn memory(resources: &Resources, host_memory: u64) -> u64 {
     bytes.next_multiple_of(1 << 20)
 }
 
+/// Checks what of other limits a machine can have while it runs, which was booted with so many processors and
+/// bytes.
+///
+/// # Errors
+/// [`Error::State`], with what it takes instead.
+pub fn resize(old: &Record, new: &Record, cpus_booted: u32, booted: u64) -> Result<(), Error> {
+    let (before, after) = (&old.request.resources, &new.request.resources);
+    let cannot = |what: String| {
+        let hint = format!("`cata stop {0}`, `cata update … {0}`, `cata start {0}`", old.name);
+        Err(Error::State { what, hint: Some(hint) })
+    };
+    if after.memory.is_some_and(|memory| memory > booted) {
+        return cannot(format!(
+            "the virtual machine of container {} was booted with {} MiB of memory, and gets no more while it runs",
+            old.name,
+            booted >> 20
+        ));
+    }
+    if cpus(after, 1) > cpus_booted {
+        return cannot(format!(
+            "the virtual machine of container {} was booted with {cpus_booted} processors, and gets no more \
+             while it runs",
+            old.name
+        ));
+    }
+    if before.pids != after.pids {
+        return cannot(format!(
+            "the virtual machine of container {} has its --pids-limit from its boot",
+            old.name
+        ));
+    }
+    Ok(())
+}
+
 /// What the guest's own cgroup limits: counts. Memory and processors are the machine's.
 #[must_use]
 pub fn inside(resources: &Resources) -> Resources {

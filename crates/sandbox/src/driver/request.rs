@@ -48,6 +48,7 @@ impl Driver {
                 let limited = self.cage.limit(cgroup);
                 limited.map_err(|message| Failure::new(FailureKind::Invalid, message))
             }
+            Request::SetMemory { bytes } => self.set_machine_memory(bytes),
             Request::Attach { streams } => return self.attach_client(connection, number, streams),
             Request::Resize { size } => match self.output.terminal() {
                 Some(terminal) => resize(terminal, size),
@@ -161,7 +162,7 @@ impl Driver {
         if machine.len() != go.machine {
             return Err(invalid("fewer descriptors of a machine than announced"));
         }
-        self.links = super::vm::Links { descriptors: machine, links: go.links };
+        self.links = super::vm::Links { descriptors: machine, links: go.links, memory: None };
         self.held = fds.collect();
         if let Some(plan) = go.dns_plan {
             self.start_service(plan, sockets)?;

@@ -37,6 +37,8 @@ const AGAIN: u32 = 2;
 pub(super) struct Links {
     pub(super) descriptors: Vec<OwnedFd>,
     pub(super) links: Option<serde_json::Value>,
+    /// What the guest shall have, if less than it is booted with.
+    pub(super) memory: Option<u64>,
 }
 
 /// A machine that boots or runs.
@@ -210,6 +212,9 @@ impl Driver {
         self.queue.push_back(What::Spawned(process.pid));
         self.status.withheld = self.cage.warnings();
         self.status.withheld.extend(withheld);
+        if let Some(bytes) = self.links.memory {
+            let _ = self.set_machine_memory(bytes);
+        }
         self.probes.clear();
         self.status.started_at = Some(Stamp::now());
         self.status.finished_at = None;
@@ -338,6 +343,14 @@ impl Driver {
         let exit = Exit { code: failed.exit_code, oom: exit.oom, error: Some(failed.message.clone()) };
         self.failure = Some(failure(failed));
         What::SpawnFailed(exit)
+    }
+
+    /// How much memory the guest shall have; one that is started again is told once more.
+    pub(super) fn set_machine_memory(&mut self, bytes: u64) -> Result<(), Failure> {
+        let Some(machine) = &self.machine else { return Err(Rejected::NotRunning.into()) };
+        send(&machine.socket, &Word::Memory { bytes }, &[])?;
+        self.links.memory = Some(bytes);
+        Ok(())
     }
 
     /// A stream to the guest.

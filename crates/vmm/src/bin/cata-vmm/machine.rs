@@ -28,6 +28,7 @@ use crate::child::Child;
 use crate::console::Console;
 use crate::names::Names;
 use crate::pump::{Pump, make_raw};
+use crate::qmp::Qmp;
 use crate::relay::{Clients, Wire};
 use crate::{Refusal, alone, kvm, qemu, read_errand, report, stage};
 
@@ -85,7 +86,7 @@ enum End {
 /// What runs the guest.
 enum Running {
     Kvm(cata_vmm::Running),
-    Qemu(Child),
+    Qemu(Child, Qmp),
 }
 
 impl Running {
@@ -93,7 +94,7 @@ impl Running {
     fn ended(&self) -> BorrowedFd<'_> {
         match self {
             Self::Kvm(machine) => machine.ended(),
-            Self::Qemu(child) => child.pidfd.as_fd(),
+            Self::Qemu(child, _) => child.pidfd.as_fd(),
         }
     }
 }
@@ -159,11 +160,13 @@ fn begin(plan: &OwnedFd, supervisor: BorrowedFd<'_>) -> Result<Machine, Refusal>
     nonblocking(&log)?;
     enum Made {
         Kvm(cata_vmm::Machine),
-        Qemu(Child),
+        Qemu(Child, Qmp),
     }
     let made = match errand.vm.monitor {
         Monitor::Qemu => {
+            let (control, their_control) = pair()?;
             let ends = qemu::Ends {
+                control: &their_control,
                 kernel: &kernel,
                 archives: &archives,
                 channel: &theirs,
@@ -173,7 +176,7 @@ fn begin(plan: &OwnedFd, supervisor: BorrowedFd<'_>) -> Result<Machine, Refusal>
                 disks: &disks,
                 stderr: &stderr,
             };
-            Made::Qemu(qemu::start(&errand.vm, &links.interfaces, &ends)?)
+            Made::Qemu(qemu::start(&errand.vm, &links.interfaces, &ends)?, Qmp::new(control))
         }
         Monitor::Kvm => {
             let deck = served.socket;
@@ -192,7 +195,7 @@ fn begin(plan: &OwnedFd, supervisor: BorrowedFd<'_>) -> Result<Machine, Refusal>
     alone::give_up_rights(errand.vm.uid)?;
     let born = Instant::now();
     let monitor = match made {
-        Made::Qemu(child) => Running::Qemu(child),
+        Made::Qemu(child, control) => Running::Qemu(child, control),
         Made::Kvm(machine) => Running::Kvm(machine.start(Some(&filters)).map_err(Refusal::new)?),
     };
     alone::give_up_calls(&filters)?;
@@ -262,6 +265,9 @@ impl Machine {
         self.wait(supervisor);
         self.log.read();
         self.complaints.read();
+        if let Running::Qemu(_, control) = &self.monitor {
+            control.drain();
+        }
         let closed = self.wire.flush().is_err() | !self.wire.read();
         while let Some(frame) = self.wire.next()? {
             self.hear(frame, supervisor)?;
@@ -351,13 +357,25 @@ impl Machine {
         }
         match message::receive(supervisor.as_fd(), LONGEST, 1) {
             Ok(Some((bytes, fds))) => {
-                if let Ok(Word::Client) = serde_json::from_slice(&bytes) {
-                    fds.into_iter().for_each(|fd| self.clients.add(fd));
+                match serde_json::from_slice(&bytes) {
+                    Ok(Word::Client) => fds.into_iter().for_each(|fd| self.clients.add(fd)),
+                    Ok(Word::Memory { bytes }) => self.set_memory(bytes),
+                    Ok(Word::Begin { .. }) | Err(_) => {}
                 }
                 Ok(())
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(()),
             Ok(None) | Err(_) => Err(End::Broken("the supervisor has gone".to_owned())),
+        }
+    }
+
+    fn set_memory(&self, bytes: u64) {
+        let most = self.errand.vm.memory;
+        match &self.monitor {
+            Running::Kvm(machine) => {
+                machine.set_balloon(most.saturating_sub(bytes));
+            }
+            Running::Qemu(_, control) => control.set_memory(bytes.min(most)),
         }
     }
 
@@ -482,7 +500,7 @@ impl Machine {
                 let end = machine.end().map_or_else(|| "it hung up".to_owned(), |end| kvm::describe(&end));
                 return format!("the virtual machine (kvm) ended: {end}");
             }
-            Running::Qemu(child) => child.pid,
+            Running::Qemu(child, _) => child.pid,
         };
         let status = waitpid(Some(child), WaitOptions::NOHANG).ok().flatten();
         let said = self.complaints.last(3);

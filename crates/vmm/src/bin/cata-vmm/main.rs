@@ -18,6 +18,7 @@ mod machine;
 mod names;
 mod pump;
 mod qemu;
+mod qmp;
 mod relay;
 mod session;
 mod stage;

@@ -45,6 +45,8 @@ pub(crate) struct Ends<'a> {
     pub(crate) kernel: &'a OwnedFd,
     pub(crate) archives: &'a [OwnedFd],
     pub(crate) channel: &'a OwnedFd,
+    /// See [`crate::qmp`].
+    pub(crate) control: &'a OwnedFd,
     pub(crate) log: &'a OwnedFd,
     pub(crate) deck: &'a OwnedFd,
     pub(crate) taps: &'a [OwnedFd],
@@ -75,6 +77,7 @@ pub(crate) fn start(order: &Order, interfaces: &[Interface], ends: &Ends<'_>) ->
         ends.channel.as_fd(),
         ends.log.as_fd(),
         ends.deck.as_fd(),
+        ends.control.as_fd(),
     ];
     descriptors.extend(ends.taps.iter().map(|tap| tap.as_fd()));
     let mut arguments = machine(order, &kind, number(ends.kernel), number(&initramfs));
@@ -149,12 +152,15 @@ fn clock(processor: Processor) -> String {
 
 fn devices(ends: &Ends<'_>) -> Vec<String> {
     let (log, channel, deck) = (number(ends.log), number(ends.channel), number(ends.deck));
+    let control = number(ends.control);
     let pairs = [
         ("-chardev", format!("socket,id=log,fd={log}")),
         ("-serial", "chardev:log".to_owned()),
         ("-device", "virtio-serial-pci,id=ports".to_owned()),
         ("-chardev", format!("socket,id=channel,fd={channel}")),
         ("-device", format!("virtserialport,bus=ports.0,nr=1,chardev=channel,name={PORT}")),
+        ("-chardev", format!("socket,id=control,fd={control}")),
+        ("-mon", "chardev=control,mode=control".to_owned()),
         ("-chardev", format!("socket,id=deck,fd={deck}")),
         ("-device", format!("vhost-user-fs-pci,chardev=deck,tag={DECK},queue-size=1024")),
         ("-device", "virtio-rng-pci".to_owned()),
