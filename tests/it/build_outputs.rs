@@ -15,7 +15,11 @@ use serde_json::Value;
 use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test!(several_platforms_are_one_image).needs(&["docker-registry", "skopeo"])]
+    vec![
+        test!(several_platforms_are_one_image).needs(&["docker-registry", "skopeo"]),
+        test!(layers_are_compressed_as_asked).needs(&["docker-registry", "skopeo"]),
+        test!(images_are_attested).images(&["busybox", "debian"]).needs(&["docker-registry", "skopeo"]),
+    ]
 }
 
 fn context(w: &World, name: &str, files: &[(&str, &str)]) -> PathBuf {
@@ -135,5 +139,156 @@ fn several_platforms_are_one_image(w: &World) {
     let _ = w.cata(&["rmi", "both"]).ok();
     w.cata(&["image", "inspect", "both"]).fails(1, &["no such"]);
     rustix::mount::unmount(formats, rustix::mount::UnmountFlags::DETACH).unwrap();
+    drop(registry);
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn layers_are_compressed_as_asked(w: &World) {
+    let registry = Registry::start(w, Settings::default());
+    // More than a piece of each compression, and a second layer.
+    let dockerfile = "FROM busybox\nRUN seq 1 1200000 > /numbers\nCOPY Dockerfile /\n";
+    let dir = context(w, "z", &[("Dockerfile", dockerfile)]);
+    let kinds = |manifest: &Value| -> Vec<String> {
+        let layers = manifest["layers"].as_array().unwrap().iter();
+        layers.map(|layer| text(&layer["mediaType"]).to_owned()).collect()
+    };
+    let pushed = |fields: &str| {
+        let output = format!("type=image,name={},push=true{fields}", registry.name("z:1"));
+        let _ = build(w, &dir, &["-o", &output]).ok();
+        raw(&registry.name("z:1"))
+    };
+    let base = pushed("");
+    assert!(kinds(&base).iter().all(|kind| kind.ends_with("tar+gzip")), "{base}");
+    // The base's layer is as it was, unless it is forced.
+    let zstd = pushed(",compression=zstd,compression-level=7");
+    assert_eq!(kinds(&zstd).iter().filter(|kind| kind.ends_with("tar+zstd")).count(), 2, "{zstd}");
+    assert!(kinds(&zstd)[0].ends_with("tar+gzip"), "{zstd}");
+    let forced = pushed(",compression=zstd,force-compression=true");
+    assert!(kinds(&forced).iter().all(|kind| kind.ends_with("tar+zstd")), "{forced}");
+    let plain = pushed(",compression=uncompressed,force-compression=true");
+    assert!(kinds(&plain).iter().all(|kind| kind.ends_with("v1.tar")), "{plain}");
+    let dockers = pushed(",compression=gzip,compression-level=9,oci-mediatypes=false");
+    assert!(text(&dockers["mediaType"]).ends_with("manifest.v2+json"), "{dockers}");
+    assert!(kinds(&dockers).iter().all(|kind| kind.ends_with("diff.tar.gzip")), "{dockers}");
+    // Whatever it is packed in, it is the same image, and others read it.
+    assert_eq!(zstd["config"]["digest"], forced["config"]["digest"]);
+    assert_eq!(zstd["config"]["digest"], plain["config"]["digest"]);
+    let target = format!("dir:{}", w.scratch().join("copied").display());
+    let source = format!("docker://{}", registry.name("z:1"));
+    skopeo(&["copy", "-q", "--src-tls-verify=false", &source, &target]);
+    let _ = pushed(",compression=zstd");
+    let _ = w.cata(&["rmi", "-f", &registry.name("z:1")]).ok();
+    let run = ["run", "--rm", "--network", "none", &registry.name("z:1"), "sh", "-c", "md5sum < /numbers"];
+    let sum = w.cata(&run).ok().stdout;
+    let own = w.cata(&["run", "--rm", "--network", "none", "busybox", "sh", "-c", "seq 1 1200000 | md5sum"]);
+    assert_eq!(own.ok().stdout, sum);
+
+    // Notes: of the manifest, and where there is no index none of it.
+    let noted = pushed(",annotation.a.b=c");
+    assert_eq!(noted["annotations"]["a.b"], "c");
+    build(w, &dir, &["--annotation", "index:a=b"]).fails(1, &["annotations of an index need one"]);
+    build(w, &dir, &["-o", "type=image,compression=estargz"]).fails(125, &["estargz is not supported"]);
+    build(w, &dir, &["-o", "type=image,rewrite-timestamp=true"]).fails(1, &["needs source_date_epoch"]);
+    drop(registry);
+}
+
+/// A blob of the store.
+fn blob(w: &World, digest: &Value) -> Vec<u8> {
+    let hex = text(digest).strip_prefix("sha256:").unwrap();
+    fs::read(w.root().join("content/blobs/sha256").join(hex)).unwrap()
+}
+
+/// The statements beside an image, which are of the manifest that the registry has, and hold no secret.
+fn statements(w: &World, beside: &Value, image: &Value, secret: &str) -> Vec<Value> {
+    let manifest: Value = serde_json::from_slice(&blob(w, &beside["digest"])).unwrap();
+    let read = |layer: &Value| {
+        assert_eq!(layer["mediaType"], "application/vnd.in-toto+json");
+        let bytes = blob(w, &layer["digest"]);
+        assert!(!String::from_utf8_lossy(&bytes).contains(secret));
+        let statement: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(statement["predicateType"], layer["annotations"]["in-toto.io/predicate-type"]);
+        let digest = format!("sha256:{}", text(&statement["subject"][0]["digest"]["sha256"]));
+        assert_eq!(digest, text(&image["digest"]));
+        statement
+    };
+    manifest["layers"].as_array().unwrap().iter().map(read).collect()
+}
+
+/// What is beside an image in its index says where it comes from and what is in it, and no secret.
+fn images_are_attested(w: &World) {
+    let registry = Registry::start(w, Settings::default());
+    let dockerfile = "FROM debian AS base\nARG V\n\
+        RUN --mount=type=secret,id=token,env=TOKEN test -n \"$TOKEN\" && echo $V > /v\n\
+        FROM base\nCOPY Dockerfile /\n";
+    let dir = context(w, "a", &[("Dockerfile", dockerfile)]);
+    let (name, secret) = (registry.name("attested:1"), "s3cr3t-d0-n0t-t3ll");
+    fs::write(w.scratch().join("token"), secret).unwrap();
+    let secret_flag = format!("id=token,src={}", w.scratch().join("token").display());
+    let metadata = w.scratch().join("metadata.json");
+    let args = ["-t", &name, "--push", "--secret", &secret_flag, "--build-arg", "V=v4lue", "--sbom=true"];
+    let more = ["--provenance", "mode=max,builder-id=https://me", "--annotation", "index:who=me"];
+    let file = ["--metadata-file", metadata.to_str().unwrap()];
+    let _ = build(w, &dir, &[&args[..], &more, &file].concat()).ok();
+
+    let index = raw(&name);
+    assert_eq!(index["annotations"]["who"], "me");
+    let members = index["manifests"].as_array().unwrap();
+    assert_eq!(members.len(), 2, "{index}");
+    let (image, beside) = (&members[0], &members[1]);
+    assert_eq!(beside["annotations"]["vnd.docker.reference.type"], "attestation-manifest");
+    assert_eq!(beside["annotations"]["vnd.docker.reference.digest"], image["digest"]);
+    assert_eq!(platforms(&index)[1], "unknown");
+    let written: Value = serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
+    let listed =
+        skopeo(&["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &format!("docker://{name}")]);
+    assert_eq!(text(&written["containerimage.digest"]), listed.trim());
+    assert_eq!(written["containerimage.descriptor"]["digest"], written["containerimage.digest"]);
+
+    let statements = statements(w, beside, image, secret);
+    let packages = statements[0]["predicate"]["packages"].as_array().unwrap();
+    let listed =
+        w.cata(&["run", "--rm", "--network", "none", &name, "dpkg-query", "-f", "${Package}\\n", "-W"]);
+    let mut expected = listed.lines();
+    let mut found: Vec<String> = packages.iter().map(|p| text(&p["name"]).to_owned()).collect();
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
+    let provenance = &statements[1]["predicate"];
+    assert_eq!(provenance["builder"]["id"], "https://me");
+    assert!(text(&provenance["materials"][0]["uri"]).starts_with("pkg:docker/debian"), "{provenance}");
+    let parameters = &provenance["invocation"]["parameters"];
+    assert_eq!(
+        (text(&parameters["args"]["build-arg:V"]), text(&parameters["secrets"][0]["id"])),
+        ("v4lue", "token")
+    );
+    assert!(text(&provenance["buildConfig"]["steps"][0]["name"]).starts_with("RUN"), "{provenance}");
+
+    // It goes whole through an archive; the least says nothing of the command line; nothing is asked, nothing is said.
+    let archive = w.scratch().join("attested.tar");
+    let _ = w.cata(&["save", "-o", archive.to_str().unwrap(), &name]).ok();
+    let _ = w.cata(&["rmi", "-f", &name]).ok();
+    let _ = w.cata(&["load", "-i", archive.to_str().unwrap()]).ok();
+    let kinds =
+        w.cata(&["image", "inspect", "--format", "{{range .Manifests}}{{.Kind}} {{end}}", &name]).text();
+    assert_eq!(kinds, "image attestation");
+    let _ = w.cata(&["push", "-q", &name]).ok();
+    assert_eq!(raw(&name), index);
+    let args =
+        ["-t", &name, "--secret", &secret_flag, "--build-arg", "V=v4lue", "--attest", "type=provenance"];
+    let _ = build(w, &dir, &args).ok();
+    let _ = w.cata(&["push", "-q", &name]).ok();
+    let beside = &raw(&name)["manifests"][1];
+    let manifest: Value = serde_json::from_slice(&blob(w, &beside["digest"])).unwrap();
+    let least = String::from_utf8(blob(w, &manifest["layers"][0]["digest"])).unwrap();
+    assert!(
+        least.contains("pkg:docker/debian") && !least.contains("v4lue") && !least.contains("token"),
+        "{least}"
+    );
+    let _ = build(w, &dir, &["-t", "plain", "--secret", &secret_flag, "--provenance=false"]).ok();
+    assert!(w.cata(&["image", "inspect", "plain"]).json()[0]["Manifests"].is_null());
+    build(w, &dir, &["-o", "out", "--sbom=true"]).fails(125, &["files are no image"]);
     drop(registry);
 }

@@ -56,7 +56,8 @@ pub fn image_url(name: &str, platform: &str) -> String {
             let familiar = reference.familiar();
             let bare = familiar.split_once('@').map_or(familiar.as_str(), |(bare, _)| bare);
             let cut = bare.rfind(':').filter(|at| !bare[*at..].contains('/')).unwrap_or(bare.len());
-            let (path, tag) = (&bare[..cut], reference.tag().map(|tag| format!("@{tag}")).unwrap_or_default());
+            let (path, tag) =
+                (&bare[..cut], reference.tag().map(|tag| format!("@{tag}")).unwrap_or_default());
             let digest = reference.digest().map(|d| format!("digest={d}&")).unwrap_or_default();
             format!("pkg:docker/{path}{tag}?{digest}platform={platform}")
         }
@@ -172,7 +173,12 @@ pub fn provenance(facts: &Facts) -> Value {
 
 /// An in-toto statement of an image with these names.
 #[must_use]
-pub fn statement(predicate_type: &str, names: &[String], digest: &cata_spec::Digest, predicate: &Value) -> Value {
+pub fn statement(
+    predicate_type: &str,
+    names: &[String],
+    digest: &cata_spec::Digest,
+    predicate: &Value,
+) -> Value {
     let subject = |name: &str| json!({ "name": name, "digest": { "sha256": digest.hex() } });
     let subjects: Vec<Value> =
         if names.is_empty() { vec![subject("_")] } else { names.iter().map(|name| subject(name)).collect() };

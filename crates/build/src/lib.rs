@@ -2,10 +2,11 @@
 //!
 //! [`parse`](mod@parse) reads a Dockerfile into the [`ast`]; [`graph`] finds the stages that a target needs;
 //! [`stage`] turns one stage into [`stage::Step`]s, with every variable expanded, once its base is known;
-//! [`key`] names what a step makes. All of that is pure: it touches no file, clock, environment or network.
+//! [`key`] names what a step makes; [`attest`] and [`sbom`] write what is attested of the result. All of that is pure: it touches no file, clock, environment or network.
 //! [`context`] reads directories: what a COPY takes, and its digest. The engine performs the steps.
 
 pub mod ast;
+pub mod attest;
 pub mod context;
 pub mod error;
 pub mod expand;
@@ -17,6 +18,7 @@ pub mod metadata;
 pub mod parse;
 pub mod pattern;
 pub mod print;
+pub mod sbom;
 pub mod source;
 pub mod stage;
 

@@ -59,7 +59,8 @@ fn package(system: System, paragraph: &str) -> Option<Package> {
         .filter(|line| !line.starts_with([' ', '\t']))
         .filter_map(|line| line.split_once(separator))
         .collect();
-    let get = |name: &str| fields.get(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let get =
+        |name: &str| fields.get(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
     match system {
         System::Dpkg => {
             // What was removed stays in the list with its configuration.
@@ -112,7 +113,8 @@ pub fn document(
         .iter()
         .enumerate()
         .map(|(at, package)| {
-            let by = package.maintainer.as_ref().map_or("NOASSERTION".to_owned(), |by| format!("Person: {by}"));
+            let by =
+                package.maintainer.as_ref().map_or("NOASSERTION".to_owned(), |by| format!("Person: {by}"));
             json!({
                 "SPDXID": id(at),
                 "name": package.name,

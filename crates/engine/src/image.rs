@@ -164,8 +164,25 @@ impl Engine {
     /// What the image room says.
     pub fn image_push(&self, image: &str, platform: Option<&str>, progress: &dyn Progress) -> Result<Pushed> {
         let platform = platform.map(parse_platform).transpose()?;
-        let push = PushRequest { reference: parse_reference(image)?, platform };
+        let push = PushRequest { reference: parse_reference(image)?, platform, as_it_is: false };
         cata_image::push(&self.images, &self.registries()?, &push, progress).map_err(image_error)
+    }
+
+    /// As [`Engine::image_push`], with layers as they are: plain ones too.
+    ///
+    /// # Errors
+    /// What the image room says.
+    pub fn image_push_as_it_is(&self, image: &str, progress: &dyn Progress) -> Result<Pushed> {
+        let push = PushRequest { reference: parse_reference(image)?, platform: None, as_it_is: true };
+        cata_image::push(&self.images, &self.registries()?, &push, progress).map_err(image_error)
+    }
+
+    /// What a name of the image leads to.
+    ///
+    /// # Errors
+    /// It is not in the store any more.
+    pub fn image_descriptor(&self, image: &Image) -> Result<cata_spec::image::Descriptor> {
+        self.images.descriptor(image).map_err(image_error)
     }
 
     /// Takes in an archive of images.

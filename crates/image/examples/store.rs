@@ -44,7 +44,7 @@ fn run(words: &[&str]) -> Result<(), Box<dyn Error>> {
             let pushed = push(
                 &store,
                 &config,
-                &PushRequest { reference: Reference::parse(name)?, platform: None },
+                &PushRequest { reference: Reference::parse(name)?, platform: None, as_it_is: false },
                 &Silent,
             )?;
             println!("{} {}", pushed.digest, pushed.size);

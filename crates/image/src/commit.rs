@@ -55,19 +55,40 @@ pub fn commit_member(store: &Store, request: &CommitRequest) -> Result<Written, 
     let damaged = |e: serde_json::Error| StoreError::damaged(&path, e);
     let document = serde_json::to_vec(&request.config).map_err(damaged)?;
     let id = store.add_blob(&document)?;
+    let (kind, config) = if request.docker {
+        (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG)
+    } else {
+        (media_type::OCI_MANIFEST, media_type::OCI_CONFIG)
+    };
     let manifest = Manifest {
         schema_version: 2,
-        media_type: Some(media_type::OCI_MANIFEST.to_owned()),
-        config: Descriptor::new(media_type::OCI_CONFIG, id, document.len() as u64),
-        layers: request.layers.clone(),
+        media_type: Some(kind.to_owned()),
+        config: Descriptor::new(config, id, document.len() as u64),
+        layers: request.layers.iter().map(|layer| in_words_of(layer, request.docker)).collect(),
         annotations: request.annotations.clone(),
     };
     let bytes = serde_json::to_vec(&manifest).map_err(damaged)?;
     let manifest_digest = store.add_blob(&bytes)?;
     sync_dir(&store.content().join("blobs/sha256"))?;
-    let mut descriptor = Descriptor::new(media_type::OCI_MANIFEST, manifest_digest, bytes.len() as u64);
+    let mut descriptor = Descriptor::new(kind, manifest_digest, bytes.len() as u64);
     descriptor.platform = Some(request.config.platform());
     Ok(Written { descriptor, config: id })
+}
+
+/// A layer with its media type in OCI's words or in Docker's, whoever made it.
+fn in_words_of(layer: &Descriptor, docker: bool) -> Descriptor {
+    const WORDS: [(&str, &str); 3] = [
+        (media_type::OCI_LAYER, media_type::DOCKER_LAYER),
+        (media_type::OCI_LAYER_GZIP, media_type::DOCKER_LAYER_GZIP),
+        (media_type::OCI_LAYER_ZSTD, media_type::DOCKER_LAYER_ZSTD),
+    ];
+    let known = WORDS.iter().find(|(oci, dockers)| layer.media_type == *oci || layer.media_type == *dockers);
+    match known {
+        Some((oci, dockers)) => {
+            Descriptor { media_type: (if docker { dockers } else { oci }).to_string(), ..layer.clone() }
+        }
+        None => layer.clone(),
+    }
 }
 
 /// Writes an index and names it. The same request gives the same index.

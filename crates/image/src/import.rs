@@ -68,7 +68,10 @@ fn make(
     let layers = vec![Descriptor::new(layer.media_type, layer.digest, layer.size)];
     store.seal_layers(&[layer.diff_id])?;
     let names = request.reference.iter().cloned().collect();
-    crate::commit(store, &CommitRequest { config, layers, names, annotations: Default::default() })
+    crate::commit(
+        store,
+        &CommitRequest { config, layers, names, annotations: Default::default(), docker: false },
+    )
 }
 
 /// A time as Docker writes it.

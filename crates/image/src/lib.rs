@@ -9,6 +9,7 @@
 //! All of it is blocking code with threads.
 
 mod archive;
+pub mod attest;
 pub mod capture;
 pub mod commit;
 mod compress;
@@ -30,6 +31,7 @@ pub mod tree;
 mod whole;
 
 pub use archive::apply_change;
+pub use attest::commit_attestation;
 pub use capture::Captured;
 pub use commit::{Written, commit, commit_index, commit_member};
 pub use compress::Algorithm;

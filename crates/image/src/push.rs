@@ -43,7 +43,10 @@ pub fn push(
         }
         image.index = None;
     }
-    push_as(store, config, image, reference, progress)
+    if !request.as_it_is {
+        image = crate::recompress::for_push(store, image)?;
+    }
+    send(store, config, &image, reference, progress)
 }
 
 /// Brings an image of the store, or the index that it is a member of, to a registry under a name that it need not
@@ -60,13 +63,23 @@ pub fn push_as(
 ) -> Result<Pushed, Error> {
     let _lease = store.lease()?;
     let image = crate::recompress::for_push(store, image)?;
+    send(store, config, &image, reference, progress)
+}
+
+fn send(
+    store: &Store,
+    config: &Config,
+    image: &Image,
+    reference: &Reference,
+    progress: &dyn Progress,
+) -> Result<Pushed, Error> {
     // Mirrors are for reading; the last endpoint is the registry itself.
     let endpoint = config
         .endpoints(reference.registry())
         .pop()
         .ok_or_else(|| RegistryError::ManifestNotFound(reference.familiar()))?;
     let client = Client::new(config, endpoint, reference.repository(), Access::Push);
-    let whole = Whole::of(store, &image)?;
+    let whole = Whole::of(store, image)?;
     for layer in &whole.layers {
         progress.event(Event::Layer { digest: layer.digest, total: layer.size });
     }

@@ -79,6 +79,8 @@ pub struct PushRequest {
     pub reference: Reference,
     /// `--platform`: of an index this member alone.
     pub platform: Option<Platform>,
+    /// Layers are sent as they are, plain ones too.
+    pub as_it_is: bool,
 }
 
 /// What `push` did.
@@ -123,6 +125,8 @@ pub struct CommitRequest {
     pub names: Vec<Reference>,
     /// The manifest's annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Docker's media types in place of OCI's.
+    pub docker: bool,
 }
 
 /// An index of images that are in the store: `build` for several platforms, or with attestations.

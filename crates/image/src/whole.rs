@@ -8,6 +8,16 @@ use crate::error::{Error, StoreError};
 use crate::request::Image;
 use crate::store::Store;
 
+impl Store {
+    /// What a name of the image leads to.
+    ///
+    /// # Errors
+    /// It is not in the store any more.
+    pub fn descriptor(&self, image: &Image) -> Result<Descriptor, Error> {
+        Ok(Whole::of(self, image)?.top)
+    }
+}
+
 /// An image, or an index with all its members.
 #[derive(Debug)]
 pub(crate) struct Whole {

@@ -1,5 +1,6 @@
 //! The end of a build: layers become the store's, and an image of them.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -9,16 +10,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cata_build::graph::Graph;
 use cata_build::key::Key;
-use cata_image::{Captured, CommitRequest, Image, IndexRequest};
+use cata_image::{Captured, CommitRequest, Image, IndexRequest, Recompress};
 use cata_spec::image::{Descriptor, History, ImageConfig};
 use cata_spec::{Digest, Platform};
 use rustix::fs::{AtFlags, Timespec, Timestamps};
 
 use super::BuildError;
 use super::cache::{Cache, StepRecord};
-use super::request::BuildEvent;
+use super::request::{AnnotationOf, BuildEvent, ImageOptions};
 use super::solve::{Layer, Solved, Solver};
 use crate::engine::Engine;
+use crate::error::Kind;
 
 /// The time of what is made: now, or the one that was asked for.
 pub(super) fn now(epoch: Option<i64>) -> String {
@@ -63,7 +65,7 @@ pub(super) fn clamp_times(upper: &Path, epoch: i64) -> Result<(), BuildError> {
 pub(super) fn image(solvers: &[Solver<'_>], solved: &[Arc<Solved>]) -> Result<Image, BuildError> {
     let start = Instant::now();
     let Some(solver) = solvers.first() else {
-        return Err(BuildError::new(crate::error::Kind::Internal, "no platform"));
+        return Err(BuildError::new(Kind::Internal, "no platform"));
     };
     let number = solver.begin("exporting to image");
     let made = make_all(solvers, solved);
@@ -73,27 +75,39 @@ pub(super) fn image(solvers: &[Solver<'_>], solved: &[Arc<Solved>]) -> Result<Im
 }
 
 fn make_all(solvers: &[Solver<'_>], solved: &[Arc<Solved>]) -> Result<Image, BuildError> {
+    let output = solvers.first().map(|solver| &solver.request.output);
+    let output = output.ok_or_else(|| BuildError::new(Kind::Internal, "no platform"))?;
     let mut requests = Vec::with_capacity(solvers.len());
     for (solver, solved) in solvers.iter().zip(solved) {
         requests.push((solver, make(solver, solved)?));
     }
-    if let [(solver, request)] = requests.as_slice() {
+    if let [(solver, request)] = requests.as_slice()
+        && !output.is_attested()
+    {
         return Ok(cata_image::commit(&solver.engine.images, request)?);
     }
-    let mut index = IndexRequest::default();
-    for (solver, request) in &requests {
-        let member = cata_image::commit_member(&solver.engine.images, request)?;
+    let annotations = annotations(output, AnnotationOf::Index, None)?;
+    let mut index = IndexRequest { annotations, docker: output.docker_types, ..IndexRequest::default() };
+    let mut attestations = Vec::new();
+    for ((solver, request), solved) in requests.iter().zip(solved) {
+        let mut member = cata_image::commit_member(&solver.engine.images, request)?;
+        let platform = solver.platform.as_deref();
+        member.descriptor.annotations =
+            self::annotations(output, AnnotationOf::ManifestDescriptor, platform)?;
+        attestations.extend(super::attest::attest(solver, solved, &member.descriptor)?);
         index.names.clone_from(&request.names);
         index.manifests.push(member.descriptor);
     }
+    index.manifests.append(&mut attestations);
     let images = requests.first().map(|(solver, _)| &solver.engine.images);
-    let images = images.ok_or_else(|| BuildError::new(crate::error::Kind::Internal, "no platform"))?;
+    let images = images.ok_or_else(|| BuildError::new(Kind::Internal, "no platform"))?;
     Ok(cata_image::commit_index(images, &index)?)
 }
 
 fn make(solver: &Solver<'_>, solved: &Arc<Solved>) -> Result<CommitRequest, BuildError> {
     let (engine, request, graph, cache) = (solver.engine, solver.request, solver.graph, solver.cache);
     let layers = layers(engine, cache, &solved.snapshot.layers)?;
+    let layers = compressed(engine, &request.output, layers)?;
     let mut config = base_config(solver, graph, solved)?;
     config.config = solved.config.clone();
     config.config.labels.extend(request.labels.clone());
@@ -124,8 +138,49 @@ fn make(solver: &Solver<'_>, solved: &Arc<Solved>) -> Result<CommitRequest, Buil
         config,
         layers: layers.into_iter().map(|(_, descriptor)| descriptor).collect(),
         names: request.tags.clone(),
-        annotations: request.annotations.clone(),
+        annotations: annotations(&request.output, AnnotationOf::Manifest, solver.platform.as_deref())?,
+        docker: request.output.docker_types,
     })
+}
+
+/// The layers in the compression that was asked for.
+fn compressed(
+    engine: &Engine,
+    output: &ImageOptions,
+    layers: Vec<(Digest, Descriptor)>,
+) -> Result<Vec<(Digest, Descriptor)>, BuildError> {
+    // What is attested is attested of the manifest, which names the layers as they are sent.
+    let attested = output.is_attested().then_some(cata_image::Algorithm::GZIP);
+    let Some(to) = output.compression.or(attested) else { return Ok(layers) };
+    let threads = usize::try_from(engine.host.cpus).unwrap_or(1);
+    let how = Recompress { to, force: output.force_compression, threads };
+    let (diff_ids, descriptors): (Vec<Digest>, Vec<Descriptor>) = layers.into_iter().unzip();
+    Ok(diff_ids.into_iter().zip(engine.images.recompress(&descriptors, &how)?).collect())
+}
+
+/// What is noted of a thing, for a platform.
+fn annotations(
+    output: &ImageOptions,
+    of: AnnotationOf,
+    platform: Option<&str>,
+) -> Result<BTreeMap<String, String>, BuildError> {
+    let mut found = BTreeMap::new();
+    for note in output.annotations.iter().filter(|note| note.of == of) {
+        let fits = match &note.platform {
+            None => true,
+            Some(wanted) => {
+                let here = match platform {
+                    Some(platform) => crate::image::parse_platform(platform)?,
+                    None => Platform::host(),
+                };
+                crate::image::parse_platform(wanted)? == here
+            }
+        };
+        if fits {
+            found.insert(note.key.clone(), note.value.clone());
+        }
+    }
+    Ok(found)
 }
 
 /// What the image at the bottom says, or what `scratch` does.

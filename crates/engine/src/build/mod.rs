@@ -5,6 +5,7 @@
 //! says all that its result depends on. RUN is a container like any other ([`run`]); COPY writes into an
 //! overlay that is mounted nowhere ([`overlay`], [`copy`]). [`finish`] makes the image.
 
+mod attest;
 mod cache;
 mod copy;
 mod error;
@@ -25,13 +26,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use cache::Shared;
+pub use cata_image::Algorithm;
 pub use error::BuildError;
 pub use output::Unpacked;
 pub use prune::{CacheEntry, PruneRequest, Pruned};
 pub use remote::RemoteContext;
 pub use request::{
-    BuildEvent, BuildProgress, BuildRequest, Built, CachePlace, CacheTarget, Context, DockerfileText,
-    NamedContext, Secret,
+    Annotation, AnnotationOf, BuildEvent, BuildProgress, BuildRequest, Built, CachePlace, CacheTarget,
+    Context, DockerfileText, ImageOptions, NamedContext, ProvenanceMode, Secret,
 };
 pub use solve::Snapshot;
 
@@ -112,6 +114,32 @@ fn given(request: &BuildRequest, platform: Option<&String>) -> Result<Given> {
     })
 }
 
+/// What of a request cannot be together.
+fn refuse(request: &BuildRequest) -> Result<()> {
+    let output = &request.output;
+    let index = request.platforms.len() > 1 || output.is_attested();
+    let said = |of| output.annotations.iter().any(|note| note.of == of);
+    let invalid = |text: &str| Err(Error::Invalid(text.to_owned()));
+    if !index && (said(AnnotationOf::Index) || said(AnnotationOf::ManifestDescriptor)) {
+        return invalid("annotations of an index need one: several platforms, or something attested");
+    }
+    if output.docker_types && !output.annotations.is_empty() {
+        return invalid("Docker's media types have no annotations: leave oci-mediatypes=false out");
+    }
+    if output.docker_types && output.is_attested() {
+        return invalid("Docker's media types have no attestations: leave oci-mediatypes=false out");
+    }
+    if output.rewrite_timestamp == Some(true) && request.epoch.is_none() {
+        return invalid("rewrite-timestamp=true needs SOURCE_DATE_EPOCH, as a variable or a --build-arg");
+    }
+    if output.rewrite_timestamp == Some(false) && request.epoch.is_some() {
+        return invalid(
+            "rewrite-timestamp=false: with SOURCE_DATE_EPOCH no file of a layer is younger than that",
+        );
+    }
+    Ok(())
+}
+
 fn parse(request: &BuildRequest) -> Result<cata_build::Dockerfile> {
     cata_build::parse(&request.dockerfile.text).map_err(|error| language(request, &error))
 }
@@ -166,6 +194,7 @@ impl Engine {
             return Err(crate::rootless::no_builds());
         }
         let start = Instant::now();
+        refuse(request)?;
         let file = parse(request)?;
         let plans = plans(request, &file)?;
         let failed = |error: BuildError| Error::Build(Box::new(error));

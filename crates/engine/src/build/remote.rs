@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use cata_build::attest::Material;
 use cata_build::context::{How, Selection, select};
 use cata_build::ignore::Ignore;
 use cata_build::key::{Key, Keyer};
@@ -62,6 +63,8 @@ impl RemoteRecord {
 pub(super) struct Remote {
     /// What it is, and what it is called.
     pub(super) key: Key,
+    /// Where it came from, and which it was.
+    pub(super) material: Material,
     directory: PathBuf,
     /// What to take of the directory.
     source: String,
@@ -98,7 +101,8 @@ pub(super) fn fetch_all(
                 let kept = if step.keep_git_dir { "with .git" } else { "" };
                 keyer.text(&commit).text(&source.subdirectory).text(kept);
                 let key = keyer.key();
-                remotes.push(Remote { key, directory, source: source.subdirectory, name: None });
+                let material = Material::remote(&source.repository, &commit);
+                remotes.push(Remote { key, material, directory, source: source.subdirectory, name: None });
             }
             CopySource::Path(_) | CopySource::Inline { .. } => {}
         }
@@ -181,6 +185,7 @@ fn file(
     keyer.text(&record.version).text(&name).maybe(record.last_modified.as_deref());
     Ok(Remote {
         key: keyer.key(),
+        material: Material::remote(url, &record.version),
         directory: cache.remote_directory(&record),
         source: "file".to_owned(),
         name: Some(name),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cata_image::Image;
+use cata_image::{Algorithm, Image};
 use cata_spec::Reference;
 
 use crate::request::Ulimit;
@@ -14,6 +14,8 @@ use crate::request::Ulimit;
 pub struct BuildRequest {
     /// What COPY takes from.
     pub context: Context,
+    /// The context's address, if it came from afar.
+    pub source: Option<String>,
     /// The Dockerfile.
     pub dockerfile: DockerfileText,
     /// `-t`.
@@ -24,8 +26,8 @@ pub struct BuildRequest {
     pub target: Option<String>,
     /// `--label`.
     pub labels: BTreeMap<String, String>,
-    /// `--annotation`.
-    pub annotations: BTreeMap<String, String>,
+    /// How the image is written: `--output`, `--annotation`.
+    pub output: ImageOptions,
     /// `--no-cache`.
     pub no_cache: bool,
     /// `--no-cache-filter`: stages.
@@ -60,6 +62,68 @@ pub struct BuildRequest {
     pub cache_from: Vec<CachePlace>,
     /// `--cache-to`.
     pub cache_to: Vec<CacheTarget>,
+}
+
+/// How an image is written.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageOptions {
+    /// `compression`: of the layers that are made; without it they stay plain until they are pushed.
+    pub compression: Option<Algorithm>,
+    /// `force-compression`: of the base image's layers too.
+    pub force_compression: bool,
+    /// `oci-mediatypes=false`.
+    pub docker_types: bool,
+    /// `rewrite-timestamp`: refused without `SOURCE_DATE_EPOCH`, which does it.
+    pub rewrite_timestamp: Option<bool>,
+    /// `annotation…`.
+    pub annotations: Vec<Annotation>,
+    /// `--provenance`.
+    pub provenance: Option<ProvenanceMode>,
+    /// `builder-id` of `--provenance`.
+    pub builder_id: String,
+    /// `--sbom`.
+    pub sbom: bool,
+}
+
+impl ImageOptions {
+    /// Whether something is attested of the image: then there is an index.
+    #[must_use]
+    pub fn is_attested(&self) -> bool {
+        self.sbom || self.provenance.is_some()
+    }
+}
+
+/// How much is said of where an image comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProvenanceMode {
+    /// What it was made of, when and where.
+    Min,
+    /// What the command line said, the Dockerfile and the steps too.
+    Max,
+}
+
+/// What an annotation is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnnotationOf {
+    /// The image's manifest.
+    Manifest,
+    /// The index.
+    Index,
+    /// The entry of the manifest in the index.
+    ManifestDescriptor,
+}
+
+/// A note.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotation {
+    /// What it is of.
+    pub of: AnnotationOf,
+    /// Of this platform's manifest alone.
+    pub platform: Option<String>,
+    /// Its name.
+    pub key: String,
+    /// Its value.
+    pub value: String,
 }
 
 /// Where a cache of steps is kept besides this engine.

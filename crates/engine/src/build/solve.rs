@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use cata_build::attest::Material;
 use cata_build::graph::{Base, Given, Graph};
 use cata_build::key::{self, Key};
 use cata_build::lint::{self, Warning};
@@ -87,6 +88,8 @@ pub(super) struct Common {
     /// Steps that this build made, or found: with `--no-cache` too they are made once.
     made: Mutex<BTreeSet<Key>>,
     several: bool,
+    /// When the build began, RFC 3339.
+    started: String,
 }
 
 impl Common {
@@ -97,6 +100,7 @@ impl Common {
             cancelled: AtomicBool::new(false),
             made: Mutex::default(),
             several: request.platforms.len() > 1,
+            started: super::finish::now(request.epoch),
         })
     }
 
@@ -124,6 +128,8 @@ pub(crate) struct Solver<'s> {
     pub(super) salt: String,
     /// Every step that was made or found, those below before those above.
     used: Mutex<Vec<(Key, StepRecord)>>,
+    /// Images and files from afar.
+    materials: Mutex<BTreeSet<Material>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -155,7 +161,23 @@ impl<'s> Solver<'s> {
             consumed: Mutex::default(),
             salt: request.epoch.map(|epoch| epoch.to_string()).unwrap_or_default(),
             used: Mutex::default(),
+            materials: Mutex::default(),
         }
+    }
+
+    /// What is built for.
+    pub(super) fn target_platform(&self) -> &str {
+        &self.given.target_platform
+    }
+
+    /// When the build began.
+    pub(super) fn started(&self) -> &str {
+        &self.common.started
+    }
+
+    /// What the build was made of.
+    pub(super) fn materials(&self) -> Vec<Material> {
+        lock(&self.materials).iter().cloned().collect()
     }
 
     /// Whether the rest is not worth making any more.
@@ -315,6 +337,10 @@ impl<'s> Solver<'s> {
         let cached = !pulling.any.load(Ordering::Relaxed);
         self.end(number, cached, start, image.as_ref().err());
         let image = Arc::new(image?);
+        let known = image.repo_digests.first().and_then(cata_spec::Reference::digest);
+        let digest = known.unwrap_or(image.digest());
+        let material = Material::image(name, &image.platform().to_string(), &digest);
+        lock(&self.materials).insert(material);
         *slot = Some(Arc::clone(&image));
         Ok(image)
     }
@@ -528,6 +554,7 @@ impl<'s> Solver<'s> {
         let remotes = remote::fetch_all(self.cache, copy, agent, &say)?;
         for remote in &remotes {
             keyer.text(&remote.key.to_string());
+            lock(&self.materials).insert(remote.material.clone());
         }
         let content = keyer.key();
         if let Some((selection, _)) = &selection {

@@ -219,7 +219,8 @@ fn export(solvers: &[Solver<'_>], solved: &[Arc<Solved>], target: &CacheTarget) 
     config.rootfs.kind = "layers".to_owned();
     config.rootfs.diff_ids = layers.iter().map(|(diff_id, _)| *diff_id).collect();
     let layers = layers.into_iter().map(|(_, descriptor)| descriptor).collect();
-    let commit = CommitRequest { config, layers, names: Vec::new(), annotations: Default::default() };
+    let commit =
+        CommitRequest { config, layers, names: Vec::new(), annotations: Default::default(), docker: false };
     let failed = |error: cata_image::Error| BuildError::from(crate::image::image_error(error));
     let image = cata_image::commit(&engine.images, &commit).map_err(failed)?;
     let (id, digest) = (image.id, image.digest());

@@ -81,7 +81,7 @@ impl Engine {
             config.rootfs.diff_ids.push(captured.diff_id);
             layers.push(captured.descriptor.clone());
         }
-        let request = CommitRequest { config, layers, names, annotations: Default::default() };
+        let request = CommitRequest { config, layers, names, annotations: Default::default(), docker: false };
         cata_image::commit(&self.images, &request).map_err(image_error)
     }
 }

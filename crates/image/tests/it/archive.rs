@@ -84,7 +84,7 @@ fn docker_archives_are_loaded_and_compressed_when_pushed() {
 
     let target = name(&registry.name("other:2"));
     there.store.tag("other:2", &target).unwrap();
-    let request = cata_image::PushRequest { reference: target.clone(), platform: None };
+    let request = cata_image::PushRequest { reference: target.clone(), platform: None, as_it_is: false };
     cata_image::push(&there.store, &there.config(), &request, &Silent).unwrap();
     let after = there.store.resolve("other:2").unwrap();
     assert_eq!(after.id, image.id);

@@ -12,8 +12,13 @@ fn filled() -> (Registry, Image) {
     let (registry, here) = (Registry::start(), Place::new());
     let full = registry.name("big:1");
     let made = here.image(&full, &[("etc/x", "y")], BULK);
-    push(&here.store, &here.config(), &PushRequest { reference: name(&full), platform: None }, &Silent)
-        .unwrap();
+    push(
+        &here.store,
+        &here.config(),
+        &PushRequest { reference: name(&full), platform: None, as_it_is: false },
+        &Silent,
+    )
+    .unwrap();
     (registry, made)
 }
 

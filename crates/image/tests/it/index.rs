@@ -24,6 +24,7 @@ fn index(place: &Place, names: &[&str]) -> Image {
             layers: made.manifest.layers.clone(),
             names: Vec::new(),
             annotations: Default::default(),
+            docker: false,
         };
         members.push(commit_member(&place.store, &request).unwrap().descriptor);
     }
@@ -95,7 +96,7 @@ fn index_travels_whole() {
     let foreign = there.store.resolve_for(&full, Some(&platform("linux/s390x"))).unwrap();
     assert_eq!(foreign.platform(), platform("linux/s390x"));
 
-    let request = PushRequest { reference: name(&full), platform: None };
+    let request = PushRequest { reference: name(&full), platform: None, as_it_is: false };
     let pushed = push(&there.store, &there.config(), &request, &Silent).unwrap();
     assert_eq!(pushed.digest, made.index.clone().unwrap().digest);
     let raw = run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{full}")]);
@@ -112,7 +113,7 @@ fn index_travels_whole() {
     assert_eq!((image.platform(), image.index), (platform("linux/s390x"), None));
     let wanted = platform("linux/riscv64");
     assert!(save_for(&here.store, std::slice::from_ref(&full), Some(&wanted), &mut Vec::new()).is_err());
-    let one = PushRequest { reference: name(&full), platform: Some(Platform::host()) };
+    let one = PushRequest { reference: name(&full), platform: Some(Platform::host()), as_it_is: false };
     let pushed = push(&here.store, &here.config(), &one, &Silent).unwrap();
     assert_eq!(pushed.digest, made.manifest_digest);
     assert_eq!(here.store.list().unwrap().len(), 1, "what was pushed alone is no image of its own");

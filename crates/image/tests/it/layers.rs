@@ -104,6 +104,7 @@ fn a_captured_layer_is_adopted_pinned_and_let_go() {
         layers: vec![captured.descriptor.clone()],
         names: vec![cata_spec::Reference::parse("made").unwrap()],
         annotations: Default::default(),
+        docker: false,
     };
     let image = cata_image::commit(&store, &request).unwrap();
     assert_eq!(cata_image::commit(&store, &request).unwrap(), image);

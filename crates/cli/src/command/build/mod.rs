@@ -39,6 +39,12 @@ impl Verb for Build {
         let outputs = output::plan(&self)?;
         let mut request = self.request()?;
         request.store = outputs.store;
+        request.output = outputs.image.clone();
+        for name in &outputs.names {
+            if !request.tags.contains(name) {
+                request.tags.push(name.clone());
+            }
+        }
         let screen = Screen::new(self.progress, quiet || call != Call::Build);
         let _contexts = match self.contexts(session, &mut request, &screen) {
             Ok(contexts) => contexts,
@@ -62,10 +68,10 @@ impl Verb for Build {
             failure
         })?;
         output::write(session, &outputs, &request, &built, &screen)?;
-        self.report(&built, &request)?;
+        self.report(session, &built, &request)?;
         if quiet {
             if let Some(image) = &built.image {
-                session::print_line(image.id.to_string())?;
+                session::print_line(identity(image))?;
             }
         } else {
             screen.summary(&built, &request);
@@ -114,25 +120,37 @@ impl Build {
     }
 
     /// `--iidfile`, `--metadata-file`.
-    fn report(&self, built: &Built, request: &BuildRequest) -> Result<(), Failure> {
+    fn report(&self, session: &Session, built: &Built, request: &BuildRequest) -> Result<(), Failure> {
         let Some(image) = &built.image else { return Ok(()) };
+        // Pushing may have compressed its layers: another manifest of the same image.
+        let now = match request.tags.first() {
+            Some(tag) => Some(session.engine()?.image(&tag.to_string())?),
+            None => None,
+        };
+        let image = now.as_ref().filter(|now| now.id == image.id).unwrap_or(image);
         let write = |path: &str, text: String| {
             fs::write(path, text).map_err(|e| Failure::io(format!("write {path}"), &e))
         };
         if let Some(path) = &self.iidfile {
-            write(path, image.id.to_string())?;
+            write(path, identity(image))?;
         }
         if let Some(path) = &self.metadata_file {
             let names: Vec<String> = request.tags.iter().map(ToString::to_string).collect();
             let document = serde_json::json!({
                 "containerimage.config.digest": image.id.to_string(),
-                "containerimage.digest": image.manifest_digest.to_string(),
+                "containerimage.digest": image.digest().to_string(),
+                "containerimage.descriptor": session.engine()?.image_descriptor(image)?,
                 "image.name": names.join(","),
             });
             write(path, format!("{document:#}\n"))?;
         }
         Ok(())
     }
+}
+
+/// What finds the image again: its id, or of an index the digest.
+fn identity(image: &cata_engine::images::Image) -> String {
+    if image.index.is_some() { image.digest().to_string() } else { image.id.to_string() }
 }
 
 /// A context from afar, as a step of its own.

@@ -39,9 +39,9 @@ pub(crate) struct Build {
     /// Set a label of the image
     #[arg(long, value_name = "name=value")]
     label: Vec<String>,
-    /// Set an annotation of the image
+    /// Set an annotation of the image ([manifest|index|manifest-descriptor][[os/arch]]:name=value)
     #[arg(long, value_name = "name=value")]
-    annotation: Vec<String>,
+    pub(super) annotation: Vec<String>,
     /// Do not use what earlier builds made
     #[arg(long)]
     no_cache: bool,
@@ -114,12 +114,15 @@ pub(crate) struct Build {
     /// Look at the Dockerfile instead of building (build, check, outline, targets)
     #[arg(long = "call", value_name = "string", default_value = "build", value_parser = Call::parse)]
     pub(super) call_value: Call,
-    /// Nothing is attested: only false
-    #[arg(long, value_name = "bool", num_args = 0..=1, default_missing_value = "true")]
-    provenance: Option<String>,
-    /// Nothing is attested: only false
-    #[arg(long, value_name = "bool", num_args = 0..=1, default_missing_value = "true")]
-    sbom: Option<String>,
+    /// Attest where the image comes from (true, false, mode=min or mode=max)
+    #[arg(long, value_name = "string")]
+    pub(super) provenance: Option<String>,
+    /// Attest what is in the image: packages of dpkg and apk (true or false)
+    #[arg(long, value_name = "string")]
+    pub(super) sbom: Option<String>,
+    /// Attest something of the image (type=provenance[,mode=max] or type=sbom)
+    #[arg(long, value_name = "string")]
+    pub(super) attest: Vec<String>,
     /// Remove containers of steps (they always are)
     #[arg(long, hide = true)]
     rm: bool,
@@ -161,13 +164,6 @@ impl Build {
 
     /// The request; the context's archive, if it is one, is still to be unpacked.
     pub(super) fn request(&self) -> Result<BuildRequest, Failure> {
-        for (flag, value) in [("--provenance", &self.provenance), ("--sbom", &self.sbom)] {
-            if value.as_deref().is_some_and(|value| value != "false") {
-                return Err(
-                    Failure::flag(format!("{flag} is not supported yet")).with_hint(format!("{flag}=false"))
-                );
-            }
-        }
         if let Some(address) = self.remote() {
             reachable(address)?;
         }
@@ -194,12 +190,13 @@ impl Build {
             .map(|tag| Reference::parse(tag).map_err(|e| Failure::flag(format!("invalid tag {tag:?}: {e}"))));
         Ok(BuildRequest {
             dockerfile: self.dockerfile()?,
+            source: self.remote().map(str::to_owned),
             context,
             tags: tags.collect::<Result<_, _>>()?,
             args,
             target: self.target.clone().filter(|target| !target.is_empty()),
             labels: pairs(&self.label)?,
-            annotations: pairs(&self.annotation)?,
+            output: cata_engine::build::ImageOptions::default(),
             no_cache: self.no_cache,
             no_cache_filter: self.no_cache_filter.clone(),
             pull: self.pull,
