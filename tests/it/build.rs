@@ -389,6 +389,9 @@ fn outputs(w: &World) {
     assert_eq!(w.cata(&["images", "-q"]).lines().len(), 1, "files need no image");
     let tar = w.scratch().join("files.tar");
     let _ = build(w, &dir, &["--output", &format!("type=tar,dest={}", tar.display())]).ok();
+    let comma = w.scratch().join("a,b.tar");
+    let _ = build(w, &dir, &["--output", &format!("type=tar,\"dest={}\"", comma.display())]).ok();
+    assert_eq!(fs::read(&comma).unwrap().len(), fs::read(&tar).unwrap().len());
     let listed = Run::new("tar").arg("-tf").arg(&tar).done().lines();
     assert!(listed.contains(&"r/a".to_owned()) && !listed.iter().any(|n| n.contains(".wh.")), "{listed:?}");
     let ids = (w.scratch().join("iid"), w.scratch().join("meta.json"));

@@ -255,6 +255,26 @@ fn repositories_by_git(w: &World) {
     let without = w.cata_run(["build", "--no-cache", &lone]).env("PATH", "/nowhere").done();
     without.fails(1, &["the program git", "not installed"]);
     server.kill();
+    git_ends_with_a_killed_build(w);
+}
+
+/// Git waits for a server that says nothing; whoever asked for it is killed.
+fn git_ends_with_a_killed_build(w: &World) {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let dir = dockerfile(w, "silent", &format!("FROM scratch\nADD git://127.0.0.1:{port}/r.git#v1 /\n"));
+    let mut building = w.cata_run(["build", "--no-cache", &dir]).start();
+    let (_asked, _) = silent.accept().unwrap();
+    let gits = || {
+        let is_git = |pid: &u32| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.trim().starts_with("git")
+        };
+        cata_tests::world::pids().into_iter().filter(is_git).count()
+    };
+    assert!(gits() > 0, "git does not run");
+    building.kill();
+    eventually("git has ended", PATIENCE, || (gits() == 0).then_some(()));
 }
 
 fn contexts_from_afar(w: &World) {

@@ -36,13 +36,23 @@ pub struct Test {
     kernel: bool,
     lab: bool,
     leaks_checked: bool,
+    online: bool,
 }
 
 impl Test {
     /// A test with the `busybox` image in its world.
     #[must_use]
     pub const fn new(name: &'static str, run: fn(&World)) -> Self {
-        Self { name, run, images: &["busybox"], needs: &[], kernel: false, lab: false, leaks_checked: true }
+        Self {
+            name,
+            run,
+            images: &["busybox"],
+            needs: &[],
+            kernel: false,
+            lab: false,
+            leaks_checked: true,
+            online: false,
+        }
     }
 
     /// The images in its world instead.
@@ -70,6 +80,14 @@ impl Test {
     #[must_use]
     pub const fn also_in_lab(mut self) -> Self {
         self.lab = true;
+        self
+    }
+
+    /// Fetches from the machine's package registries, over its network: played only where `CATA_REGISTRIES` is set
+    /// (`cargo xtask test --registries`), and takes its time.
+    #[must_use]
+    pub const fn online(mut self) -> Self {
+        self.online = true;
         self
     }
 
@@ -117,9 +135,10 @@ impl Test {
             name,
             args: Vec::new(),
             env: vec![("CATA_TEST".into(), self.name.into())],
-            deadline: Some(crate::command::scaled(DEADLINE)),
+            deadline: Some(crate::command::scaled(if self.online { DEADLINE * 10 } else { DEADLINE })),
             linger: false,
             output: Some(output.try_clone()?),
+            shares_network: self.online,
         };
         let status = setup.run()?;
         if status.success() {
@@ -170,7 +189,8 @@ pub fn main(tests: &[Test]) -> ExitCode {
     let again: Arc<Mutex<()>> = Arc::default();
     // The lab is slow: there only what is different there is played, unless asked for by name.
     let chosen = std::env::var_os("CATA_LAB").is_some() && arguments.filter.is_none();
-    let trials = tests.iter().filter(|test| test.lab || !chosen).map(|test| {
+    let online = std::env::var_os("CATA_REGISTRIES").is_some();
+    let trials = tests.iter().filter(|test| (test.lab || !chosen) && test.online == online).map(|test| {
         let test = *test;
         let (took, again) = (Arc::clone(&took), Arc::clone(&again));
         let missing = test.missing();

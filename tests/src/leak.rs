@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cgroup;
 use crate::command::{PATIENCE, eventually};
-use crate::world::{World, pids};
+use crate::world::{World, pids, shares_network};
 
 /// Removes every container and asserts that nothing of them is left.
 ///
@@ -46,7 +46,10 @@ pub fn find(world: &World) -> Vec<String> {
     }
     for link in names(Path::new("/sys/class/net")) {
         // A network keeps its bridge for as long as the network exists.
-        if link != "lo" && !Path::new("/sys/class/net").join(&link).join("bridge").exists() {
+        if !shares_network()
+            && link != "lo"
+            && !Path::new("/sys/class/net").join(&link).join("bridge").exists()
+        {
             left.push(format!("network link {link}"));
         }
     }

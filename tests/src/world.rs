@@ -9,7 +9,8 @@
 //!    everything else in the world;
 //! 4. `inside`: the program proper, which gets its [`World`] from [`enter`].
 //!
-//! Nothing sent inside can leave: the network namespace has loopback and what is made in it.
+//! Nothing sent inside can leave: the network namespace has loopback and what is made in it. Worlds that share the
+//! machine's network are for builds that fetch packages, and make no links in it.
 
 use std::ffi::{CStr, OsString};
 use std::fs::{self, File};
@@ -30,6 +31,8 @@ const NAME: &str = "CATA_WORLD_NAME";
 const DIR: &str = "CATA_WORLD_DIR";
 const DEADLINE: &str = "CATA_WORLD_DEADLINE";
 const LINGER: &str = "CATA_WORLD_LINGER";
+const SHARED: &str = "CATA_WORLD_SHARES_NETWORK";
+const HOME: &str = "CATA_WORLD_HOME";
 
 /// Process 1's exit code when the deadline passed.
 const TIMED_OUT: i32 = 124;
@@ -51,6 +54,8 @@ pub struct Setup {
     pub linger: bool,
     /// Where the program's output goes; `None`: where ours goes.
     pub output: Option<File>,
+    /// The machine's own network instead of one of its own: for those who fetch from its package registries.
+    pub shares_network: bool,
 }
 
 impl Setup {
@@ -62,10 +67,19 @@ impl Setup {
         fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
         let exe = std::env::current_exe().context("find this program")?;
         let mut command = Command::new("unshare");
-        command.args(["--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--"]);
+        if !self.shares_network {
+            command.arg("--net");
+        }
+        command.args(["--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--"]);
         command.arg(exe).args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         command.env(STAGE, "cgroup").env(NAME, &self.name).env(DIR, &self.dir);
-        command.env_remove(DEADLINE).env_remove(LINGER);
+        command.env_remove(DEADLINE).env_remove(LINGER).env_remove(SHARED);
+        if self.shares_network {
+            command.env(SHARED, "1");
+        }
+        if let Some(home) = std::env::var_os("HOME") {
+            command.env(HOME, home);
+        }
         if let Some(deadline) = self.deadline {
             command.env(DEADLINE, deadline.as_secs().to_string());
         }
@@ -244,10 +258,25 @@ fn furnish(name: &str, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir.join(part)).with_context(|| format!("create {}", dir.display()))?;
     }
     rustix::system::sethostname(name.as_bytes()).context("set the host name")?;
+    if shares_network() {
+        return Ok(());
+    }
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
     let up = up.context("run `ip` (Debian package iproute2)")?;
     anyhow::ensure!(up.success(), "`ip link set lo up`: {up}");
     Ok(())
+}
+
+/// Whether the world has the machine's network.
+#[must_use]
+pub fn shares_network() -> bool {
+    std::env::var_os(SHARED).is_some()
+}
+
+/// The home directory of who started the world.
+#[must_use]
+pub fn machines_home() -> Option<PathBuf> {
+    std::env::var_os(HOME).map(PathBuf::from)
 }
 
 /// Starts the program proper and reaps until it has ended.

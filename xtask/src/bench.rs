@@ -72,6 +72,7 @@ pub(crate) fn run(options: &Options, world: Option<World>) -> Result<()> {
         deadline: Some(Duration::from_secs(3600)),
         linger: false,
         output: None,
+        shares_network: false,
     };
     let status = setup.run()?;
     ensure!(status.success(), "the benchmark failed");

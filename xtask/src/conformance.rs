@@ -63,6 +63,7 @@ pub(crate) fn run(options: &Options, world: Option<World>) -> Result<()> {
         deadline: Some(Duration::from_secs(3600)),
         linger: false,
         output: None,
+        shares_network: false,
     };
     ensure!(setup.run()?.success(), "the suites could not be played");
     Ok(())

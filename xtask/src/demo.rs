@@ -76,6 +76,7 @@ fn setup(kind: &str, variables: &[(&str, PathBuf)], keep: bool) -> Result<Setup>
         deadline: (!keep).then_some(Duration::from_secs(600)),
         linger: keep,
         output: None,
+        shares_network: false,
     })
 }
 

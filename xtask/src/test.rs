@@ -17,6 +17,9 @@ pub(crate) struct Options {
     /// Only the tests that are run in the lab
     #[arg(long)]
     lab: bool,
+    /// Only the builds that fetch from this machine's package registries, beside docker and buildah
+    #[arg(long, conflicts_with = "lab")]
+    registries: bool,
     /// Passed to `cargo test`: names of tests, `-p cata-network`, `-- --nocapture`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     filter: Vec<String>,
@@ -172,7 +175,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
     let mut count = Count::default();
     let mut all_well = true;
-    if !options.lab {
+    if options.registries {
+        let report = build::target().join("builds.txt");
+        // One at a time may be asked for by its name.
+        let only = options.filter.first().cloned().unwrap_or_default();
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(["test", "--quiet", "-p", "cata-tests", "--test", "it", "--", "images_of_packages"]);
+        command.env("CATA_REGISTRIES", only).env("CATA_REPORT", &report);
+        command.env("CATA_BIN", &programs.cata).env("CATA_SUPERVISOR", &programs.supervisor);
+        command.current_dir(cache::repository());
+        all_well &= count.follow(&mut command)?.success();
+        println!("{}", std::fs::read_to_string(&report).unwrap_or_default());
+    } else if !options.lab {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]).args(&options.filter);
         command.env("CATA_BIN", &programs.cata).env("CATA_SUPERVISOR", &programs.supervisor);
@@ -182,7 +196,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         all_well &= count.follow(&mut command)?.success();
     }
     // Whoever names tests wants these and no others.
-    if root && (options.lab || options.filter.is_empty()) {
+    if root && !options.registries && (options.lab || options.filter.is_empty()) {
         println!("\n$ cargo xtask lab: what is different with cgroup v2 and a working KVM");
         all_well &= in_lab(&programs, &options.filter, &mut count)?;
     }

@@ -3,8 +3,10 @@
 use std::ffi::CString;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::raw::c_char;
+use std::os::unix::process::CommandExt as _;
 
 use rustix::io::Errno;
+use rustix::process::Signal;
 
 /// Replaces this process with a program. Returns only on failure.
 #[must_use]
@@ -31,6 +33,25 @@ pub fn execute_fd(program: BorrowedFd<'_>, argv: &[CString], env: &[CString]) ->
         libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), argv.as_ptr(), env.as_ptr(), libc::AT_EMPTY_PATH)
     };
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Has a program that is yet to be started ended by this signal when the thread that starts it ends: it does not outlive
+/// a killed parent.
+pub fn end_with_parent(command: &mut std::process::Command, signal: Signal) {
+    let parent = std::process::id();
+    // SAFETY: between fork and exec it makes two system calls, and neither allocates nor locks.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::set_parent_process_death_signal(Some(signal))?;
+            // It may have been killed before that call.
+            let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+            if now.and_then(|pid| u32::try_from(pid).ok()) == Some(parent) {
+                Ok(())
+            } else {
+                Err(Errno::SRCH.into())
+            }
+        });
+    }
 }
 
 /// Marks every descriptor from `first` on to be closed by [`execute`].

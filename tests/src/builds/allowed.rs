@@ -9,7 +9,7 @@ struct Allowed {
     /// Empty: both peers.
     peer: &'static str,
     aspect: &'static str,
-    /// A path or field; `*` at the end stands for anything.
+    /// A path or field; `*` at its beginning or end stands for anything.
     place: &'static str,
     reason: &'static str,
 }
@@ -34,6 +34,8 @@ const fn within(
     Allowed { build, peer, aspect, place, reason }
 }
 
+const STUB: &str = "docker leaves the directories that it mounts on, buildah those above";
+const SNAKEOIL: &str = "ssl-cert makes a key, its certificate, and a link that is named by it";
 const EMPTY: &str = "what changes nothing has no layer here";
 const TIME: &str =
     "a directory has the time of that which it is a copy of, so that the same files give the same layer";
@@ -79,15 +81,37 @@ const TABLE: &[Allowed] = &[
     within("removals", "docker", "mode", "shared/d", "what COPY makes is root's, as in buildah"),
     within("removals", "docker", "owner", "shared/d", "what COPY makes is root's, as in buildah"),
     within("package", "", "time", "etc/greeter.d", TIME),
+    // Packages.
+    allow("docker", "missing", "machine", STUB),
+    allow("", "missing", "root/.cache*", STUB),
+    allow("", "time", "root", STUB),
+    allow("buildah", "missing", "etc/hosts", "buildah leaves the file that it mounts on"),
+    allow("buildah", "missing", "etc/resolv.conf", "buildah leaves the file that it mounts on"),
+    allow("buildah", "missing", "var/cache/apt", "buildah takes away the directories that it mounts on"),
+    allow("buildah", "missing", "var/lib/apt/lists*", "buildah takes away the directories that it mounts on"),
+    allow("buildah", "time", "var/cache", "buildah takes away the directories that it mounts on"),
+    allow(
+        "buildah",
+        "config",
+        "WorkingDir",
+        "of an image that names none: / in BuildKit, nothing in buildah",
+    ),
+    allow("buildah", "history", "ENV*", "BuildKit writes the values, buildah what stands in the Dockerfile"),
+    within("postgres", "", "missing", "etc/ssl/certs/*", SNAKEOIL),
+    within("postgres", "", "content", "etc/ssl/*", SNAKEOIL),
+    within("postgres", "", "content", "var/cache/debconf/*", SNAKEOIL),
+    allow("", "content", "var/cache/ldconfig/aux-cache", "ldconfig keeps inode numbers and times"),
+    allow("", "content", "*.pyc", "Python keeps the time of the source"),
 ];
 
 /// Why a difference is expected, if it is.
 pub(super) fn reason(build: &str, peer: &str, found: &Difference) -> Option<&'static str> {
     let fits = |allowed: &&Allowed| {
         let either = |pattern: &str, text: &str| pattern.is_empty() || pattern == text;
-        let place = match allowed.place.strip_suffix('*') {
-            Some(start) => found.place.starts_with(start),
-            None => found.place == allowed.place,
+        let place = match (allowed.place.strip_prefix('*'), allowed.place.strip_suffix('*')) {
+            (Some(end), _) => found.place.ends_with(end),
+            (None, Some(start)) => found.place.starts_with(start),
+            (None, None) => found.place == allowed.place,
         };
         either(allowed.build, build) && either(allowed.peer, peer) && allowed.aspect == found.aspect && place
     };

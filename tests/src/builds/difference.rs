@@ -1,6 +1,6 @@
 //! What two images differ in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -52,9 +52,10 @@ pub(super) fn all(ours: &Image, theirs: &Image) -> Vec<Difference> {
     let keys = |value: &Value| value.as_object().map(|o| o.keys().cloned().collect()).unwrap_or_default();
     let fields: BTreeSet<String> =
         [keys(one), keys(other)].into_iter().flat_map(|k: Vec<String>| k).collect();
-    for field in fields {
-        match (one[&field].as_object(), other[&field].as_object()) {
-            (None, None) => add("config", &field, text(&one[&field]), text(&other[&field])),
+    variables(one, other, &mut add);
+    for field in fields.iter().filter(|field| *field != "Env") {
+        match (one[field].as_object(), other[field].as_object()) {
+            (None, None) => add("config", field, text(&one[field]), text(&other[field])),
             (one, other) => {
                 let keys: BTreeSet<&String> =
                     one.into_iter().chain(other).flat_map(|map| map.keys()).collect();
@@ -69,6 +70,21 @@ pub(super) fn all(ours: &Image, theirs: &Image) -> Vec<Difference> {
     }
     lines(&history(ours), &history(theirs), &mut add);
     found
+}
+
+/// The environment; its order says nothing.
+fn variables(one: &Value, other: &Value, add: &mut dyn FnMut(&'static str, &str, String, String)) {
+    let read = |config: &Value| -> BTreeMap<String, String> {
+        let lines = config["Env"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let pairs = lines.iter().filter_map(|line| line.as_str()?.split_once('='));
+        pairs.map(|(name, value)| (name.to_owned(), format!("set to {value}"))).collect()
+    };
+    let (one, other) = (read(one), read(other));
+    let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+    for name in names {
+        let value = |map: &BTreeMap<String, String>| map.get(name).cloned().unwrap_or_default();
+        add("config", &format!("Env {name}"), value(&one), value(&other));
+    }
 }
 
 /// Absent, null and empty are the same.
@@ -108,6 +124,8 @@ fn plain(said: &str) -> String {
             Some(rest) => rest.to_owned(),
             None => format!("RUN {SHELL}{rest}"),
         },
+        // With build arguments: `|1 NAME=value /bin/sh -c …`.
+        None if said.starts_with('|') => format!("RUN {said}"),
         None => said.to_owned(),
     };
     let (keyword, rest) = said.trim().split_once(' ').unwrap_or((&said, ""));
@@ -122,6 +140,11 @@ fn plain(said: &str) -> String {
         "HEALTHCHECK" | "EXPOSE" => words.clear(),
         // As it is written, or as it comes to be.
         "WORKDIR" => words = words.last().and_then(|path| path.rsplit('/').next()).into_iter().collect(),
+        // With its value, or without.
+        "ARG" => {
+            words =
+                words.into_iter().map(|word| word.split_once('=').map_or(word, |(name, _)| name)).collect();
+        }
         // Buildah puts the flags into the command.
         "RUN" => words.retain(|word| !matches!(*word, "/bin/sh" | "-c")),
         _ => {}
@@ -191,6 +214,8 @@ mod tests {
         for (one, other) in [
             ("COPY --from=b /out / # buildkit", "/bin/sh -c #(nop) COPY dir:00ff in /"),
             ("RUN /bin/sh -c make \\\n  all # buildkit", "/bin/sh -c make    all"),
+            ("RUN |1 A=b /bin/sh -c make # buildkit", "|1 A=b /bin/sh -c make"),
+            ("ARG A=b", "/bin/sh -c #(nop) ARG A"),
             ("CMD [\"a\", \"b c\"]", "CMD [\"a\" \"b c\"]"),
         ] {
             assert_eq!(plain(one), plain(other));

@@ -6,6 +6,7 @@ mod allowed;
 mod builder;
 mod difference;
 mod image;
+mod machine;
 
 use std::fs;
 use std::path::Path;
@@ -15,6 +16,7 @@ use anyhow::{Context, Result};
 
 pub use builder::Builder;
 pub use difference::Difference;
+pub use machine::describe;
 
 use crate::cache;
 use crate::world::World;
@@ -29,10 +31,17 @@ pub struct Build {
 }
 
 /// All of them.
-pub const ALL: [Build; 3] = [
+pub const ALL: [Build; 10] = [
     Build { name: "scratch", online: false },
     Build { name: "removals", online: false },
     Build { name: "package", online: false },
+    Build { name: "postgres", online: true },
+    Build { name: "nginx", online: true },
+    Build { name: "redis", online: true },
+    Build { name: "rust", online: true },
+    Build { name: "static", online: true },
+    Build { name: "node", online: true },
+    Build { name: "python", online: true },
 ];
 
 /// What came of a build, for the table.
@@ -106,9 +115,11 @@ pub fn play(world: &World, build: &Build, builders: &[Builder], machine: Option<
     };
     let made: Result<Vec<_>> = std::thread::scope(|scope| {
         let all: Vec<_> = builders.iter().map(|builder| scope.spawn(|| one(builder))).collect();
-        all.into_iter()
-            .map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
+        let failed = |panic: Box<dyn std::any::Any + Send>| match panic.downcast::<String>() {
+            Ok(text) => anyhow::anyhow!(*text),
+            Err(_) => anyhow::anyhow!("it panicked"),
+        };
+        all.into_iter().map(|one| one.join().map_err(failed)?).collect()
     });
     let made = made?;
     let (_, ours) = made.first().context("nobody builds")?;

@@ -172,6 +172,7 @@ impl Git<'_> {
             command.args(["-c", setting]);
         }
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        cata_sys::program::end_with_parent(&mut command, rustix::process::Signal::TERM);
         let mut child = command.spawn().map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => BuildError::new(
                 Kind::Unsupported,

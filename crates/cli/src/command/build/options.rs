@@ -15,6 +15,7 @@ use clap::Args;
 
 use super::screen::Progress;
 use crate::parse;
+use crate::parse::mount::csv;
 use crate::render::error::Failure;
 
 /// A Dockerfile on standard input may be that long.
@@ -403,7 +404,8 @@ fn pairs(list: &[String]) -> Result<BTreeMap<String, String>, Failure> {
 /// `id=ID[,src=FILE|,env=NAME]`; an id alone is the file of that name, or the variable.
 fn secret(text: &str) -> Result<(String, Secret), Failure> {
     let mut fields: BTreeMap<&str, &str> = BTreeMap::new();
-    for field in text.split(',') {
+    let written = csv(text).map_err(|error| Failure::flag(format!("--secret {error}")))?;
+    for field in &written {
         let Some((name, value)) = field.split_once('=') else {
             return Err(Failure::flag(format!(
                 "invalid field '{field}' of --secret must be a key=value pair"
