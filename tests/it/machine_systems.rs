@@ -1,20 +1,21 @@
 //! Virtual machines with another kernel than the host's own kind: images that carry theirs, images of other platforms.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use cata_tests::command::eventually;
+use cata_tests::command::{Run, cata_binary, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 use cata_tests::{foreign, kernel, whole};
 
-use crate::machines::{BOOT, SOON, hidden, run};
+use crate::machines::{BOOT, SOON, ask, hidden, run};
 use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(machine_of_a_whole_image).with_kernel().also_in_lab(),
-        test!(machine_of_another_platform).images(&[]).needs(&["qemu-system-aarch64"]),
+        test!(container_of_another_platform).images(&[]),
+        test!(machine_of_another_platform).needs(&["qemu-system-aarch64"]),
     ]
 }
 
@@ -81,6 +82,55 @@ fn machine_of_a_whole_image(w: &World) {
     assert_eq!(w.cata(&["kernel", "ls", "-q"]).lines(), before);
 }
 
+/// A container of arm64 programs, which the kernel starts with an emulator. It is told so in a user namespace: what is
+/// registered there is the namespace's own.
+fn container_of_another_platform(w: &World) {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
+    if (numbers.next(), numbers.next()) < (Some(6), Some(7)) {
+        // Before it there is one table for the whole machine, which is not a test's to change.
+        return;
+    }
+    let mut holder = Command::new("unshare").args(["--user", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
+    let pid = holder.id();
+    let own = fs::read_link("/proc/self/ns/user").unwrap();
+    eventually("a user namespace", SOON, || {
+        fs::read_link(format!("/proc/{pid}/ns/user")).is_ok_and(|theirs| theirs != own).then_some(())
+    });
+    for file in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{pid}/{file}"), "0 0 65536").unwrap();
+    }
+    let emulator = foreign::emulator().unwrap();
+    let tar = foreign::seed(w).unwrap();
+    // How programs for arm64 begin, as Debian's package has it; F: opened once, for containers that have no such file.
+    let script = format!(
+        "set -e; mkdir /run/user; export CATA_STATE=/run/user/state CATA_ROOT=/tmp/user\n\
+         mount -t tmpfs none /tmp; cata() {{ \"$CATA_BIN\" \"$@\"; }}\n\
+         mount -t binfmt_misc none /proc/sys/fs/binfmt_misc\n\
+         cata import --platform linux/arm64 --change 'ENV PATH=/bin' {tar} box > /dev/null\n\
+         cata run --rm --network none box uname -m 2>&1 || echo refused\n\
+         printf '%s' ':arm:M::{start}:{mask}:{emulator}:FOC' > /proc/sys/fs/binfmt_misc/register\n\
+         cata run --rm --network none box sh -c 'uname -m; id -u; exit 3' || echo code $?\n\
+         cata run -i --rm --network none box cat < /etc/hostname | cmp - /etc/hostname && echo same\n",
+        tar = tar.display(),
+        emulator = emulator.display(),
+        start = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00",
+        mask = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff",
+    );
+    let target = pid.to_string();
+    let args =
+        ["--user", "--target", &target, "--setuid", "0", "--setgid", "0", "unshare", "--mount", "sh", "-c"];
+    let done =
+        Run::new("nsenter").args(args).arg(&script).env("CATA_BIN", cata_binary()).patience(SOON).done();
+    drop(holder.stdin.take());
+    let _ = holder.wait().unwrap();
+    let lines = done.ok().lines();
+    assert_eq!(lines[lines.len() - 4..], ["aarch64", "0", "code 3", "same"], "{lines:?}");
+    let refused = lines[..lines.len() - 4].join("\n");
+    assert!(refused.contains("no emulator for arm64 is registered"), "{refused}");
+    assert!(refused.contains("install Debian's package qemu-user-static"), "{refused}");
+}
+
 /// An arm64 kernel, and an arm64 image on it.
 fn machine_of_another_platform(w: &World) {
     let tar = foreign::seed(w).unwrap();
@@ -90,8 +140,12 @@ fn machine_of_another_platform(w: &World) {
     hidden("/usr/bin/qemu-system-aarch64", || {
         run(w, &["--rm", "box", "true"]).fails(125, &["is not installed", "package qemu-system-arm"]);
     });
+    let _ = w.cata(&["network", "create", "deck"]).ok();
+    let serve = "while :; do echo container | nc -l -p 80; done";
+    let _ = w.cata(&["run", "-d", "--name", "cc", "--network", "deck", "busybox", "sh", "-c", serve]).ok();
     // A signal is heard only where somebody listens.
-    let script = "trap 'exit 7' TERM; echo out; while :; do sleep 0.2; done";
+    let script = "while :; do echo $(uname -m) | nc -l -p 80 > /dev/null; done & \
+        trap 'exit 7' TERM; echo out; while :; do sleep 0.2; done";
     let args = [
         "-d",
         "--name",
@@ -100,6 +154,10 @@ fn machine_of_another_platform(w: &World) {
         "linux/arm64",
         "--cpus",
         "1",
+        "--network",
+        "deck",
+        "-p",
+        "8080:80",
         "-v",
         "data:/data",
         "-w",
@@ -117,9 +175,19 @@ fn machine_of_another_platform(w: &World) {
     assert_eq!(fs::metadata(w.root().join("volumes/data/_data/file")).unwrap().len(), 1 << 20);
     let reason = w.field("arm", "{{.Machine.Reason}}");
     assert!(reason.contains("linux/arm64 is another kind of processor"), "{reason}");
+    // Names and ports, both ways.
+    eventually("the published port", SOON, || (ask(8080)? == "aarch64").then_some(()));
+    eventually("the machine reaches the container", SOON, || {
+        (sh("nc cc 80 < /dev/null").done().stdout.trim() == "container").then_some(())
+    });
+    let reach = ["exec", "cc", "sh", "-c", "nc arm 80 < /dev/null"];
+    eventually("the container reaches the machine", SOON, || {
+        (w.cata_run(reach).patience(SOON).done().stdout.trim() == "aarch64").then_some(())
+    });
     eventually("its trap is set", SOON, || w.cata(&["logs", "arm"]).stdout.contains("out").then_some(()));
     let _ = w.cata_run(["stop", "-t", "150", "arm"]).patience(BOOT).done().ok();
     assert_eq!(w.field("arm", "{{.State.ExitCode}}"), "7");
     assert_eq!(w.cata(&["logs", "arm"]).text(), "out");
-    let _ = w.cata(&["rm", "arm"]).ok();
+    let _ = w.cata(&["rm", "-f", "arm", "cc"]).ok();
+    let _ = w.cata(&["network", "rm", "deck"]).ok();
 }

@@ -343,7 +343,7 @@ fn machine_ends_and_starts_again(w: &World) {
     assert_eq!(w.field("eat", "{{.State.MemoryLimit}}"), (128_u64 << 20).to_string());
 }
 
-fn ask(port: u16) -> Option<String> {
+pub(crate) fn ask(port: u16) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     stream.write_all(b"hello\n").ok()?;

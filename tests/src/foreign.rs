@@ -21,6 +21,14 @@ pub fn dir() -> Result<PathBuf> {
     Ok(cache::dir()?.join(format!("arm64-{FORM}")))
 }
 
+/// The emulator for arm64 programs, which needs no files of the machine's.
+///
+/// # Errors
+/// As [`cache::dir`].
+pub fn emulator() -> Result<PathBuf> {
+    Ok(cache::dir()?.join("qemu-aarch64-static-1"))
+}
+
 /// Gives the world the kernel, beside those it has; the image's tar.
 ///
 /// # Errors

@@ -10,9 +10,10 @@ use cata_kernel::image::Arch;
 use cata_kernel::package;
 use cata_tests::{cache, foreign};
 
-/// Makes kernel and image with this `cata`, unless they are in the cache.
+/// Makes kernel and image with this `cata`, and takes the emulator, unless they are in the cache.
 pub(crate) fn make(cata: &Path) -> Result<()> {
     let _lock = cache::lock("arm64")?;
+    take_emulator()?;
     let dir = foreign::dir()?;
     if dir.exists() {
         return Ok(());
@@ -49,6 +50,24 @@ pub(crate) fn make(cata: &Path) -> Result<()> {
         fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
     }
     fs::rename(&partial, &dir).with_context(|| format!("rename {}", partial.display()))
+}
+
+/// Not installed, which would have this machine's kernel use it.
+fn take_emulator() -> Result<()> {
+    let place = foreign::emulator()?;
+    if place.exists() {
+        return Ok(());
+    }
+    println!("taking an emulator for arm64 programs");
+    let work = place.with_extension("partial");
+    let _ = fs::remove_dir_all(&work);
+    fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
+    let (deb, _) = package::download("qemu-user-static", Arch::NATIVE, &work)?;
+    let tree = work.join("tree");
+    package::extract(&deb, &tree)?;
+    let program = tree.join("usr/bin/qemu-aarch64-static");
+    fs::rename(&program, &place).with_context(|| format!("rename {}", program.display()))?;
+    fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))
 }
 
 fn run(command: &mut Command) -> Result<()> {
