@@ -28,6 +28,9 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(fake_proc_gets_no_writes),
         test!(masks_with_an_exchanged_null),
         test!(console_exchanged),
+        test!(dev_leads_to_the_host),
+        test!(user_of_a_number_alone),
+        test!(longest_of_texts),
         test!(nothing_of_the_host_comes_in),
         test!(mount_namespace_of_the_runtime),
         test!(capabilities_are_not_inheritable),
@@ -316,6 +319,90 @@ fn console_exchanged(w: &World) {
     let adversary = Adversary::exchange(&dev.join("console"), &dev.join("link"));
     assert_masked(&b);
     drop(adversary);
+}
+
+/// CVE-2026-41579, CVE-2026-47766: `/dev` of the image leads to a directory of the host, or is exchanged for a link that
+/// does: nothing is made in it, replaced or removed.
+fn dev_leads_to_the_host(w: &World) {
+    let mut b = Bundle::new(w, "b");
+    let host = w.scratch().join("host");
+    fs::create_dir_all(host.join("pts")).unwrap();
+    for file in ["ptmx", "null", "kmsg"] {
+        fs::write(host.join(file), "the host's").unwrap();
+    }
+    let (dev, link) = (b.rootfs().join("dev"), b.rootfs().join("link"));
+    symlink(&host, &link).unwrap();
+    b.spec["linux"]["devices"] = json!([{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}]);
+    b.script("true");
+    let untouched = || {
+        let mut names: Vec<String> = fs::read_dir(&host)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["kmsg", "null", "ptmx", "pts"]);
+        for file in ["ptmx", "null", "kmsg"] {
+            assert_eq!(fs::read_to_string(host.join(file)).unwrap(), "the host's");
+        }
+        assert_eq!(fs::read_dir(host.join("pts")).unwrap().count(), 0);
+    };
+    // With a file system mounted over it, and with what is made in the image's own directory.
+    for mounted in [true, false] {
+        if !mounted {
+            let mounts = b.spec["mounts"].as_array_mut().unwrap();
+            mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+        }
+        renameat_with(CWD, &dev, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+        // Whether it starts or not.
+        let _ = b.run("c");
+        untouched();
+        renameat_with(CWD, &dev, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+        let adversary = Adversary::exchange(&dev, &link);
+        let mut ran = 0;
+        rounds(|| {
+            ran += usize::from(b.run("c").code() == 0);
+            ran > 0
+        });
+        drop(adversary);
+        untouched();
+        assert!(ran > 0, "no container started");
+        if !fs::symlink_metadata(&dev).unwrap().is_dir() {
+            renameat_with(CWD, &dev, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+        }
+    }
+}
+
+/// CVE-2026-30892: a user without a group is that user, and not root.
+fn user_of_a_number_alone(w: &World) {
+    let mut b = Bundle::new(w, "b");
+    b.script("sleep 600");
+    detached(&b, "c");
+    let who = |user: &str| b.runtime(["exec", "--user", user, "c", "sh", "-c", "id -u; id -g"]);
+    assert_eq!(who("1").text(), "1\n0");
+    assert_eq!(who("1:2").text(), "1\n2");
+    for wrong in ["", ":", "1:", "x", "-1", "4294967296"] {
+        who(wrong).fails(255, &["--user"]);
+    }
+    let _ = b.runtime(["delete", "-f", "c"]).ok();
+}
+
+/// CVE-2021-43784: a text of more than 16 bits can count is one text, not the beginning of others.
+fn longest_of_texts(w: &World) {
+    let mut b = Bundle::new(w, "b");
+    let own = fs::read_link("/proc/self/ns/net").unwrap().display().to_string();
+    let long = format!("/{}\n/proc/self/ns/net", "a".repeat(65_537));
+    b.script("readlink /proc/self/ns/net");
+    let list = b.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    list.retain(|namespace| namespace["type"] != "network");
+    list.push(json!({"type": "network", "path": long}));
+    let done = b.run("c");
+    assert!(done.code() != 0 && !done.stdout.contains(&own), "{done}");
+    b.spec["linux"]["namespaces"].as_array_mut().unwrap().pop();
+    b.spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "network"}));
+    let many: Vec<String> = (0..5000).map(|number| format!("V{number}={}", "b".repeat(20))).collect();
+    b.spec["process"]["env"] = json!(many);
+    b.script("echo $V4999");
+    assert_eq!(b.run("c").text(), "b".repeat(20));
 }
 
 /// No variable, mount, or descriptor of the host, nor its namespaces.

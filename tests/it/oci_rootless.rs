@@ -114,6 +114,17 @@ fn runtime_of_a_user(w: &World) {
     });
     let _ = alice.runtime(&["delete", "one"]).ok();
 
+    // CVE-2023-25809: cgroups that are hers, seen without a namespace of theirs.
+    for hierarchy in cata_tests::cgroup::hierarchies().unwrap() {
+        chown(&hierarchy.mount, Some(ID), Some(ID)).unwrap();
+    }
+    let script = "for d in $(find /sys/fs/cgroup -type d 2> /dev/null); do mkdir $d/x 2> /dev/null && echo WROTE $d; done; \
+        grep -q ' /sys/fs/cgroup' /proc/self/mountinfo && echo seen";
+    set(json!(["sh", "-c", script]), &|spec| {
+        spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "cgroup");
+    });
+    assert_eq!(alice.runtime(&["run", "shown"]).ok().stdout, "seen\n");
+
     // Those of /etc/subuid, by newuidmap and newgidmap.
     let maps = |first: u32| {
         move |spec: &mut Value| {
@@ -177,6 +188,17 @@ fn podman_of_a_user(w: &World) {
     let _ = Run::new("kill").args(["-KILL", pause.trim()]).done().ok();
 }
 
+/// CVE-2023-25809: cgroups that are hers are shown, and not to be changed.
+fn cgroups_are_only_shown(once: &dyn Fn(&[&str], &str) -> Done) {
+    for hierarchy in cata_tests::cgroup::hierarchies().unwrap() {
+        chown(&hierarchy.mount, Some(ID), Some(ID)).unwrap();
+    }
+    let script = "for d in $(find /sys/fs/cgroup -type d 2> /dev/null); do mkdir $d/x 2> /dev/null && echo WROTE $d; done; echo done";
+    for network in ["none", "host"] {
+        assert_eq!(once(&["--network", network], script).text(), "done");
+    }
+}
+
 /// The whole of a user's day with `cata`, and what she is told about the rest.
 fn engine_of_a_user(w: &World) {
     let alice = User::new();
@@ -200,6 +222,7 @@ fn engine_of_a_user(w: &World) {
         lines.iter().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(words, ["0", "0 4242 1", "1 700000 65536", "lo"]);
     let net = fs::read_link("/proc/self/ns/net").unwrap().display().to_string();
+    cgroups_are_only_shown(&once);
     let own = once(&["--network", "host"], "readlink /proc/self/ns/net; exit 7").exits(7);
     assert_eq!(own.stdout.trim(), net);
     let script = "touch /v/f && chown 33:34 /v/f && stat -c %u:%g /v/f && id -u";

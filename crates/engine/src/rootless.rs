@@ -166,6 +166,7 @@ pub(crate) fn without(plan: &mut Plan, request: &CreateRequest) {
     for mount in &mut plan.mounts {
         if matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "sysfs") {
             mount.kind = MountKind::Bind(Bind { source: "/sys".into(), recursive: true, namespace: None });
+            mount.close_sys();
         }
     }
 }

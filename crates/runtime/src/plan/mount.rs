@@ -195,7 +195,22 @@ pub(super) fn mount(spec: &oci::Mount, mapping: Option<IdMap>) -> Result<Mount, 
     for word in words {
         apply(&mut planned, word).map_err(wrong)?;
     }
+    planned.close_sys();
     Ok(planned)
+}
+
+impl Mount {
+    /// The host's `/sys`, shown read-only, is so with all that is mounted in it: cgroups that belong to who starts
+    /// the container would else be the container's to change (CVE-2023-25809).
+    pub fn close_sys(&mut self) {
+        if let MountKind::Bind(bind) = &self.kind
+            && bind.recursive
+            && bind.source.starts_with("/sys")
+            && self.set & attr::RDONLY != 0
+        {
+            self.set_recursive |= attr::RDONLY;
+        }
+    }
 }
 
 fn apply(mount: &mut Mount, word: &str) -> Result<(), String> {
