@@ -18,6 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(several_platforms_are_one_image).needs(&["docker-registry", "skopeo"]),
         test!(layers_are_compressed_as_asked).needs(&["docker-registry", "skopeo"]),
+        test!(steps_run_in_machines).with_kernel(),
         test!(images_are_attested).images(&["busybox", "debian"]).needs(&["docker-registry", "skopeo"]),
     ]
 }
@@ -291,4 +292,37 @@ fn images_are_attested(w: &World) {
     assert!(w.cata(&["image", "inspect", "plain"]).json()[0]["Manifests"].is_null());
     build(w, &dir, &["-o", "out", "--sbom=true"]).fails(125, &["files are no image"]);
     drop(registry);
+}
+
+/// Every RUN in a machine of its own: another kernel, the same files.
+fn steps_run_in_machines(w: &World) {
+    let dockerfile = "FROM busybox\n\
+        RUN --mount=type=bind,target=/ctx --mount=type=cache,target=/cache --mount=type=tmpfs,target=/t \\\n\
+        --mount=type=secret,id=s,mode=0400 cat /proc/sys/kernel/random/boot_id > /boot && cat /ctx/f > /f && \\\n\
+        echo kept >> /cache/k && touch /t/x && cat /run/secrets/s | md5sum > /sum && chown 7:8 /f && ln -s f /link && rm /etc/group\n\
+        RUN --mount=type=cache,target=/cache cat /cache/k > /from-cache\n";
+    let dir = context(w, "machines", &[("Dockerfile", dockerfile), ("f", "content")]);
+    fs::write(w.scratch().join("s"), "v3ry-s3cr3t").unwrap();
+    let secret = format!("id=s,src={}", w.scratch().join("s").display());
+    let args = ["-t", "m", "--isolation", "vm", "--network", "none", "--secret", &secret];
+    let done = build(w, &dir, &args).ok();
+    assert!(done.stderr.contains("0 of 2 steps cached"), "{done}");
+    let script =
+        "cat /boot /f /from-cache /sum; stat -c '%u:%g' /f; readlink /link; ls /etc/group /t /ctx 2>&1; true";
+    let said = w.cata(&["run", "--rm", "--network", "none", "m", "sh", "-c", script]);
+    let lines = said.lines();
+    let own = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert_ne!(lines[0], own.trim(), "it ran on this kernel");
+    assert_eq!(lines[1], "contentkept");
+    assert!(lines[2].ends_with("  -") && lines[3] == "7:8" && lines[4] == "f", "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("/etc/group: No such file")), "{lines:?}");
+    let done = build(w, &dir, &args).ok();
+    assert!(done.stderr.contains("2 of 2 steps cached"), "{done}");
+    // A step that fails there fails here; what cannot go in is named.
+    fs::write(dir.join("Dockerfile"), "FROM busybox\nRUN echo said && exit 7\n").unwrap();
+    build(w, &dir, &args).fails(1, &["exit code: 7", "said"]);
+    fs::write(dir.join("Dockerfile"), "FROM busybox\nRUN --mount=type=ssh true\n").unwrap();
+    build(w, &dir, &args).fails(1, &["type=ssh", "not possible with --isolation vm"]);
+    fs::write(dir.join("Dockerfile"), "FROM busybox\nRUN --network=host true\n").unwrap();
+    build(w, &dir, &args).fails(1, &["--network host is not possible with --isolation vm"]);
 }

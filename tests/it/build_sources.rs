@@ -295,6 +295,20 @@ fn contexts_from_afar(w: &World) {
     let _ = given.done().ok();
     assert_eq!(sh(w, "given", "cat /g"), "two");
     let _ = build(w, &format!("{url}#v1:sub"), &["--check"]).ok().says("no warnings");
+    let _ = build(w, &format!("{url}?ref=v1&subdir=sub"), &["--check"]).ok().says("no warnings");
+    let _ = build(w, &format!("{url}?tag=v1&subdir=sub&checksum="), &["--check"]).ok().says("no warnings");
+    build(w, &format!("{url}?ref=v1&checksum=0123456"), &[]).fails(1, &["is at commit", "not 0123456"]);
+    build(w, &format!("{url}?depth=1"), &[]).fails(1, &["?depth=1` is not supported", "subdir"]);
+    // A Dockerfile by itself, with a context of this host or of another.
+    let lone = web.put("elsewhere/Dockerfile.x", "FROM busybox\nCOPY f /g\n");
+    let here = dockerfile(w, "here", "FROM nothing\n");
+    fs::write(Path::new(&here).join("f"), "here").unwrap();
+    let _ = build(w, &here, &["-t", "lone", "-f", &lone]).ok();
+    assert_eq!(sh(w, "lone", "cat /g"), "here");
+    let _ = build(w, &format!("{url}#v1"), &["-t", "lone", "-f", &lone]).ok();
+    assert_eq!(sh(w, "lone", "cat /g"), "one");
+    build(w, &here, &["-f", &format!("{}/none", web.address)]).fails(1, &["404", "none"]);
+    build(w, &here, &["-f", url]).fails(125, &["a dockerfile's address is a file's"]);
     build(w, &format!("{url}#v1:out"), &[]).fails(1, &["there is no directory out in git://127.0.0.1/r.git"]);
     build(w, &format!("{url}#v1"), &[]).fails(1, &["failed to read dockerfile"]);
     // The same by a server of plain files, which knows neither depth nor commits.

@@ -84,12 +84,16 @@ pub fn workdir(before: &Key, path: &str, user: &str) -> Key {
 
 /// A RUN. `sources` are the keys of what its mounts show, in order, for those that show anything.
 #[must_use]
-pub fn run(before: &Key, step: &RunStep, sources: &[Key], network: &str) -> Key {
+pub fn run(before: &Key, step: &RunStep, sources: &[Key], network: &str, machine: bool) -> Key {
     let mut keyer = Keyer::new("run");
     keyer.text(&before.to_string()).list(&step.argv).list(&step.env).text(&step.user).text(&step.workdir);
     keyer.text(network).text(if step.insecure { "insecure" } else { "" });
     if let Some((path, script)) = &step.script {
         keyer.text(path).text(script);
+    }
+    if machine {
+        // Another kernel may have another result.
+        keyer.text("vm");
     }
     for mount in &step.mounts {
         self::mount(&mut keyer, mount);
@@ -174,11 +178,13 @@ mod tests {
             insecure: false,
         };
         let before = base(&[], "");
-        let key = |mount: &str| run(&before, &step(mount), &[], "default");
+        let key = |mount: &str| run(&before, &step(mount), &[], "default", false);
         assert_ne!(key("type=secret,id=a"), key("type=secret,id=b"));
         assert_ne!(key("type=cache,target=/a"), key("type=cache,target=/b"));
         let mut proxied = step("type=tmpfs,target=/t");
         proxied.proxies = vec!["http_proxy=x".into()];
-        assert_eq!(run(&before, &proxied, &[], "d"), run(&before, &step("type=tmpfs,target=/t"), &[], "d"));
+        let plain = step("type=tmpfs,target=/t");
+        assert_eq!(run(&before, &proxied, &[], "d", false), run(&before, &plain, &[], "d", false));
+        assert_ne!(run(&before, &plain, &[], "d", true), run(&before, &plain, &[], "d", false));
     }
 }

@@ -9,6 +9,10 @@ pub struct GitSource {
     pub reference: String,
     /// A path in it; empty: all.
     pub subdirectory: String,
+    /// The beginning of the commit that it has to be; empty: any.
+    pub checksum: String,
+    /// `?NAME=` that is not known: an error for who fetches it.
+    pub unknown: Option<String>,
 }
 
 impl GitSource {
@@ -21,7 +25,7 @@ impl GitSource {
             || ["git@", "git://", "ssh://", "github.com/"].iter().any(|start| address.starts_with(start))
     }
 
-    /// `REPOSITORY[#[REF][:DIRECTORY]]`.
+    /// `REPOSITORY[?ref=REF&subdir=DIRECTORY&checksum=COMMIT][#[REF][:DIRECTORY]]`; `branch` and `tag` are refs too.
     #[must_use]
     pub fn parse(address: &str) -> Self {
         let (repository, fragment) = address.split_once('#').unwrap_or((address, ""));
@@ -30,8 +34,33 @@ impl GitSource {
             Some(_) => format!("https://{repository}"),
             None => repository.to_owned(),
         };
-        let subdirectory = subdirectory.trim_matches('/').to_owned();
-        Self { repository, reference: reference.to_owned(), subdirectory }
+        let (bare, query) = match repository.split_once('?') {
+            Some((bare, query)) => (bare.to_owned(), query.to_owned()),
+            None => (repository, String::new()),
+        };
+        let mut source = Self {
+            repository: bare,
+            reference: reference.to_owned(),
+            subdirectory: subdirectory.trim_matches('/').to_owned(),
+            checksum: String::new(),
+            unknown: None,
+        };
+        for field in query.split('&').filter(|field| !field.is_empty()) {
+            let (name, value) = field.split_once('=').unwrap_or((field, ""));
+            let value = decoded(value);
+            match name {
+                "ref" if source.reference.is_empty() => source.reference = value,
+                "branch" if source.reference.is_empty() => source.reference = format!("refs/heads/{value}"),
+                "tag" if source.reference.is_empty() => source.reference = format!("refs/tags/{value}"),
+                "subdir" if source.subdirectory.is_empty() => {
+                    source.subdirectory = value.trim_matches('/').to_owned();
+                }
+                "checksum" | "commit" => source.checksum = value,
+                // Another one, or one that says again what was said.
+                _ => source.unknown = Some(field.to_owned()),
+            }
+        }
+        source
     }
 
     /// Whether the reference is a whole commit id, which never means anything else.
@@ -92,8 +121,16 @@ mod tests {
             repository: "https://h/r.git".to_owned(),
             reference: "v1".to_owned(),
             subdirectory: "a/b".to_owned(),
+            checksum: String::new(),
+            unknown: None,
         };
         assert_eq!(source, expected);
+        assert_eq!(GitSource::parse("https://h/r.git?ref=v1&subdir=a%2Fb"), expected);
+        let asked = GitSource::parse("https://h/r.git?branch=main&checksum=0a1b");
+        assert_eq!((&*asked.reference, &*asked.checksum), ("refs/heads/main", "0a1b"));
+        assert_eq!(GitSource::parse("https://h/r.git?tag=v1").reference, "refs/tags/v1");
+        assert_eq!(GitSource::parse("https://h/r.git?depth=1").unknown.as_deref(), Some("depth=1"));
+        assert_eq!(GitSource::parse("https://h/r.git?ref=a#b").unknown.as_deref(), Some("ref=a"));
         assert_eq!(GitSource::parse("github.com/a/b#:d").repository, "https://github.com/a/b");
         assert!(GitSource::parse(&format!("git://h/r#{}", "0a".repeat(20))).is_commit());
         assert!(!GitSource::parse("git://h/r#0a0a0a0").is_commit());

@@ -1,6 +1,7 @@
 //! Repositories: fetched by the program `git`, which asks nobody anything, runs no hooks, reads no settings of
 //! the user, and takes one commit.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +13,9 @@ use cata_build::source::GitSource;
 
 use super::BuildError;
 use super::cache::{Cache, Making};
+use super::remote::Keys;
 use super::remote::{RemoteRecord, Say, record_key, touch};
+use super::request::Secret;
 use crate::error::Kind;
 
 /// Lines of what it said that an error carries.
@@ -49,11 +52,20 @@ pub(super) fn checkout(
     cache: &Cache,
     source: &GitSource,
     keep_git_dir: bool,
-    agent: Option<&Path>,
+    keys: Keys<'_>,
     say: &Say<'_>,
 ) -> Result<(PathBuf, String), BuildError> {
-    let git = Git { source, agent, say };
+    if let Some(unknown) = &source.unknown {
+        let text = format!("{}: `?{unknown}` is not supported", source.repository);
+        return Err(BuildError::new(Kind::InvalidArgument, text)
+            .hint(Some("one of ref, branch and tag; subdir; checksum".to_owned())));
+    }
+    let git = Git { source, keys, say };
     let (name, commit) = git.resolve()?;
+    if !commit.starts_with(&source.checksum) {
+        let text = format!("{} is at commit {commit}, not {}", source.repository, source.checksum);
+        return Err(BuildError::new(Kind::InvalidArgument, text));
+    }
     let key = record_key("git", &[&source.repository, &commit, if keep_git_dir { ".git" } else { "" }]);
     if let Some(record) = cache.remote(&key) {
         let directory = cache.remote_directory(&record);
@@ -75,9 +87,31 @@ pub(super) fn checkout(
     Ok((cache.remote_directory(&record), commit))
 }
 
+/// A setting that lets `git` in where a secret says so: `GIT_AUTH_TOKEN`, or `GIT_AUTH_HEADER` as it is, each also with
+/// the host behind a dot. It is only said to that host.
+fn login(repository: &str, secrets: &BTreeMap<String, Secret>) -> Option<(String, String)> {
+    let (scheme, rest) =
+        repository.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))?;
+    let host = rest.split('/').next()?;
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let find = |name: &str| {
+        let of_host = secrets.get(&format!("{name}.{host}"));
+        let secret = of_host.or_else(|| secrets.get(name))?;
+        Some(String::from_utf8_lossy(&secret.0).trim().to_owned())
+    };
+    let header = match find("GIT_AUTH_HEADER") {
+        Some(header) => header,
+        None => {
+            let pair = format!("x-access-token:{}", find("GIT_AUTH_TOKEN")?);
+            format!("basic {}", base64::Engine::encode(&base64::prelude::BASE64_STANDARD, pair))
+        }
+    };
+    Some((format!("http.{scheme}://{host}/.extraHeader"), format!("Authorization: {header}")))
+}
+
 struct Git<'g> {
     source: &'g GitSource,
-    agent: Option<&'g Path>,
+    keys: Keys<'g>,
     say: &'g Say<'g>,
 }
 
@@ -163,7 +197,14 @@ impl Git<'_> {
             .env("GIT_ASKPASS", "true")
             .env("GIT_ALLOW_PROTOCOL", "http:https:git:ssh")
             .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
-        let agent = self.agent.map(PathBuf::from);
+        if let Some((setting, value)) = login(&self.source.repository, self.keys.secrets) {
+            // Not as an argument: those are everybody's to read.
+            command
+                .env("GIT_CONFIG_COUNT", "1")
+                .env("GIT_CONFIG_KEY_0", setting)
+                .env("GIT_CONFIG_VALUE_0", value);
+        }
+        let agent = self.keys.agent.map(PathBuf::from);
         if let Some(agent) = agent.or_else(|| std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from)) {
             command.env("SSH_AUTH_SOCK", agent);
         }
@@ -260,4 +301,23 @@ fn settle(tree: &Path, at: SystemTime) -> std::io::Result<()> {
         rustix::fs::utimensat(rustix::fs::CWD, path, &times, flags)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_open_repositories_of_their_host_alone() {
+        let secret = |text: &str| Secret(text.as_bytes().to_vec());
+        let mut secrets = BTreeMap::from([("GIT_AUTH_TOKEN.h:1".to_owned(), secret("of-host\n"))]);
+        let (setting, value) = login("http://user@h:1/r.git", &secrets).unwrap();
+        assert_eq!(setting, "http.http://h:1/.extraHeader");
+        assert_eq!(value, "Authorization: basic eC1hY2Nlc3MtdG9rZW46b2YtaG9zdA==");
+        assert_eq!(login("https://other/r.git", &secrets), None);
+        assert_eq!(login("git@h:1/r.git", &secrets), None);
+        secrets.insert("GIT_AUTH_HEADER".to_owned(), secret("bearer x"));
+        let (setting, value) = login("https://other/r.git", &secrets).unwrap();
+        assert_eq!((&*setting, &*value), ("http.https://other/.extraHeader", "Authorization: bearer x"));
+    }
 }

@@ -30,7 +30,7 @@ pub use cata_image::Algorithm;
 pub use error::BuildError;
 pub use output::Unpacked;
 pub use prune::{CacheEntry, PruneRequest, Pruned};
-pub use remote::RemoteContext;
+pub use remote::{Keys, RemoteContext};
 pub use request::{
     Annotation, AnnotationOf, BuildEvent, BuildProgress, BuildRequest, Built, CachePlace, CacheTarget,
     Context, DockerfileText, ImageOptions, NamedContext, ProvenanceMode, Secret,

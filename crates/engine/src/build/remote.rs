@@ -1,6 +1,7 @@
 //! What a build takes from afar: files by HTTP, repositories by the program `git`. Both are kept in the cache's
 //! `remote/`: a record for each address, replaced by rename, and the directory it names, which never changes.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,6 +22,7 @@ use super::BuildError;
 use super::cache::{Cache, Shared};
 use super::git;
 use super::output::Unpacked;
+use super::request::Secret;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 
@@ -58,6 +60,15 @@ impl RemoteRecord {
     }
 }
 
+/// What opens repositories.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys<'k> {
+    /// The socket of an SSH agent.
+    pub agent: Option<&'k Path>,
+    /// Secrets by name: `GIT_AUTH_TOKEN` and `GIT_AUTH_HEADER` among them.
+    pub secrets: &'k BTreeMap<String, Secret>,
+}
+
 /// Something fetched.
 #[derive(Debug)]
 pub(super) struct Remote {
@@ -79,7 +90,7 @@ pub(super) type Say<'s> = dyn Fn(&[u8]) + 's;
 pub(super) fn fetch_all(
     cache: &Cache,
     step: &CopyStep,
-    agent: Option<&Path>,
+    keys: Keys<'_>,
     say: &Say<'_>,
 ) -> std::result::Result<Vec<Remote>, BuildError> {
     let mut remotes = Vec::new();
@@ -88,7 +99,7 @@ pub(super) fn fetch_all(
             CopySource::Url(url) => remotes.push(file(cache, url, step.checksum.as_deref(), say)?),
             CopySource::Git(text) => {
                 let source = GitSource::parse(text);
-                let (directory, commit) = git::checkout(cache, &source, step.keep_git_dir, agent, say)?;
+                let (directory, commit) = git::checkout(cache, &source, step.keep_git_dir, keys, say)?;
                 if let Some(wanted) = step.checksum.as_deref()
                     && !commit.starts_with(wanted)
                 {
@@ -260,8 +271,7 @@ impl RemoteContext {
 }
 
 impl Engine {
-    /// Fetches a build context: a repository, or by HTTP an archive or a lone Dockerfile. `agent`: the socket of
-    /// an SSH agent for it.
+    /// Fetches a build context: a repository, or by HTTP an archive or a lone Dockerfile.
     ///
     /// # Errors
     /// It cannot be had; it is neither archive nor text.
@@ -269,14 +279,14 @@ impl Engine {
         &self,
         address: &str,
         keep_git: bool,
-        agent: Option<&Path>,
+        keys: Keys<'_>,
         say: &dyn Fn(&[u8]),
     ) -> Result<RemoteContext> {
         let (cache, lease) = Cache::open(self)?;
         let wrong = |error: BuildError| Error::Build(Box::new(error));
         if GitSource::is(address) {
             let source = GitSource::parse(address);
-            let (tree, _) = git::checkout(&cache, &source, keep_git, agent, say).map_err(wrong)?;
+            let (tree, _) = git::checkout(&cache, &source, keep_git, keys, say).map_err(wrong)?;
             let path = beneath(&tree, &source).map_err(wrong)?;
             return Ok(RemoteContext { path, _unpacked: None, _lease: lease });
         }

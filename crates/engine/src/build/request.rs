@@ -7,7 +7,7 @@ use std::time::Duration;
 use cata_image::{Algorithm, Image};
 use cata_spec::Reference;
 
-use crate::request::Ulimit;
+use crate::request::{Isolation, Ulimit};
 
 /// `build`.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub struct BuildRequest {
     pub secrets: BTreeMap<String, Secret>,
     /// `--ssh`: sockets of agents.
     pub ssh: BTreeMap<String, PathBuf>,
+    /// `--isolation`: what RUN is walled off with.
+    pub isolation: Isolation,
     /// `--network`: `default`, `none`, `host` or a network's name.
     pub network: String,
     /// `--add-host`.

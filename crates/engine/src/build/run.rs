@@ -28,7 +28,9 @@ use crate::error::{Error, Kind};
 use crate::plan::config::ImageDefaults;
 use crate::plan::{config, mounts};
 use crate::record::{ImageFacts, Record, VERSION};
-use crate::request::{Attach, CreateRequest, EndpointRequest, MountRequest, MountSource, NetworkMode};
+use crate::request::{
+    Attach, CreateRequest, EndpointRequest, Isolation, MountRequest, MountSource, NetworkMode,
+};
 use crate::timing::Timing;
 
 /// What a container's own mounts cover; an image need not have it.
@@ -104,7 +106,8 @@ impl Solver<'_> {
             keys.push(self.mount_key(&place, &step)?);
             places.push(Some((place, step)));
         }
-        let key = key::run(&solved.snapshot.key, run, &keys, &network);
+        let machine = self.request.isolation == Isolation::Vm;
+        let key = key::run(&solved.snapshot.key, run, &keys, &network, machine);
         Ok(Prepared { key, places, network })
     }
 
@@ -235,6 +238,7 @@ impl Solver<'_> {
         request.attach = Attach { stdin: false, stdout: true, stderr: true };
         request.auto_remove = true;
         request.leashed = true;
+        request.isolation = asked.isolation;
         request.privileged = run.insecure;
         request.mounts = mounts;
         request.network = match prepared.network.as_str() {
@@ -249,6 +253,9 @@ impl Solver<'_> {
         request.cgroup_parent.clone_from(&asked.cgroup_parent);
         request.stop_timeout = Some(0);
         request.log = Some(cata_sandbox::launch::LogPlan::None);
+        if asked.isolation == Isolation::Vm {
+            crate::plan::vm::check(&request)?;
+        }
         let id = names::random_id();
         let config = config::plan(&request, &ImageDefaults::default(), &id)?;
         let no_name = || {
@@ -453,6 +460,11 @@ impl Solver<'_> {
                     self.secret_file(id, &secret.0, Rights { mode: *mode, uid: *uid, gid: *gid }, at, kept)?;
                 Ok(vec![bind(&path, &mount.target, true)])
             }
+            MountKind::Ssh { id, .. } if self.request.isolation == Isolation::Vm => Err(BuildError::new(
+                Kind::Unsupported,
+                format!("RUN --mount=type=ssh,id={id} is not possible with --isolation vm"),
+            )
+            .hint(Some("a socket does not lead from the machine's kernel to the host's".to_owned()))),
             MountKind::Ssh { id, required, .. } => {
                 let Some(socket) = self.request.ssh.get(id) else {
                     return if *required {

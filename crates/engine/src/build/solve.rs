@@ -551,7 +551,8 @@ impl<'s> Solver<'s> {
         }
         let say = |text: &[u8]| self.progress.event(BuildEvent::Line { step: number, text });
         let agent = self.request.ssh.get("default").map(PathBuf::as_path);
-        let remotes = remote::fetch_all(self.cache, copy, agent, &say)?;
+        let keys = remote::Keys { agent, secrets: &self.request.secrets };
+        let remotes = remote::fetch_all(self.cache, copy, keys, &say)?;
         for remote in &remotes {
             keyer.text(&remote.key.to_string());
             lock(&self.materials).insert(remote.material.clone());

@@ -102,7 +102,9 @@ fn a_connection_on_which_nothing_moves_is_given_up() {
         }
     });
     let there = Place::new();
-    assert_eq!(pull(&there.store, &there.config(), &wish(&proxy), &Silent).unwrap().image.id, made.id);
+    let mut config = there.config();
+    config.stall_timeout = std::time::Duration::from_secs(2);
+    assert_eq!(pull(&there.store, &config, &wish(&proxy), &Silent).unwrap().image.id, made.id);
     assert!(proxy.heads().iter().any(|head| head.contains("range: bytes=500000-")));
 }
 

@@ -34,10 +34,10 @@ pub(crate) fn name(text: &str) -> Reference {
     Reference::parse(text).unwrap()
 }
 
-/// A configuration that waits little and knows no logins.
+/// A configuration that pauses little and knows no logins. Silence is waited for: the machine may be busy.
 pub(crate) fn config(dir: &Path) -> Config {
     let mut config = Config::default();
-    config.stall_timeout = Duration::from_secs(2);
+    config.stall_timeout = Duration::from_secs(60);
     config.retry_pause = Duration::from_millis(10);
     config.docker_config = Some(dir.join("no-login.json"));
     config

@@ -9,7 +9,7 @@ use std::fs;
 use std::time::Instant;
 
 use cata_engine::build::{
-    BuildEvent, BuildProgress as _, BuildRequest, Built, Context, NamedContext, RemoteContext, Unpacked,
+    BuildEvent, BuildProgress as _, BuildRequest, Built, Context, Keys, NamedContext, RemoteContext, Unpacked,
 };
 
 use crate::render::error::Failure;
@@ -99,7 +99,9 @@ impl Build {
         if let Some(mut archive) = self.archive()? {
             let unpacked = session.engine()?.build_context(&mut archive)?;
             request.context = Context::Directory(unpacked.path());
-            self.take_dockerfile_from(&unpacked.path(), request)?;
+            if self.remote_dockerfile().is_none() {
+                self.take_dockerfile_from(&unpacked.path(), request)?;
+            }
             contexts._unpacked = Some(unpacked);
         }
         if let Some(address) = self.remote() {
@@ -108,6 +110,11 @@ impl Build {
             if self.dockerfile_is_in_context() {
                 self.take_dockerfile_from(fetched.path(), request)?;
             }
+            contexts._remote.push(fetched);
+        }
+        if let Some(address) = self.remote_dockerfile() {
+            let fetched = fetch(session, address, request, screen)?;
+            self.take_lone_dockerfile(fetched.path(), address, request)?;
             contexts._remote.push(fetched);
         }
         for (name, address) in self.remote_contexts() {
@@ -168,7 +175,8 @@ fn fetch(
     let keep_git = request.args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
     let keep_git = keep_git.is_some_and(|value| matches!(value.as_str(), "1" | "true"));
     let agent = request.ssh.get("default").map(std::path::PathBuf::as_path);
-    let fetched = session.engine()?.build_remote(address, keep_git, agent, &say);
+    let keys = Keys { agent, secrets: &request.secrets };
+    let fetched = session.engine()?.build_remote(address, keep_git, keys, &say);
     let error = fetched.as_ref().err().map(ToString::to_string);
     screen.event(BuildEvent::End { step, cached: false, took: start.elapsed(), error });
     Ok(fetched?)

@@ -9,7 +9,7 @@ use cata_engine::build::{
     BuildRequest, CachePlace, CacheTarget, Context, DockerfileText, GitSource, NamedContext, Secret,
     is_remote,
 };
-use cata_engine::request::Ulimit;
+use cata_engine::request::{Isolation, Ulimit};
 use cata_spec::Reference;
 use clap::Args;
 
@@ -61,6 +61,9 @@ pub(crate) struct Build {
     /// Agent for RUN --mount=type=ssh (default|ID=SOCKET)
     #[arg(long, value_name = "ssh")]
     ssh: Vec<String>,
+    /// What RUN is walled off with (process or vm)
+    #[arg(long, value_name = "string", value_parser = parse::namespace::isolation)]
+    isolation: Option<Isolation>,
     /// Network of RUN (default, none, host, or a network)
     #[arg(long, value_name = "string", default_value = "default")]
     network: String,
@@ -204,6 +207,7 @@ impl Build {
             platforms: self.platform.clone(),
             secrets: self.secret.iter().map(|text| secret(text)).collect::<Result<_, _>>()?,
             ssh: self.ssh.iter().map(|text| ssh(text)).collect::<Result<_, _>>()?,
+            isolation: self.isolation.unwrap_or(Isolation::Process),
             network: self.network.clone(),
             extra_hosts: self.add_host.clone(),
             shm_size: self.shm_size,
@@ -263,6 +267,14 @@ impl Build {
             Some("-") => {
                 Ok(DockerfileText { name: "Dockerfile".to_owned(), text: standard_input()?, ignore: None })
             }
+            Some(address) if is_remote(address) => {
+                reachable(address)?;
+                if GitSource::is(address) {
+                    return Err(Failure::flag(format!("-f {address}: a Dockerfile's address is a file's"))
+                        .with_hint("give the repository as the context"));
+                }
+                Ok(DockerfileText { name: address.to_owned(), text: String::new(), ignore: None })
+            }
             // With a context that is still to come, it is in there.
             _ if self.path == "-" || self.remote().is_some() => {
                 Ok(DockerfileText { name: "Dockerfile".to_owned(), text: String::new(), ignore: None })
@@ -279,7 +291,26 @@ impl Build {
 
     /// Whether the Dockerfile comes with the context.
     pub(super) fn dockerfile_is_in_context(&self) -> bool {
-        self.file.as_deref() != Some("-")
+        self.file.as_deref() != Some("-") && self.remote_dockerfile().is_none()
+    }
+
+    /// `-f https://…`
+    pub(super) fn remote_dockerfile(&self) -> Option<&str> {
+        self.file.as_deref().filter(|file| is_remote(file))
+    }
+
+    /// The Dockerfile that was fetched by itself.
+    pub(super) fn take_lone_dockerfile(
+        &self,
+        dir: &Path,
+        address: &str,
+        request: &mut BuildRequest,
+    ) -> Result<(), Failure> {
+        let text = fs::read_to_string(dir.join("Dockerfile"));
+        request.dockerfile.text =
+            text.map_err(|e| Failure::io(format!("failed to read dockerfile {address}"), &e))?;
+        request.dockerfile.name = address.to_owned();
+        Ok(())
     }
 
     /// `--build-context` with an address, by name.
