@@ -16,16 +16,16 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![test!(runtime_of_a_user), test!(podman_of_a_user), test!(engine_of_a_user)]
 }
 
-const ID: u32 = 4242;
+pub(crate) const ID: u32 = 4242;
 
 /// Somebody with an entry in `/etc/subuid`, and his own copy of the runtime.
-struct User {
-    home: PathBuf,
-    runtime: PathBuf,
+pub(crate) struct User {
+    pub(crate) home: PathBuf,
+    pub(crate) runtime: PathBuf,
 }
 
 impl User {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let append = |file: &str, line: &str| {
             let text = fs::read_to_string(file).unwrap_or_default();
             fs::write(file, format!("{text}{line}\n")).unwrap();
@@ -45,19 +45,22 @@ impl User {
         Self { home, runtime }
     }
 
-    fn command(&self, program: impl AsRef<Path>) -> Run {
+    pub(crate) fn command(&self, program: impl AsRef<Path>) -> Run {
+        self.become_her(Run::new("setpriv")).arg(program.as_ref())
+    }
+
+    /// The words of a `setpriv` before the program.
+    pub(crate) fn become_her(&self, run: Run) -> Run {
         let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-        Run::new("setpriv")
-            .args(["--reuid", "alice", "--regid", "alice", "--init-groups", "env", "-i", "-C"])
+        run.args(["--reuid", "alice", "--regid", "alice", "--init-groups", "env", "-i", "-C"])
             .arg(&self.home)
             .arg(format!("HOME={}", self.home.display()))
             .arg(format!("XDG_RUNTIME_DIR={}", self.home.join("run").display()))
             .arg(format!("PATH={path}"))
-            .arg(program.as_ref())
     }
 
     /// A root of busybox that belongs to her.
-    fn root(&self, w: &World, at: &str) -> PathBuf {
+    pub(crate) fn root(&self, w: &World, at: &str) -> PathBuf {
         let bundle = Bundle::new(w, "rootless");
         let root = self.home.join(at);
         let _ = Run::new("cp").arg("-a").arg(bundle.rootfs()).arg(&root).done().ok();

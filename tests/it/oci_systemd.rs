@@ -1,19 +1,22 @@
 //! `cata-runtime --systemd-cgroup` with a systemd that makes its scopes: by hand, and under podman.
 
 use std::fs;
+use std::os::unix::fs::chown;
 use std::path::PathBuf;
 
 use cata_tests::bundle::Bundle;
+use cata_tests::cgroup;
 use cata_tests::command::{Done, PATIENCE, Run, eventually, runtime_binary};
 use cata_tests::harness::Test;
 use cata_tests::systemd::Systemd;
 use cata_tests::world::World;
 use serde_json::{Value, json};
 
+use crate::oci_rootless::{ID, User};
 use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test!(scopes_of_systemd).also_in_lab(), test!(podman_with_systemd)]
+    vec![test!(scopes_of_systemd).also_in_lab(), test!(podman_with_systemd), test!(scope_of_a_users_systemd)]
 }
 
 /// `systemctl show` of some properties, in systemd's order of their names.
@@ -185,4 +188,67 @@ fn podman_with_systemd(w: &World) {
     eventually("the end of its scope", PATIENCE, || {
         properties(&systemd, &unit, "ActiveState").contains("inactive").then_some(())
     });
+}
+
+/// The systemd of a user's session makes scopes for her, in the cgroups that are hers.
+fn scope_of_a_users_systemd(w: &World) {
+    let alice = User::new();
+    alice.root(w, "rootfs");
+    let mut groups = Vec::new();
+    for hierarchy in cgroup::hierarchies().unwrap() {
+        if hierarchy.v1.as_deref().is_some_and(|options| !options.contains("name=systemd")) {
+            continue;
+        }
+        let group = hierarchy.mount.join("of-alice");
+        fs::create_dir(&group).unwrap();
+        for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads", "tasks"] {
+            if group.join(file).exists() {
+                chown(group.join(file), Some(ID), Some(ID)).unwrap();
+            }
+        }
+        groups.push(group);
+    }
+    // By this systemd knows that another one has booted the machine.
+    fs::create_dir_all("/run/systemd/system").unwrap();
+    let units = alice.home.join("units");
+    fs::create_dir(&units).unwrap();
+    fs::write(units.join("default.target"), "[Unit]\nDefaultDependencies=no\n").unwrap();
+    let join = |below: &str| -> String {
+        let line = |group: &PathBuf| format!("echo 0 > {}/{below}cgroup.procs\n", group.display());
+        groups.iter().map(line).collect()
+    };
+    let paths = format!("SYSTEMD_UNIT_PATH=/run/alice/run/systemd/transient:{}", units.display());
+    let run = Run::new("sh").args(["-ec", &format!("{}exec setpriv \"$@\"", join("")), "sh"]);
+    let run = alice.become_her(run).arg("env").arg(paths);
+    let mut manager = run.args(["/lib/systemd/systemd", "--user", "--log-target=console"]).start();
+    eventually("her systemd", PATIENCE, || {
+        assert!(manager.poll().is_none(), "it has ended: {}", manager.stderr());
+        std::os::unix::net::UnixStream::connect("/run/alice/run/systemd/private").ok()
+    });
+    let inside = |words: &[&str]| -> Done {
+        let script = format!("{}exec setpriv \"$@\"", join("init.scope/"));
+        alice.become_her(Run::new("sh").args(["-ec", &script, "sh"])).args(words).done()
+    };
+    let program = alice.runtime.to_str().unwrap();
+    let runtime = |words: &[&str]| inside(&[&[program, "--systemd-cgroup"], words].concat());
+    let file = alice.home.join("config.json");
+    let _ = runtime(&["spec", "--rootless"]).ok();
+    let mut spec: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    spec["process"]["terminal"] = false.into();
+    spec["process"]["args"] = json!(["sleep", "600"]);
+    spec["linux"]["cgroupsPath"] = "user.slice:box:c1".into();
+    spec["linux"]["resources"] = json!({"pids": {"limit": 33}});
+    fs::write(&file, spec.to_string()).unwrap();
+    let _ = runtime(&["run", "--detach", "c1"]).ok();
+    let show = |name: &str| {
+        inside(&["systemctl", "--user", "show", "--property", name, "--value", "box-c1.scope"]).ok().text()
+    };
+    assert_eq!((show("ActiveState"), show("TasksMax")), ("active".to_owned(), "33".to_owned()));
+    let state: Value = serde_json::from_str(&runtime(&["state", "c1"]).ok().stdout).unwrap();
+    let own = fs::read_to_string(format!("/proc/{}/cgroup", state["pid"])).unwrap();
+    assert!(own.contains("/user.slice/box-c1.scope"), "{own}");
+    let _ = runtime(&["exec", "c1", "true"]).ok();
+    let _ = runtime(&["delete", "--force", "c1"]).ok();
+    assert_eq!(show("ActiveState"), "inactive");
+    manager.kill();
 }

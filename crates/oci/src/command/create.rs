@@ -304,14 +304,10 @@ impl Company<'_> {
         unit.start(pid.cast_unsigned())?;
         let layout = Layout::of(pid)?;
         let path = layout.own_path().unwrap_or_default();
-        let decide = |resources| -> std::result::Result<CgroupPlan, CgroupError> {
-            let mut plan = cgroup::plan(resources, &path.to_string_lossy(), &layout)?;
-            // Further processes go into systemd's own hierarchy too.
-            let own = layout.own_directories(&unit.name);
-            plan.directories.extend(own.into_iter().filter(|one| !one.unified && one.controllers.is_empty()));
-            Ok(plan)
-        };
-        let mut plan = decide(self.resources)?;
+        let mut plan = cgroup::plan(self.resources, &path.to_string_lossy(), &layout)?;
+        // Further processes go into systemd's own hierarchy too.
+        let own = layout.own_directories(&unit.name);
+        plan.directories.extend(own.into_iter().filter(|one| !one.unified && one.controllers.is_empty()));
         let adopted = match Cgroup::adopt(&plan, pid) {
             // Not this user's: systemd has set what it may.
             Err(error) if error.is_permission() && !rights::are_full() => {
@@ -319,8 +315,10 @@ impl Company<'_> {
                     let what = format!("only the limits that systemd has set are in force: {error}");
                     self.world.log.warning(&what);
                 }
-                plan = decide(None)?;
-                Cgroup::adopt(&plan, pid)
+                // It is in these already.
+                plan =
+                    CgroupPlan { directories: layout.own_directories(&unit.name), ..CgroupPlan::default() };
+                Cgroup::open(&plan)
             }
             adopted => adopted,
         }?;
