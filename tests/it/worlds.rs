@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(orphans_are_reaped).without_engine(),
         test!(configuration_is_its_own).without_engine(),
         test!(leaks_are_found).without_engine(),
+        test!(frozen_processes_end_too).without_engine(),
     ]
 }
 
@@ -75,4 +76,24 @@ fn leaks_are_found(world: &World) {
     }
     sleeper.kill();
     fs::remove_dir(group).unwrap();
+}
+
+/// Somebody stays frozen in every way that there is: the world ends all the same, or this test never does.
+fn frozen_processes_end_too(_: &World) {
+    for hierarchy in cgroup::hierarchies().unwrap() {
+        let group = hierarchy.mount.join("ice");
+        fs::create_dir(&group).unwrap();
+        for (file, value) in [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")] {
+            if group.join(file).exists() {
+                let script = format!("echo 0 > {}/cgroup.procs && exec sleep 3600", group.display());
+                let mut sleeper = std::process::Command::new("sh").args(["-c", &script]).spawn().unwrap();
+                let procs = group.join("cgroup.procs");
+                eventually("somebody to freeze", PATIENCE, || {
+                    assert!(sleeper.try_wait().unwrap().is_none());
+                    (!fs::read_to_string(&procs).unwrap().is_empty()).then_some(())
+                });
+                fs::write(group.join(file), value).unwrap();
+            }
+        }
+    }
 }

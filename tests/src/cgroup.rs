@@ -145,6 +145,28 @@ pub fn remove(name: &str) {
     }
 }
 
+/// Lets everything go on that is frozen in the world whose process 1 is about to end: on version 1 it would not die,
+/// and the world would not end.
+pub fn thaw() {
+    for hierarchy in hierarchies().unwrap_or_default() {
+        thaw_tree(&hierarchy.mount);
+    }
+}
+
+fn thaw_tree(group: &Path) {
+    for (file, value) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+        // Each version has a file of its own.
+        if group.join(file).exists() {
+            let _ = fs::write(group.join(file), value);
+        }
+    }
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            thaw_tree(&entry.path());
+        }
+    }
+}
+
 fn remove_tree(group: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(group) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -212,6 +212,7 @@ fn init(name: &str, dir: &Path) -> ! {
             }
         }
     }
+    cgroup::thaw();
     std::process::exit(code)
 }
 
