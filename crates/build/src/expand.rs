@@ -152,8 +152,9 @@ impl Lexer<'_, '_> {
                             self.out.quoted(c);
                             self.out.quoted(next);
                         }
-                        // At the very end it stands for itself.
-                        (None, _) => self.out.quoted(c),
+                        // At the very end it escapes nothing.
+                        (None, Keep::Nothing) => {}
+                        (None, Keep::Quotes) => self.out.quoted(c),
                     }
                 }
                 c => {
@@ -227,10 +228,15 @@ impl Lexer<'_, '_> {
     fn name(&mut self) -> String {
         let start = self.at;
         match self.peek() {
-            // $1, $@ and the like are one character long.
-            Some(c) if c.is_ascii_digit() || matches!(c, '@' | '*' | '#' | '?' | '-' | '!') => self.at += 1,
+            // $@ and the like are one character long, $10 is a number.
+            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => self.at += 1,
+            Some(c) if c.is_numeric() => {
+                while self.peek().is_some_and(char::is_numeric) {
+                    self.at += 1;
+                }
+            }
             _ => {
-                while self.peek().is_some_and(|c| c.is_ascii_alphanumeric() || c == '_') {
+                while self.peek().is_some_and(|c| c.is_alphanumeric() || c == '_') {
                     self.at += 1;
                 }
             }
@@ -431,6 +437,9 @@ mod tests {
             ("${a//?/x}", "xxxxx"),
             ("${none}", ""),
             ("a\\ b", "a b"),
+            ("a\\", "a"),
+            ("$12b$$c", "bc"),
+            ("${34:-x}${$:-y}", "xy"),
         ] {
             assert_eq!(expand(text).unwrap(), wanted, "{text}");
         }
