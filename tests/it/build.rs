@@ -341,13 +341,22 @@ fn hostile_contexts(w: &World) {
     with("FROM busybox\nCOPY . /all\n");
     build(w, &dir, &[]).fails(1, &["pipe"]);
     fs::write(dir.join(".dockerignore"), "pipe\nDockerfile\n").unwrap();
+    let _ = Run::new("mknod").arg(dir.join("disk")).args(["b", "7", "200"]).done().ok();
+    build(w, &dir, &[]).fails(1, &["/disk", "a device"]);
+    fs::remove_file(dir.join("disk")).unwrap();
+    // Two directories of many files with names as long as they may be.
+    for at in 0..2_000 {
+        let name = format!("many/{}/{at:0>255}", at % 2);
+        fs::create_dir_all(dir.join(&name).parent().unwrap()).unwrap();
+        fs::write(dir.join(name), "x").unwrap();
+    }
     let _ = build(w, &dir, &["-t", "hostile"]).ok();
     let said = sh(
         w,
         "hostile",
-        "readlink /all/out; readlink /all/up; stat -c %s /all/sparse; stat -c %b /all/sparse; ls /all | grep -c pipe; true",
+        "readlink /all/out; readlink /all/up; stat -c %s /all/sparse; stat -c %b /all/sparse; ls /all | grep -c pipe; ls /all/many/0 /all/many/1 | grep -c 0000",
     );
-    assert_eq!(said, format!("{}\n..\n{}\n0\n0", outside.display(), 1_u64 << 40));
+    assert_eq!(said, format!("{}\n..\n{}\n0\n0\n2000", outside.display(), 1_u64 << 40));
     // An image that points out of itself: nothing of this machine is written to.
     with(
         "FROM busybox\nRUN ln -s /../../../../../../tmp /away && ln -s /proc/1/root/tmp /magic\nCOPY ok /away/catamaran-was-here\n",

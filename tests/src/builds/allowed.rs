@@ -52,6 +52,7 @@ const TABLE: &[Allowed] = &[
     allow("buildah", "config", "Labels io.buildah.version", "buildah's signature"),
     allow("buildah", "missing", "etc/hostname", "buildah leaves the file that it mounts on"),
     allow("buildah", "time", "run", "buildah puts a file there, and takes it away"),
+    allow("", "time", "etc", "docker and buildah put files there to mount on, and take them away"),
     within("scratch", "docker", "xattr", "from-archive/*", "docker's ADD drops all but capabilities"),
     within(
         "scratch",
