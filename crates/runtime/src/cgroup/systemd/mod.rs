@@ -160,17 +160,6 @@ impl Unit {
         bus.call("StartTransientUnit", "ssa(sv)a(sa(sv))", body)
     }
 
-    /// Puts one more process into it: where a user has no right to, his manager may.
-    ///
-    /// # Errors
-    /// [`CgroupError::Manager`].
-    pub fn attach(&self, pid: u32) -> Result<(), CgroupError> {
-        let mut body = bus::texts(&[&self.name, "/"]);
-        body.list(4, |list| list.number(pid));
-        Bus::connect(self.manager)?.call("AttachProcessesToUnit", "ssau", body)?;
-        Ok(())
-    }
-
     /// Ends it; one that is not there any more is as it should be.
     ///
     /// # Errors
