@@ -33,7 +33,7 @@ fn context(w: &World, name: &str, files: &[(&str, &str)]) -> PathBuf {
 }
 
 fn build(w: &World, dir: &Path, args: &[&str]) -> Done {
-    w.cata_run(["build", "--progress", "plain"]).args(args).arg(dir).patience(Duration::from_secs(240)).done()
+    w.cata_run(["build", "--progress", "plain"]).args(args).arg(dir).patience(Duration::from_secs(600)).done()
 }
 
 fn skopeo(args: &[&str]) -> String {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use cata_engine::build::{BuildEvent, BuildProgress, BuildRequest, Built};
 
@@ -61,6 +61,8 @@ struct State {
 struct Step {
     title: String,
     begun: Instant,
+    /// RFC 3339.
+    started: String,
     lines: VecDeque<String>,
     /// A title is only said when there is something to say of the step.
     said: bool,
@@ -151,7 +153,7 @@ impl BuildProgress for Screen {
     fn event(&self, event: BuildEvent<'_>) {
         let mut state = lock(&self.shared);
         match self.mode {
-            Progress::RawJson => raw(&event),
+            Progress::RawJson => raw(&state, &event),
             Progress::Plain => plain(&state, &event),
             _ => {}
         }
@@ -163,8 +165,14 @@ impl State {
     fn take(&mut self, event: BuildEvent<'_>, live: bool) {
         match event {
             BuildEvent::Begin { step, title } => {
-                let fresh =
-                    Step { title, begun: Instant::now(), lines: VecDeque::new(), said: false, failed: false };
+                let fresh = Step {
+                    title,
+                    begun: Instant::now(),
+                    started: cata_engine::images::timestamp(SystemTime::now()),
+                    lines: VecDeque::new(),
+                    said: false,
+                    failed: false,
+                };
                 self.steps.insert(step, fresh);
             }
             BuildEvent::Line { step, text } => {
@@ -265,21 +273,49 @@ fn plain(state: &State, event: &BuildEvent<'_>) {
     }
 }
 
-fn raw(event: &BuildEvent<'_>) {
-    let line = match event {
-        BuildEvent::Begin { step, title } => serde_json::json!({ "begin": step, "name": title }),
-        BuildEvent::Line { step, text } => {
-            serde_json::json!({ "log": step, "text": String::from_utf8_lossy(text) })
+/// BuildKit's `SolveStatus`, one document a line: programs that read its `rawjson` read this.
+fn raw(state: &State, event: &BuildEvent<'_>) {
+    if let Some(document) = status(state, event, &cata_engine::images::timestamp(SystemTime::now())) {
+        session::note(document.to_string());
+    }
+}
+
+fn status(state: &State, event: &BuildEvent<'_>, now: &str) -> Option<serde_json::Value> {
+    // What a vertex is called by; BuildKit's are digests of what is solved, which nobody looks into.
+    let digest = |step: usize| format!("sha256:{step:064x}");
+    let vertex = |step: usize, name: &str, started: &str| serde_json::json!({ "digest": digest(step), "name": name, "started": started });
+    match event {
+        BuildEvent::Begin { step, title } => {
+            Some(serde_json::json!({ "vertexes": [vertex(*step, title, now)] }))
         }
-        BuildEvent::Pull { step, event } => match pull_text(event) {
-            Some(text) => serde_json::json!({ "status": step, "text": text }),
-            None => return,
-        },
-        BuildEvent::End { step, cached, took, error } => serde_json::json!({
-            "end": step, "cached": cached, "seconds": took.as_secs_f64(), "error": error,
-        }),
-    };
-    session::note(line.to_string());
+        BuildEvent::Line { step, text } => {
+            let mut line = text.to_vec();
+            line.push(b'\n');
+            let data = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, line);
+            let log =
+                serde_json::json!({ "vertex": digest(*step), "stream": 1, "data": data, "timestamp": now });
+            Some(serde_json::json!({ "logs": [log] }))
+        }
+        BuildEvent::Pull { step, event } => {
+            let text = pull_text(event)?;
+            let status = serde_json::json!({
+                "id": text, "vertex": digest(*step), "current": 0, "timestamp": now, "started": now,
+            });
+            Some(serde_json::json!({ "statuses": [status] }))
+        }
+        BuildEvent::End { step, cached, error, .. } => {
+            let begun = state.steps.get(step)?;
+            let mut vertex = vertex(*step, &begun.title, &begun.started);
+            vertex["completed"] = serde_json::json!(now);
+            if *cached {
+                vertex["cached"] = serde_json::json!(true);
+            }
+            if let Some(error) = error {
+                vertex["error"] = serde_json::json!(error);
+            }
+            Some(serde_json::json!({ "vertexes": [vertex] }))
+        }
+    }
 }
 
 /// Paints the moving part anew, with what has settled above it.
@@ -326,11 +362,32 @@ fn paint(state: &mut State) {
 
 #[cfg(test)]
 mod tests {
-    use super::harmless;
+    use super::*;
 
     #[test]
     fn output_of_programs_moves_nothing() {
         assert_eq!(harmless(b"10%\r20%\r100%\r"), "100%");
         assert_eq!(harmless(b"\x1b[31mred\x1b[0m\x07\tx"), "red    x");
+    }
+
+    #[test]
+    fn raw_documents_are_buildkits() {
+        let mut state = State::default();
+        let begin = || BuildEvent::Begin { step: 3, title: "[1/2] RUN x".to_owned() };
+        let begun = status(&state, &begin(), "now").unwrap();
+        let digest = begun["vertexes"][0]["digest"].clone();
+        assert_eq!(digest.as_str().map(str::len), Some("sha256:".len() + 64));
+        assert!(begun["vertexes"][0]["completed"].is_null());
+        state.take(begin(), false);
+        let line = status(&state, &BuildEvent::Line { step: 3, text: b"hi" }, "now").unwrap();
+        assert_eq!((&line["logs"][0]["vertex"], line["logs"][0]["data"].as_str()), (&digest, Some("aGkK")));
+        let end =
+            BuildEvent::End { step: 3, cached: true, took: Duration::ZERO, error: Some("no".to_owned()) };
+        let end = &status(&state, &end, "then").unwrap()["vertexes"][0];
+        assert_eq!(
+            (&end["name"], &end["completed"]),
+            (&serde_json::json!("[1/2] RUN x"), &serde_json::json!("then"))
+        );
+        assert_eq!((&end["cached"], &end["error"]), (&serde_json::json!(true), &serde_json::json!("no")));
     }
 }
