@@ -104,8 +104,8 @@ fn container_of_another_platform(w: &World) {
     let tar = foreign::seed(w).unwrap();
     // How programs for arm64 begin, as Debian's package has it; F: opened once, for containers that have no such file.
     let script = format!(
-        "set -e; mkdir /run/user; export CATA_STATE=/run/user/state CATA_ROOT=/tmp/user\n\
-         mount -t tmpfs none /tmp; cata() {{ \"$CATA_BIN\" \"$@\"; }}\n\
+        "set -e; mkdir -p /run/user; export CATA_STATE=/run/user/state CATA_ROOT=/run/user/root\n\
+         mount -t tmpfs none /run/user; cata() {{ \"$CATA_BIN\" \"$@\"; }}\n\
          mount -t binfmt_misc none /proc/sys/fs/binfmt_misc\n\
          cata import --platform linux/arm64 --change 'ENV PATH=/bin' {tar} box > /dev/null\n\
          cata run --rm --network none box uname -m 2>&1 || echo refused\n\
