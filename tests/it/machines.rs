@@ -257,12 +257,22 @@ fn machine_memory(w: &World) {
     assert_eq!(memory(), format!("{0} {0}", 256 << 20));
     let available =
         || sh("awk '/MemAvailable/ { print int($2 / 1024) }' /proc/meminfo").text().parse::<u64>().unwrap();
-    eventually("the guest has half", SOON, || (available() < 256).then_some(()));
+    // In pages: what the balloon took, and what it let go.
+    let balloon = |what: &str| {
+        let script = format!("awk '/^balloon_{what} / {{ print $2 }}' /proc/vmstat");
+        sh(&script).text().parse::<u64>().unwrap()
+    };
+    eventually("the balloon has the other half", SOON, || {
+        (balloon("inflate") - balloon("deflate") == 256 << 8).then_some(())
+    });
+    assert!(available() < 256);
+    assert_eq!(balloon("deflate"), 0);
     w.cata(&["update", "--memory", "1g", "mm"]).fails(1, &["booted with 512 MiB", "cata stop mm"]);
     w.cata(&["update", "--pids-limit", "7", "mm"]).fails(1, &["from its boot"]);
     // More than it shall have, and less than it was booted with: nothing is killed for that.
     let _ = sh("dd if=/dev/zero of=/t/big bs=1M count=300").ok();
     assert_eq!(w.field("mm", "{{.State.OOMKilled}}"), "false");
+    assert!(balloon("deflate") > 0);
     let _ = w.cata(&["update", "--memory", "512m", "mm"]).ok();
     let _ = sh("rm /t/big").ok();
     eventually("the guest has all", SOON, || (available() > 300).then_some(()));
