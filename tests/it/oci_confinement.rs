@@ -25,7 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(entering_processes_cannot_be_looked_into),
         test!(mount_targets_exchanged),
         test!(proc_exchanged),
-        test!(fake_proc_gets_no_writes),
+        test!(fake_proc_gets_no_writes).also_in_lab(),
         test!(masks_with_an_exchanged_null),
         test!(console_exchanged),
         test!(dev_leads_to_the_host),
@@ -33,7 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(longest_of_texts),
         test!(nothing_of_the_host_comes_in),
         test!(mount_namespace_of_the_runtime),
-        test!(capabilities_are_not_inheritable),
+        test!(capabilities_are_not_inheritable).also_in_lab(),
         test!(default_filter_denies_each_call),
     ]
 }

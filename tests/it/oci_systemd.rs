@@ -16,7 +16,11 @@ use crate::oci_rootless::{ID, User};
 use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test!(scopes_of_systemd).also_in_lab(), test!(podman_with_systemd), test!(scope_of_a_users_systemd)]
+    vec![
+        test!(scopes_of_systemd).also_in_lab(),
+        test!(podman_with_systemd),
+        test!(scope_of_a_users_systemd).also_in_lab(),
+    ]
 }
 
 /// `systemctl show` of some properties, in systemd's order of their names.
