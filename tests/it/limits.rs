@@ -15,6 +15,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(memory_limit_is_set_and_kills).also_in_lab(),
         test!(pids_limit_is_set).also_in_lab(),
         test!(cpu_limits_are_set).also_in_lab(),
+        test!(devices_are_limited).also_in_lab(),
         test!(ulimits),
         test!(cgroup_parent).also_in_lab(),
         test!(memory_too_small),
@@ -101,6 +102,46 @@ fn cpu_limits_are_set(w: &World) {
     let allowed = w.cata(&["exec", "ss", "grep", "Cpus_allowed_list", "/proc/self/status"]).text();
     assert_eq!(allowed.split_whitespace().nth(1), Some("0"));
     w.cata(&["run", "--rm", "--cpus", "-1", "busybox", "true"]).fails(125, &["cpus"]);
+}
+
+fn devices_are_limited(w: &World) {
+    // The node is made inside: only the rule lets it be opened.
+    let open = "mknod /tmp/full c 1 7 && mknod /tmp/rtc c 10 200 && head -c 1 /tmp/full >/dev/null; \
+        dd if=/tmp/rtc count=0 2>&1";
+    let run = |flags: &[&str]| w.cata(&[&["run", "--rm"], flags, &["busybox", "sh", "-c", open]].concat());
+    let denied = run(&[]).exits(1).stdout;
+    assert!(denied.contains("Operation not permitted"), "{denied}");
+    let allowed = run(&["--device-cgroup-rule", "c 10:* rw"]).stdout;
+    assert!(!allowed.contains("Operation not permitted"), "{allowed}");
+    let disk = std::fs::read_dir("/sys/block").unwrap().find_map(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        Path::new("/dev").join(&name).exists().then_some(name)
+    });
+    let disk = disk.expect("a block device");
+    let numbers = std::fs::read_to_string(format!("/sys/block/{disk}/dev")).unwrap();
+    let (reads, writes) = (format!("/dev/{disk}:1mb"), format!("/dev/{disk}:50"));
+    let limits = ["--device-read-bps", &reads, "--device-write-iops", &writes];
+    let _ =
+        w.cata(&[&["run", "-d", "--name", "dd"], &limits[..], &["busybox", "sleep", "600"]].concat()).ok();
+    let group = group(
+        w,
+        "dd",
+        if cgroup::hierarchies().unwrap().iter().any(|h| h.v1.is_some()) { "blkio" } else { "io" },
+    );
+    let told = ["blkio.throttle.read_bps_device", "blkio.throttle.write_iops_device"]
+        .map(|file| read(&group, [file, "io.max"]));
+    let numbers = numbers.trim();
+    assert!(told[0].contains(&format!("{numbers} 1048576")) || told[0].contains("rbps=1048576"), "{told:?}");
+    assert!(told[1].contains(&format!("{numbers} 50")) || told[1].contains("wiops=50"), "{told:?}");
+    assert_eq!(
+        w.field("dd", "{{json .HostConfig.BlkioDeviceReadBps}}"),
+        format!("[{{\"Path\":\"/dev/{disk}\",\"Rate\":1048576}}]")
+    );
+    w.cata(&["run", "--rm", "--device-cgroup-rule", "c 10 rw", "busybox", "true"]).fails(125, &["c 10 rw"]);
+    w.cata(&["run", "--rm", "--device-read-bps", "/dev/none:1mb", "busybox", "true"])
+        .fails(125, &["/dev/none"]);
+    w.cata(&["run", "--rm", "--device-read-bps", "/dev/null:1mb", "busybox", "true"])
+        .fails(125, &["/dev/null", "not a block device"]);
 }
 
 fn ulimits(w: &World) {

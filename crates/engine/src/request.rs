@@ -85,6 +85,9 @@ pub struct CreateRequest {
     pub volumes_from: Vec<Lender>,
     /// `--device`.
     pub devices: Vec<DeviceRequest>,
+    /// `--device-cgroup-rule`.
+    #[serde(default)]
+    pub device_rules: Vec<DeviceRule>,
     /// `--network`.
     pub network: NetworkMode,
     /// `-p`.
@@ -299,6 +302,19 @@ pub struct DeviceRequest {
     pub access: String,
 }
 
+/// `--device-cgroup-rule`: devices that may be used without there being a node for them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRule {
+    /// `a`, `b` or `c`.
+    pub kind: char,
+    /// `None`: any.
+    pub major: Option<u32>,
+    /// `None`: any.
+    pub minor: Option<u32>,
+    /// A subset of `rwm`.
+    pub access: String,
+}
+
 /// `--network`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -357,6 +373,39 @@ pub struct Resources {
     pub blkio_weight: Option<u16>,
     /// `--oom-kill-disable`.
     pub oom_kill_disable: bool,
+    /// `--memory-swappiness`, 0-100.
+    #[serde(default)]
+    pub swappiness: Option<u64>,
+    /// `--device-read-bps` and the like.
+    #[serde(default)]
+    pub block: Vec<BlockLimit>,
+}
+
+/// A limit of what is read from or written to one block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockLimit {
+    /// On the host.
+    pub device: PathBuf,
+    /// What is limited.
+    pub kind: BlockLimitKind,
+    /// Bytes or operations a second, or the weight.
+    pub value: u64,
+}
+
+/// What a [`BlockLimit`] limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockLimitKind {
+    /// `--device-read-bps`.
+    ReadBytes,
+    /// `--device-write-bps`.
+    WriteBytes,
+    /// `--device-read-iops`.
+    ReadOperations,
+    /// `--device-write-iops`.
+    WriteOperations,
+    /// `--blkio-weight-device`, 10-1000.
+    Weight,
 }
 
 /// `--ulimit`.
@@ -427,6 +476,7 @@ impl CreateRequest {
             mounts: Vec::new(),
             volumes_from: Vec::new(),
             devices: Vec::new(),
+            device_rules: Vec::new(),
             network: NetworkMode::Networks(Vec::new()),
             ports: Vec::new(),
             expose: Vec::new(),

@@ -9,7 +9,9 @@ use cata_engine::request::{
 };
 use cata_spec::Name;
 
-use super::create::{CreateOptions, LifeOptions, LimitOptions, ProcessOptions, StorageOptions};
+use super::create::{
+    CreateOptions, LifeOptions, LimitOptions, ProcessOptions, ResourceOptions, StorageOptions,
+};
 use crate::parse::stream::Stream;
 use crate::parse::{self, ParseError, Parsed};
 
@@ -100,6 +102,7 @@ pub(crate) fn request(
         volumes_from: storage.volumes_from.clone(),
         mounts: mounts(storage, around)?,
         devices: isolation.device,
+        device_rules: isolation.device_cgroup_rule,
         network: parse::network::parse(&network.network, &beside)?,
         ports: network.publish.into_iter().flat_map(|ports| ports.0).collect(),
         expose: network.expose.into_iter().flat_map(|ports| ports.0).collect(),
@@ -117,7 +120,7 @@ pub(crate) fn request(
         shm_size: resources.shm_size,
         oom_score_adj: score(resources.oom_score_adj)?,
         cgroup_parent: resources.cgroup_parent.clone(),
-        resources: Resources { oom_kill_disable: resources.oom_kill_disable, ..limits(resources.limits)? },
+        resources: limits_and_devices(resources)?,
         sysctls: parse::key_value::pairs(&isolation.sysctl, "sysctl")?,
         restart: life.restart.unwrap_or(RestartPolicy::No),
         stop_signal: life.stop_signal,
@@ -227,6 +230,23 @@ fn score(typed: Option<i32>) -> Parsed<Option<i32>> {
     }
 }
 
+/// What may be said when a container is made, and not changed later.
+fn limits_and_devices(typed: ResourceOptions) -> Parsed<Resources> {
+    let block = [
+        typed.device_read_bps,
+        typed.device_write_bps,
+        typed.device_read_iops,
+        typed.device_write_iops,
+        typed.blkio_weight_device,
+    ];
+    Ok(Resources {
+        oom_kill_disable: typed.oom_kill_disable,
+        swappiness: typed.memory_swappiness.and_then(|percent| u64::try_from(percent).ok()),
+        block: block.concat(),
+        ..limits(typed.limits)?
+    })
+}
+
 pub(crate) fn limits(typed: LimitOptions) -> Parsed<Resources> {
     if typed.cpus.is_some() && (typed.cpu_quota.is_some() || typed.cpu_period.is_some()) {
         return Err(ParseError::new(
@@ -250,6 +270,8 @@ pub(crate) fn limits(typed: LimitOptions) -> Parsed<Resources> {
         pids: typed.pids_limit.filter(|n| *n != 0),
         blkio_weight: typed.blkio_weight.filter(|n| *n > 0),
         oom_kill_disable: false,
+        swappiness: None,
+        block: Vec::new(),
     })
 }
 

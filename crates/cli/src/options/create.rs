@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use cata_engine::request::{
-    DeviceRequest, IdMapping, Isolation, Lender, MonitorRequest, MountRequest, NamespaceMode, OnUnhealthy,
-    PortRequest, RestartPolicy, Ulimit, UserNamespace,
+    BlockLimit, DeviceRequest, DeviceRule, IdMapping, Isolation, Lender, MonitorRequest, MountRequest,
+    NamespaceMode, OnUnhealthy, PortRequest, RestartPolicy, Ulimit, UserNamespace,
 };
 use clap::Args;
 
@@ -185,6 +185,9 @@ pub(crate) struct IsolationOptions {
     /// Set a kernel parameter of the container's namespaces
     #[arg(long, value_name = "map")]
     pub(crate) sysctl: Vec<String>,
+    /// Allow devices without making a node (type major:minor access)
+    #[arg(long, value_name = "list", value_parser = parse::device::rule)]
+    pub(crate) device_cgroup_rule: Vec<DeviceRule>,
     /// Make a host device available inside
     #[arg(long, value_name = "list", value_parser = parse::device::parse)]
     pub(crate) device: Vec<DeviceRequest>,
@@ -232,6 +235,24 @@ pub(crate) struct LimitOptions {
 pub(crate) struct ResourceOptions {
     #[command(flatten)]
     pub(crate) limits: LimitOptions,
+    /// Limit bytes read from a device in a second (device:size)
+    #[arg(long, value_name = "list", value_parser = parse::block::read_bytes)]
+    pub(crate) device_read_bps: Vec<BlockLimit>,
+    /// Limit bytes written to a device in a second (device:size)
+    #[arg(long, value_name = "list", value_parser = parse::block::write_bytes)]
+    pub(crate) device_write_bps: Vec<BlockLimit>,
+    /// Limit reads from a device in a second (device:number)
+    #[arg(long, value_name = "list", value_parser = parse::block::read_operations)]
+    pub(crate) device_read_iops: Vec<BlockLimit>,
+    /// Limit writes to a device in a second (device:number)
+    #[arg(long, value_name = "list", value_parser = parse::block::write_operations)]
+    pub(crate) device_write_iops: Vec<BlockLimit>,
+    /// Relative weight of a device's I/O (device:weight, 10 to 1000)
+    #[arg(long, value_name = "list", value_parser = parse::block::weight)]
+    pub(crate) blkio_weight_device: Vec<BlockLimit>,
+    /// How readily memory is swapped out (0 to 100; -1: as the host); cgroup v1 only
+    #[arg(long, value_name = "int", allow_hyphen_values = true, value_parser = clap::value_parser!(i64).range(-1..=100))]
+    pub(crate) memory_swappiness: Option<i64>,
     /// Do not kill processes when memory runs out
     #[arg(long)]
     pub(crate) oom_kill_disable: bool,

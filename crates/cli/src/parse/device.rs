@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cata_engine::request::DeviceRequest;
+use cata_engine::request::{DeviceRequest, DeviceRule};
 
 use super::{ParseError, Parsed};
 
@@ -32,9 +32,38 @@ pub(crate) fn parse(text: &str) -> Parsed<DeviceRequest> {
     })
 }
 
+/// `--device-cgroup-rule 'c 10:* rwm'`.
+pub(crate) fn rule(text: &str) -> Parsed<DeviceRule> {
+    let invalid = || {
+        let form = "the form is '<a|b|c> <major|*>:<minor|*> <rwm>'";
+        ParseError::new(format!("invalid device cgroup rule '{text}': {form}"))
+    };
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let [kind @ ("a" | "b" | "c"), numbers, access] = words[..] else { return Err(invalid()) };
+    let number = |text: &str| match text {
+        "*" => Ok(None),
+        digits => digits.parse().map(Some).map_err(|_| invalid()),
+    };
+    let (major, minor) = numbers.split_once(':').ok_or_else(invalid)?;
+    if access.is_empty() || access.len() > 3 || !access.chars().all(|c| "rwm".contains(c)) {
+        return Err(invalid());
+    }
+    let kind = kind.chars().next().ok_or_else(invalid)?;
+    Ok(DeviceRule { kind, major: number(major)?, minor: number(minor)?, access: access.to_owned() })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{parse, rule};
+
+    #[test]
+    fn rules_are_read() {
+        let all = rule("c 10:* rm").unwrap();
+        assert_eq!((all.kind, all.major, all.minor, all.access.as_str()), ('c', Some(10), None, "rm"));
+        for bad in ["", "c 1:3", "d 1:3 r", "c 1 r", "c x:1 r", "c 1:3 x", "c 1:3 r w"] {
+            assert!(rule(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn parse_fills_in_what_is_left_out() {

@@ -3,6 +3,7 @@
 //! Wording follows Docker's where scripts match on it. Every function takes what was typed and returns a
 //! value or a [`ParseError`]; the flag's name is added by whoever knows it (clap, or `options`).
 
+pub(crate) mod block;
 pub(crate) mod boolean;
 pub(crate) mod cache;
 pub(crate) mod cpus;

@@ -20,7 +20,7 @@ use crate::ledger::{self, Durability};
 use crate::paths::ContainerDir;
 use crate::plan::{capabilities, config, mounts, namespaces, resources, signal, users, vm};
 use crate::record::{ImageFacts, MountKind, MountPoint, Record, VERSION};
-use crate::request::{CreateRequest, DeviceRequest, Lender, NetworkMode};
+use crate::request::{BlockLimit, CreateRequest, DeviceRequest, Lender, NetworkMode};
 use crate::timing::Timing;
 use crate::volume::{self, Made, Volume, fill};
 
@@ -89,6 +89,9 @@ impl Engine {
         capabilities::effective(request.privileged, &request.cap_add, &request.cap_drop)?;
         for device in &request.devices {
             find_device(device)?;
+        }
+        for limit in &request.resources.block {
+            find_block(limit)?;
         }
         if let NetworkMode::Networks(endpoints) = &request.network {
             for endpoint in endpoints {
@@ -273,6 +276,18 @@ pub(crate) fn durability(record: &Record) -> Durability {
 pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {
     fs::DirBuilder::new().mode(mode).create(path).map_err(Error::file("create", path))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::file("set the mode of", path))
+}
+
+/// The device of a limit as it is now.
+pub(crate) fn find_block(limit: &BlockLimit) -> Result<resources::Block> {
+    let device = &limit.device;
+    let metadata = fs::metadata(device).map_err(Error::file("find the device", device))?;
+    if !metadata.file_type().is_block_device() {
+        return Err(Error::Invalid(format!("{} is not a block device", device.display())));
+    }
+    let number = metadata.rdev();
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    Ok(resources::Block { kind: limit.kind, major, minor, value: limit.value })
 }
 
 /// A host device as it is now.

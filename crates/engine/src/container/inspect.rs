@@ -12,7 +12,8 @@ use crate::error::Result;
 use crate::paths::Paths;
 use crate::record::{MountKind, MountPoint};
 use crate::request::{
-    IdMapping, MountSource, NamespaceMode, NetworkMode, SeccompRequest, UserNamespace, Users,
+    BlockLimitKind, DeviceRule, IdMapping, MountSource, NamespaceMode, NetworkMode, SeccompRequest,
+    UserNamespace, Users,
 };
 
 /// Docker's "never".
@@ -260,6 +261,10 @@ fn host_config(view: &View) -> Value {
         "Init": request.init,
         "Sysctls": request.sysctls,
     });
+    let block = |kind, word: &str| -> Vec<Value> {
+        let limits = resources.block.iter().filter(|limit| limit.kind == kind);
+        limits.map(|limit| json!({"Path": limit.device, word: limit.value})).collect()
+    };
     let limits = json!({
         "CpuShares": resources.cpu_shares.unwrap_or(0),
         "Memory": resources.memory.unwrap_or(0),
@@ -276,6 +281,13 @@ fn host_config(view: &View) -> Value {
         "PidsLimit": resources.pids,
         "Ulimits": request.ulimits.iter().map(|u| json!({"Name": u.name, "Soft": u.soft, "Hard": u.hard})).collect::<Vec<_>>(),
         "Devices": request.devices.iter().map(|d| json!({"PathOnHost": d.host, "PathInContainer": d.container, "CgroupPermissions": d.access})).collect::<Vec<_>>(),
+        "DeviceCgroupRules": request.device_rules.iter().map(device_rule).collect::<Vec<_>>(),
+        "MemorySwappiness": resources.swappiness,
+        "BlkioDeviceReadBps": block(BlockLimitKind::ReadBytes, "Rate"),
+        "BlkioDeviceWriteBps": block(BlockLimitKind::WriteBytes, "Rate"),
+        "BlkioDeviceReadIOps": block(BlockLimitKind::ReadOperations, "Rate"),
+        "BlkioDeviceWriteIOps": block(BlockLimitKind::WriteOperations, "Rate"),
+        "BlkioWeightDevice": block(BlockLimitKind::Weight, "Weight"),
         "MaskedPaths": if masked { Value::Null } else { json!(crate::plan::spec::MASKED) },
         "ReadonlyPaths": if masked { Value::Null } else { json!(crate::plan::spec::READ_ONLY) },
     });
@@ -283,6 +295,12 @@ fn host_config(view: &View) -> Value {
         document.extend(limits);
     }
     document
+}
+
+/// `c 10:* rwm`.
+fn device_rule(rule: &DeviceRule) -> String {
+    let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
+    format!("{} {}:{} {}", rule.kind, number(rule.major), number(rule.minor), rule.access)
 }
 
 fn security(view: &View) -> Value {

@@ -372,7 +372,7 @@ fn host_cgroup(record: &Record, memory: u64, overhead: u64) -> Result<cata_runti
     };
     let wanted = vm::outside(&record.request.resources, memory, overhead);
     // Devices of the host are of no use to who is nobody's user in a guest: the machine itself needs some.
-    let oci = resources::oci(&wanted, devices::rules(true, &[])?)?;
+    let oci = resources::oci(&wanted, devices::rules(true, &[], &[])?, &[])?;
     let layout = Layout::detect().map_err(wrap)?;
     cata_runtime::cgroup::plan(Some(&oci), &cgroup_path(record).to_string_lossy(), &layout).map_err(wrap)
 }

@@ -19,7 +19,7 @@ use cata_sandbox::status::StatusKind;
 use cata_spec::Platform;
 
 use crate::container::boot;
-use crate::container::create::find_device;
+use crate::container::create::{find_block, find_device};
 use crate::container::filter;
 use crate::container::live::{NETWORK_FILE, NetworkFacts, Owner, STARTED_FILE};
 use crate::container::ranges;
@@ -339,6 +339,7 @@ impl Engine {
         let given = spec::Given {
             namespaces: namespaces::plan(request, self)?,
             devices: found,
+            block: request.resources.block.iter().map(find_block).collect::<Result<_>>()?,
             seccomp,
             cgroup: cgroup_path(record),
             own_network_files: !matches!(request.network, NetworkMode::Container(_)),

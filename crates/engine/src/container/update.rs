@@ -75,7 +75,7 @@ impl Engine {
 /// The limits as writes into the container's cgroup.
 fn limits(record: &Record) -> Result<CgroupPlan> {
     let wrap = |e: CgroupError| Error::Runtime(Foreign::new(Kind::Internal, e.hint().map(str::to_owned), &e));
-    let oci = resources::oci(&record.request.resources, Vec::new())?;
+    let oci = resources::oci(&record.request.resources, Vec::new(), &[])?;
     if crate::host::Host::detect().rootless {
         return Err(crate::rootless::no_cgroup("a change of limits"));
     }
@@ -100,6 +100,8 @@ fn merged(old: &Resources, new: &Resources) -> Resources {
         pids: new.pids.or(old.pids),
         blkio_weight: new.blkio_weight.or(old.blkio_weight),
         oom_kill_disable: old.oom_kill_disable,
+        swappiness: old.swappiness,
+        block: old.block.clone(),
     }
 }
 

@@ -7,6 +7,7 @@ use cata_spec::runtime::{
 };
 
 use crate::error::Error;
+use crate::request::DeviceRule;
 
 /// A host device as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +74,11 @@ const ALLOWED: [(LinuxDeviceType, i64, i64, &str); 11] = [
 ///
 /// # Errors
 /// Never in practice: the builders have every field.
-pub fn rules(privileged: bool, found: &[Found]) -> Result<Vec<LinuxDeviceCgroup>, Error> {
+pub fn rules(
+    privileged: bool,
+    found: &[Found],
+    further: &[DeviceRule],
+) -> Result<Vec<LinuxDeviceCgroup>, Error> {
     if privileged {
         return Ok(vec![rule(true, LinuxDeviceType::A, -1, -1, "rwm")?]);
     }
@@ -89,6 +94,15 @@ pub fn rules(privileged: bool, found: &[Found]) -> Result<Vec<LinuxDeviceCgroup>
             i64::from(device.minor),
             &device.access,
         )?);
+    }
+    for further in further {
+        let kind = match further.kind {
+            'b' => LinuxDeviceType::B,
+            'c' => LinuxDeviceType::C,
+            _ => LinuxDeviceType::A,
+        };
+        let number = |number: Option<u32>| number.map_or(-1, i64::from);
+        rules.push(rule(true, kind, number(further.major), number(further.minor), &further.access)?);
     }
     Ok(rules)
 }

@@ -1,13 +1,14 @@
 //! PURE: limits as the OCI specification writes them, and the checks Docker makes of them.
 
 use cata_spec::runtime::{
-    LinuxBlockIoBuilder, LinuxCpuBuilder, LinuxDeviceCgroup, LinuxMemoryBuilder, LinuxPidsBuilder,
-    LinuxResources, LinuxResourcesBuilder,
+    LinuxBlockIo, LinuxBlockIoBuilder, LinuxCpuBuilder, LinuxDeviceCgroup, LinuxMemoryBuilder,
+    LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxThrottleDeviceBuilder,
+    LinuxWeightDeviceBuilder,
 };
 
 use crate::error::Error;
 use crate::host::Host;
-use crate::request::Resources;
+use crate::request::{BlockLimitKind, Resources};
 
 /// Below this the kernel cannot start a process reliably; Docker's limit since 20.10.
 const MEMORY_MIN: u64 = 6 * 1024 * 1024;
@@ -64,11 +65,28 @@ pub fn check(wanted: &Resources, host: &Host) -> Result<(), Error> {
     Ok(())
 }
 
+/// A [`crate::request::BlockLimit`] whose device was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// What is limited.
+    pub kind: BlockLimitKind,
+    /// The device.
+    pub major: u32,
+    /// The device.
+    pub minor: u32,
+    /// As asked.
+    pub value: u64,
+}
+
 /// The limits as the runtime takes them.
 ///
 /// # Errors
 /// [`Error::Invalid`] when a number does not fit the kernel's type.
-pub fn oci(wanted: &Resources, devices: Vec<LinuxDeviceCgroup>) -> Result<LinuxResources, Error> {
+pub fn oci(
+    wanted: &Resources,
+    devices: Vec<LinuxDeviceCgroup>,
+    block: &[Block],
+) -> Result<LinuxResources, Error> {
     let mut resources = LinuxResourcesBuilder::default().devices(devices);
     if let Some(memory) = memory(wanted)? {
         resources = resources.memory(memory);
@@ -97,15 +115,47 @@ pub fn oci(wanted: &Resources, devices: Vec<LinuxDeviceCgroup>) -> Result<LinuxR
     if let Some(pids) = wanted.pids.filter(|&p| p != 0) {
         resources = resources.pids(LinuxPidsBuilder::default().limit(pids).build().map_err(internal)?);
     }
-    if let Some(weight) = wanted.blkio_weight.filter(|&w| w > 0) {
-        resources =
-            resources.block_io(LinuxBlockIoBuilder::default().weight(weight).build().map_err(internal)?);
+    if let Some(io) = block_io(wanted.blkio_weight.filter(|&w| w > 0), block)? {
+        resources = resources.block_io(io);
     }
     resources.build().map_err(internal)
 }
 
+fn block_io(weight: Option<u16>, limits: &[Block]) -> Result<Option<LinuxBlockIo>, Error> {
+    if weight.is_none() && limits.is_empty() {
+        return Ok(None);
+    }
+    let of = |kind| limits.iter().filter(move |limit| limit.kind == kind);
+    let rates = |kind| {
+        let one = |limit: &Block| {
+            let device = LinuxThrottleDeviceBuilder::default();
+            device.major(limit.major).minor(limit.minor).rate(limit.value).build().map_err(internal)
+        };
+        of(kind).map(one).collect::<Result<Vec<_>, _>>()
+    };
+    let weights = of(BlockLimitKind::Weight).map(|limit| {
+        let weight = u16::try_from(limit.value).map_err(internal)?;
+        let device = LinuxWeightDeviceBuilder::default();
+        device.major(limit.major).minor(limit.minor).weight(weight).build().map_err(internal)
+    });
+    let mut io = LinuxBlockIoBuilder::default()
+        .weight_device(weights.collect::<Result<Vec<_>, _>>()?)
+        .throttle_read_bps_device(rates(BlockLimitKind::ReadBytes)?)
+        .throttle_write_bps_device(rates(BlockLimitKind::WriteBytes)?)
+        .throttle_read_iops_device(rates(BlockLimitKind::ReadOperations)?)
+        .throttle_write_iops_device(rates(BlockLimitKind::WriteOperations)?);
+    if let Some(weight) = weight {
+        io = io.weight(weight);
+    }
+    io.build().map(Some).map_err(internal)
+}
+
 fn memory(wanted: &Resources) -> Result<Option<cata_spec::runtime::LinuxMemory>, Error> {
-    if wanted.memory.is_none() && wanted.memory_reservation.is_none() && !wanted.oom_kill_disable {
+    if wanted.memory.is_none()
+        && wanted.memory_reservation.is_none()
+        && wanted.swappiness.is_none()
+        && !wanted.oom_kill_disable
+    {
         return Ok(None);
     }
     let mut memory = LinuxMemoryBuilder::default();
@@ -120,6 +170,9 @@ fn memory(wanted: &Resources) -> Result<Option<cata_spec::runtime::LinuxMemory>,
     }
     if let Some(reservation) = wanted.memory_reservation {
         memory = memory.reservation(signed(reservation)?);
+    }
+    if let Some(swappiness) = wanted.swappiness {
+        memory = memory.swappiness(swappiness);
     }
     if wanted.oom_kill_disable {
         memory = memory.disable_oom_killer(true);
@@ -158,7 +211,7 @@ mod tests {
     #[test]
     fn memory_without_swap_gets_twice_as_memsw() {
         let wanted = Resources { memory: Some(64 << 20), ..Resources::default() };
-        let oci = oci(&wanted, Vec::new()).unwrap();
+        let oci = oci(&wanted, Vec::new(), &[]).unwrap();
         let memory = oci.memory().as_ref().unwrap();
         assert_eq!(memory.limit(), Some(64 << 20));
         assert_eq!(memory.swap(), Some(128 << 20));
@@ -167,7 +220,7 @@ mod tests {
     #[test]
     fn cpus_become_quota_of_a_100_ms_period() {
         let wanted = Resources { nano_cpus: Some(1_500_000_000), ..Resources::default() };
-        let oci = oci(&wanted, Vec::new()).unwrap();
+        let oci = oci(&wanted, Vec::new(), &[]).unwrap();
         let cpu = oci.cpu().as_ref().unwrap();
         assert_eq!((cpu.quota(), cpu.period()), (Some(150_000), Some(100_000)));
     }

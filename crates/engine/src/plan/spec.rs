@@ -46,6 +46,8 @@ pub struct Given {
     pub namespaces: Vec<LinuxNamespace>,
     /// Host devices that were asked for, or all of them for `--privileged`.
     pub devices: Vec<devices::Found>,
+    /// Limits of block devices.
+    pub block: Vec<resources::Block>,
     /// The filter, or none.
     pub seccomp: Option<LinuxSeccomp>,
     /// Where the cgroup goes, beneath the hierarchy's root.
@@ -61,12 +63,12 @@ pub struct Given {
 pub fn plan(record: &Record, dir: &ContainerDir, given: &Given) -> Result<Spec, Error> {
     let request = &record.request;
     let capabilities = capabilities::effective(request.privileged, &request.cap_add, &request.cap_drop)?;
-    let rules = devices::rules(request.privileged, &given.devices)?;
+    let rules = devices::rules(request.privileged, &given.devices, &request.device_rules)?;
     let open_paths = request.privileged || request.security.unconfined_paths;
     let mut linux = LinuxBuilder::default()
         .namespaces(given.namespaces.clone())
         .cgroups_path(given.cgroup.clone())
-        .resources(resources::oci(&request.resources, rules)?)
+        .resources(resources::oci(&request.resources, rules, &given.block)?)
         .devices(given.devices.iter().map(devices::Found::node).collect::<Result<Vec<_>, _>>()?)
         .sysctl(sysctls(record)?)
         .masked_paths(if open_paths { Vec::new() } else { MASKED.map(str::to_owned).to_vec() })

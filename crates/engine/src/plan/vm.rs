@@ -60,6 +60,13 @@ pub fn check(request: &CreateRequest) -> Result<(), Error> {
         let flag = format!("--device {}", device.host.display());
         return cannot(&flag, "the host's devices are not the machine's");
     }
+    if !request.device_rules.is_empty() {
+        return cannot("--device-cgroup-rule", "the host's devices are not the machine's");
+    }
+    if let Some(limit) = request.resources.block.first() {
+        let flag = format!("a limit of {}", limit.device.display());
+        return cannot(&flag, "the host's devices are not the machine's");
+    }
     for mount in &request.mounts {
         if let MountSource::Bind { propagation: Some(mode), .. } = &mount.source
             && mode.trim_start_matches('r') != "private"

@@ -23,6 +23,7 @@ fn spec_of(request: CreateRequest) -> Result<Spec, Error> {
     let given = Given {
         namespaces: namespaces::plan(&request, &NoPeers)?,
         devices: Vec::new(),
+        block: Vec::new(),
         seccomp: None,
         cgroup: PathBuf::from("/catamaran/x"),
         own_network_files: true,
