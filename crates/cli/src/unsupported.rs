@@ -27,7 +27,6 @@ const FLAGS: &[(&str, &[&str])] = &[
     (
         "build",
         &[
-            "--attest",
             "--build-arg-file",
             "--builder",
             "--compress",
@@ -40,7 +39,6 @@ const FLAGS: &[(&str, &[&str])] = &[
             "--debug",
             "-D",
             "--disable-content-trust",
-            "--isolation",
             "--memory",
             "-m",
             "--memory-swap",
@@ -54,10 +52,9 @@ const FLAGS: &[(&str, &[&str])] = &[
     ("logs", &["--details"]),
     ("rm", &["--link", "-l"]),
     ("pull push", &["--all-tags", "-a", "--disable-content-trust"]),
-    ("push", &["--platform"]),
     ("images ls", &["--tree"]),
     ("rmi rm", &["--no-prune", "--platform"]),
-    ("load save history inspect", &["--platform"]),
+    ("load history inspect", &["--platform"]),
     (
         "create",
         &[
@@ -136,4 +133,45 @@ pub(crate) fn is_unsupported_flag(command: &str, flag: &str) -> bool {
 /// Whether Docker has this command and this version does not.
 pub(crate) fn is_unsupported_command(name: &str) -> bool {
     COMMANDS.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FLAGS;
+    use crate::command::TREE;
+    use crate::tree::{Body, Node};
+
+    fn verbs(nodes: &[Node], name: &str, found: &mut Vec<clap::Command>) {
+        for node in nodes {
+            match &node.body {
+                Body::Group(inner) => verbs(inner, name, found),
+                Body::Verb { augment, .. } if node.answers(name) => {
+                    found.push(augment(clap::Command::new("")));
+                }
+                Body::Verb { .. } => {}
+            }
+        }
+    }
+
+    /// What was made since is not said to be missing.
+    #[test]
+    fn flags_are_not_there() {
+        for (commands, flags) in FLAGS {
+            for name in commands.split(' ').filter(|name| !name.is_empty()) {
+                let mut found = Vec::new();
+                verbs(TREE, name, &mut found);
+                assert!(!found.is_empty(), "{name}");
+                for flag in *flags {
+                    let has = |command: &clap::Command| {
+                        command.get_arguments().any(|arg| match flag.strip_prefix("--") {
+                            Some(long) => arg.get_long() == Some(long),
+                            None => arg.get_short() == flag.chars().nth(1),
+                        })
+                    };
+                    // Several commands may have one name (`create`): one of them is meant.
+                    assert!(!found.iter().all(has), "{name} {flag}");
+                }
+            }
+        }
+    }
 }
