@@ -444,7 +444,8 @@ fn size(text: &str) -> Result<u64> {
 }
 
 /// Fields by commas; a field in double quotes may hold commas.
-fn csv(text: &str) -> Vec<String> {
+#[must_use]
+pub fn csv(text: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
     let mut quoted = false;
     for character in text.chars() {

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use base64::Engine as _;
 use cata_image::registry::config::Registry as Known;
-use cata_image::{Error, Kind, PullRequest, PushRequest, RegistryError, Silent, pull, push};
+use cata_image::{Error, Kind, PullRequest, RegistryError, Silent, pull, push};
 
-use crate::fixture::{HTPASSWD, Place, Registry, name, ready, run};
+use crate::fixture::{HTPASSWD, Place, Registry, name, ready, run, whole};
 use crate::proxy::{Action, Proxy};
 
 fn login(path: &Path, host: &str, user: &str, password: &str) {
@@ -35,13 +35,7 @@ fn basic_authentication() {
     let error = pull(&there.store, &config, &wish, &Silent).unwrap_err();
     assert_eq!(error.kind(), Kind::Unauthorized, "{error}");
     login(&file, &format!("http://127.0.0.1:{}/v2/", registry.port), "user", "secret");
-    push(
-        &here.store,
-        &config,
-        &PushRequest { reference: name(&full), platform: None, as_it_is: false },
-        &Silent,
-    )
-    .unwrap();
+    push(&here.store, &config, &whole(&full), &Silent).unwrap();
     assert_eq!(pull(&there.store, &config, &wish, &Silent).unwrap().image.id, made.id);
 }
 
@@ -53,13 +47,7 @@ fn token_authentication() {
     let (registry, here, there) = (Registry::start(), Place::new(), Place::new());
     let full = registry.name("secret:1");
     let made = here.image(&full, &[("x", "y")], 0);
-    push(
-        &here.store,
-        &here.config(),
-        &PushRequest { reference: name(&full), platform: None, as_it_is: false },
-        &Silent,
-    )
-    .unwrap();
+    push(&here.store, &here.config(), &whole(&full), &Silent).unwrap();
     // Stands before the registry and asks for a token that its own token service gives to `user:secret`.
     let basic = base64::engine::general_purpose::STANDARD.encode("user:secret").to_ascii_lowercase();
     let proxy = Proxy::start(registry.port, move |head, _| {
@@ -170,23 +158,11 @@ fn tls_with_a_private_authority() {
     let made = here.image(&full, &[("x", "y")], 100_000);
     let wish = PullRequest { reference: name(&full), platform: None };
 
-    let error = push(
-        &here.store,
-        &here.config(),
-        &PushRequest { reference: name(&full), platform: None, as_it_is: false },
-        &Silent,
-    )
-    .unwrap_err();
+    let error = push(&here.store, &here.config(), &whole(&full), &Silent).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable, "an unknown authority: {error}");
     let mut trusting = here.config();
     trusting.set(&host, Known { ca: Some(keys.path().join("ca.crt")), ..Known::default() });
-    push(
-        &here.store,
-        &trusting,
-        &PushRequest { reference: name(&full), platform: None, as_it_is: false },
-        &Silent,
-    )
-    .unwrap();
+    push(&here.store, &trusting, &whole(&full), &Silent).unwrap();
 
     let certs = there.dir.path().join("certs.d");
     std::fs::create_dir_all(certs.join(&host)).unwrap();
@@ -221,7 +197,7 @@ fn tls_with_a_certificate_of_our_own() {
     std::fs::create_dir_all(&certs).unwrap();
     std::fs::copy(keys.path().join("ca.crt"), certs.join("ca.crt")).unwrap();
     here.image(&full, &[("x", "y")], 0);
-    let sent = PushRequest { reference: name(&full), platform: None, as_it_is: false };
+    let sent = whole(&full);
     let error = push(&here.store, &as_docker, &sent, &Silent).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable, "no certificate shown: {error}");
     std::fs::copy(keys.path().join("server.crt"), certs.join("client.cert")).unwrap();

@@ -1,8 +1,8 @@
 //! Connections that break, registries that lie.
 
-use cata_image::{Error, Event, Image, Kind, PullRequest, PushRequest, RegistryError, Silent, pull, push};
+use cata_image::{Error, Event, Image, Kind, PullRequest, RegistryError, Silent, pull, push};
 
-use crate::fixture::{Place, Recorder, Registry, name, ready};
+use crate::fixture::{Place, Recorder, Registry, name, ready, whole};
 use crate::proxy::{Action, Proxy};
 
 const BULK: usize = 3_000_000;
@@ -12,13 +12,7 @@ fn filled() -> (Registry, Image) {
     let (registry, here) = (Registry::start(), Place::new());
     let full = registry.name("big:1");
     let made = here.image(&full, &[("etc/x", "y")], BULK);
-    push(
-        &here.store,
-        &here.config(),
-        &PushRequest { reference: name(&full), platform: None, as_it_is: false },
-        &Silent,
-    )
-    .unwrap();
+    push(&here.store, &here.config(), &whole(&full), &Silent).unwrap();
     (registry, made)
 }
 

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use cata_image::registry::Config;
-use cata_image::{Event, Image, ImportRequest, Progress, Store, import};
+use cata_image::{Event, Image, ImportRequest, Progress, PushRequest, Store, import};
 use cata_spec::Reference;
 
 /// What `htpasswd -nbB user secret` prints.
@@ -32,6 +32,11 @@ pub(crate) fn ready(programs: &[&str]) -> bool {
 
 pub(crate) fn name(text: &str) -> Reference {
     Reference::parse(text).unwrap()
+}
+
+/// What is named like this, all of it, is to be sent.
+pub(crate) fn whole(text: &str) -> PushRequest {
+    PushRequest { reference: name(text), platform: None, as_it_is: false }
 }
 
 /// A configuration that pauses little and knows no logins. Silence is waited for: the machine may be busy.

@@ -6,7 +6,7 @@ use cata_image::{
 };
 use cata_spec::Platform;
 
-use crate::fixture::{Place, Registry, name, ready, run, tar};
+use crate::fixture::{Place, Registry, name, ready, run, tar, whole};
 
 fn platform(text: &str) -> Platform {
     Platform::parse(text).unwrap()
@@ -96,7 +96,7 @@ fn index_travels_whole() {
     let foreign = there.store.resolve_for(&full, Some(&platform("linux/s390x"))).unwrap();
     assert_eq!(foreign.platform(), platform("linux/s390x"));
 
-    let request = PushRequest { reference: name(&full), platform: None, as_it_is: false };
+    let request = whole(&full);
     let pushed = push(&there.store, &there.config(), &request, &Silent).unwrap();
     assert_eq!(pushed.digest, made.index.clone().unwrap().digest);
     let raw = run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{full}")]);

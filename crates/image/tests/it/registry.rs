@@ -1,9 +1,9 @@
 //! Pull and push against a real registry.
 
-use cata_image::{Error, Event, PullRequest, PushRequest, RegistryError, Silent, pull, push};
+use cata_image::{Error, Event, PullRequest, RegistryError, Silent, pull, push};
 use cata_spec::Platform;
 
-use crate::fixture::{Place, Recorder, Registry, name, ready, run};
+use crate::fixture::{Place, Recorder, Registry, name, ready, run, whole};
 use crate::proxy::{Action, Proxy};
 
 fn request(text: &str) -> PullRequest {
@@ -19,13 +19,7 @@ fn what_is_pushed_is_pulled() {
     let made = here.image("made", &[("etc/motd", "hello"), ("bin/sh", "#!")], 300_000);
     let full = registry.name("a/b:1");
     here.store.tag("made", &name(&full)).unwrap();
-    let pushed = push(
-        &here.store,
-        &here.config(),
-        &PushRequest { reference: name(&full), platform: None, as_it_is: false },
-        &Silent,
-    )
-    .unwrap();
+    let pushed = push(&here.store, &here.config(), &whole(&full), &Silent).unwrap();
 
     let seen = Recorder::default();
     let pulled = pull(&there.store, &there.config(), &request(&full), &seen).unwrap();
@@ -60,13 +54,7 @@ fn blobs_that_are_there_are_not_sent_again() {
     here.image(&first, &[("x", "y")], 50_000);
     let pushed = |text: &str| {
         let seen = Recorder::default();
-        push(
-            &here.store,
-            &here.config(),
-            &PushRequest { reference: name(text), platform: None, as_it_is: false },
-            &seen,
-        )
-        .unwrap();
+        push(&here.store, &here.config(), &whole(text), &seen).unwrap();
         let count = |wanted: fn(&Event) -> bool| seen.count(wanted);
         (
             count(|e| matches!(e, Event::Done { .. })),
@@ -113,13 +101,7 @@ fn zstd_layers_are_pulled() {
     let import = cata_image::ImportRequest { reference: Some(name(&to)), ..Default::default() };
     let made = cata_image::import(&here.store, &mut packed.as_slice(), &import).unwrap();
     assert_eq!(made.manifest.layers[0].media_type, cata_spec::image::media_type::OCI_LAYER_ZSTD);
-    push(
-        &here.store,
-        &here.config(),
-        &PushRequest { reference: name(&to), platform: None, as_it_is: false },
-        &Silent,
-    )
-    .unwrap();
+    push(&here.store, &here.config(), &whole(&to), &Silent).unwrap();
     let pulled = pull(&there.store, &there.config(), &request(&to), &Silent).unwrap();
     let layers = there.store.layer_paths(&pulled.image).unwrap();
     assert_eq!(std::fs::read_to_string(layers[0].join("z")).unwrap(), "std");
@@ -189,13 +171,7 @@ fn a_mirror_serves_docker_io() {
     let (registry, here, there) = (Registry::start(), Place::new(), Place::new());
     let local = registry.name("library/thing:1");
     let made = here.image(&local, &[("x", "y")], 0);
-    push(
-        &here.store,
-        &here.config(),
-        &PushRequest { reference: name(&local), platform: None, as_it_is: false },
-        &Silent,
-    )
-    .unwrap();
+    push(&here.store, &here.config(), &whole(&local), &Silent).unwrap();
     let mut config = there.config();
     let mirrors = vec![format!("127.0.0.1:{}", registry.port)];
     config.set("docker.io", cata_image::registry::config::Registry { mirrors, ..Default::default() });
@@ -220,7 +196,7 @@ fn what_is_not_there_is_said_in_dockers_words() {
         pull(&here.store, &here.config(), &request(&format!("127.0.0.1:{port}/x")), &Silent).unwrap_err();
     assert_eq!(error.kind(), cata_image::Kind::Unavailable);
     assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
-    let missing = PushRequest { reference: name("nothing"), platform: None, as_it_is: false };
+    let missing = whole("nothing");
     let error = push(&here.store, &here.config(), &missing, &Silent).unwrap_err();
     assert_eq!(error.to_string(), "No such image: nothing:latest");
 }
@@ -244,13 +220,7 @@ fn upload_that_is_too_large_for_one_request_goes_in_pieces() {
     });
     let full = proxy.name("pieces:1");
     let made = here.image(&full, &[("x", "y")], 3_000_000);
-    push(
-        &here.store,
-        &here.config(),
-        &PushRequest { reference: name(&full), platform: None, as_it_is: false },
-        &Silent,
-    )
-    .unwrap();
+    push(&here.store, &here.config(), &whole(&full), &Silent).unwrap();
     assert!(proxy.heads().iter().filter(|head| head.starts_with("patch ")).count() > 2);
     let wish = PullRequest { reference: name(&registry.name("pieces:1")), platform: None };
     assert_eq!(pull(&there.store, &there.config(), &wish, &Silent).unwrap().image.id, made.id);

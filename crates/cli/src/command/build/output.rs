@@ -3,6 +3,7 @@
 use cata_engine::build::{
     Algorithm, Annotation, AnnotationOf, BuildRequest, Built, ImageOptions, ProvenanceMode,
 };
+use cata_engine::dockerfile::metadata::csv;
 use cata_spec::Reference;
 
 use super::options::Build;
@@ -86,7 +87,7 @@ pub(super) fn plan(build: &Build) -> Result<Outputs, Failure> {
 fn attestations(build: &Build, image: &mut ImageOptions) -> Result<(), Failure> {
     let mut asked: Vec<(String, String)> = Vec::new();
     for text in &build.attest {
-        let fields = fields(text);
+        let fields = csv(text);
         let (kinds, rest): (Vec<String>, Vec<String>) =
             fields.into_iter().partition(|field| field.starts_with("type="));
         match kinds.as_slice() {
@@ -100,7 +101,7 @@ fn attestations(build: &Build, image: &mut ImageOptions) -> Result<(), Failure> 
     for (kind, text) in asked {
         let mut disabled = false;
         let mut mode = ProvenanceMode::Min;
-        for field in fields(&text).iter().filter(|field| !field.is_empty()) {
+        for field in csv(&text).iter().filter(|field| !field.is_empty()) {
             let (name, value) = field.split_once('=').unwrap_or((field, "true"));
             match (kind.as_str(), name, value) {
                 (_, "true", _) | (_, "disabled", "false") => {}
@@ -162,20 +163,6 @@ fn note(kind: &str, platform: Option<&str>, key: &str, value: &str) -> Option<An
     })
 }
 
-/// The fields of one `--output`: separated by commas, a field with commas in quotes.
-fn fields(text: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    for character in text.chars() {
-        match character {
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            other => fields.last_mut().into_iter().for_each(|field| field.push(other)),
-        }
-    }
-    fields
-}
-
 fn truth(text: &str, field: &str, value: &str) -> Result<bool, Failure> {
     match value {
         "true" | "1" => Ok(true),
@@ -230,7 +217,7 @@ fn one(text: &str, outputs: &mut Outputs) -> Result<Option<ImageOptions>, Failur
         outputs.files.push(FileOutput { kind, destination: text.to_owned(), split: None });
         return Ok(None);
     }
-    for field in fields(text) {
+    for field in csv(text) {
         let refused = || Failure::flag(format!("--output {text}: `{field}` is not supported"));
         let (name, value) = field.split_once('=').ok_or_else(refused)?;
         let yes = || truth(text, name, value);
@@ -415,6 +402,6 @@ mod tests {
             read("type=image,annotation.a.b=c,annotation-index.d=e,annotation-manifest[linux/arm/v7].f.g=h");
         let notes: Vec<String> = notes.unwrap().annotations.iter().map(|n| n.key.clone()).collect();
         assert_eq!(notes, ["a.b", "d", "f.g"]);
-        assert_eq!(fields("type=image,\"name=a,b\",push=true"), ["type=image", "name=a,b", "push=true"]);
+        assert_eq!(csv("type=image,\"name=a,b\",push=true"), ["type=image", "name=a,b", "push=true"]);
     }
 }
