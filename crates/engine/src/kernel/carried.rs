@@ -95,9 +95,12 @@ fn in_image(image: &ImageFacts, error: Error) -> Error {
 }
 
 /// Does something where `/` is what these layers are together.
-pub(crate) fn within<T: Send>(layers: &[PathBuf], act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+fn within<T: Send>(layers: &[PathBuf], act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let failed = Error::file("look into", layers.first().cloned().unwrap_or_default());
-    let Some(root) = fill::together(layers)? else { return act() };
+    // Without layers `/` would still be the host's.
+    let Some(root) = fill::together(layers)? else {
+        return Err(Error::Invalid("the image has no files".to_owned()));
+    };
     on_a_thread(|| {
         let entered = cata_sys::namespace::unshare_thread(UnshareFlags::NEWNS)
             .and_then(|()| rustix::process::fchdir(&root))
@@ -188,6 +191,12 @@ mod tests {
         let mut releases = ["6.12.9+deb12-amd64", "6.1.0-39-amd64", "6.12.57-amd64", "6.1.0-9-amd64", "x"];
         releases.sort_by_key(|release| words(release));
         assert_eq!(releases, ["x", "6.1.0-9-amd64", "6.1.0-39-amd64", "6.12.9+deb12-amd64", "6.12.57-amd64"]);
+    }
+
+    #[test]
+    fn without_layers_the_host_is_not_looked_at() {
+        let looked = within(&[], || -> Result<()> { panic!("at the host's files") });
+        assert_eq!(looked.unwrap_err().to_string(), "the image has no files");
     }
 
     #[test]
