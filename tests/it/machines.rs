@@ -182,9 +182,7 @@ fn machine_is_a_container(w: &World) {
     health("unhealthy");
     let _ = sh("touch /tmp/well").ok();
     health("healthy");
-    let _ = w.cata(&["pause", "vm1"]).ok();
-    w.cata(&["exec", "vm1", "true"]).fails(1, &["paused"]);
-    let _ = w.cata(&["unpause", "vm1"]).ok();
+    machine_holds_still(w);
     assert_eq!(sh("echo awake").text(), "awake");
     eventually("its trap is set", SOON, || w.cata(&["logs", "vm1"]).stderr.contains("err").then_some(()));
     let _ = w.cata_run(["stop", "-t", "90", "vm1"]).patience(SOON).done().ok();
@@ -197,6 +195,45 @@ fn machine_is_a_container(w: &World) {
 /// Tells this boot of this kernel from any other.
 fn host_boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap()
+}
+
+/// A paused machine's processors stand still, and what runs it does not: it has to hear of its end.
+fn machine_holds_still(w: &World) {
+    let counts = "while echo >> /tmp/n; do sleep 0.02; done";
+    let _ = w.cata_run(["exec", "-d", "vm1", "sh", "-c", counts]).patience(SOON).done().ok();
+    let id = w.field("vm1", "{{.Id}}");
+    let file = w.root().join("containers").join(id).join("upper/tmp/n");
+    let count = || fs::metadata(&file).map_or(0, |meta| meta.len());
+    let moves = || {
+        let before = count();
+        eventually("it counts", SOON, || (count() != before).then_some(()));
+    };
+    moves();
+    let _ = w.cata(&["pause", "vm1"]).ok();
+    // What was on its way to the file has arrived, and nothing comes after it.
+    let still = eventually("it stands still", SOON, || {
+        let before = count();
+        assert_eq!(w.field("vm1", "{{.State.Status}}"), "paused");
+        (count() == before).then_some(before)
+    });
+    w.cata(&["exec", "vm1", "true"]).fails(1, &["paused"]);
+    w.cata(&["pause", "vm1"]).fails(1, &["paused"]);
+    // It was asked to: nothing froze what runs it.
+    let mut looked_at = 0;
+    for pid in processes_named("cata-vmm") {
+        for line in fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default().lines() {
+            let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+            for file in [format!("{path}/cgroup.freeze"), format!("/freezer{path}/freezer.state")] {
+                let Ok(state) = fs::read_to_string(format!("/sys/fs/cgroup{file}")) else { continue };
+                looked_at += 1;
+                assert!(["0", "THAWED"].contains(&state.trim()), "{file}: {state}");
+            }
+        }
+    }
+    assert!(looked_at > 0, "no cgroup of it was found");
+    assert_eq!(count(), still);
+    let _ = w.cata(&["unpause", "vm1"]).ok();
+    moves();
 }
 
 /// Files go in and come out while it runs, and the limit is its own.

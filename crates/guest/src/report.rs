@@ -31,6 +31,8 @@ pub enum Report {
         /// The process has no handler and is process 1: the guest's kernel dropped it.
         dropped: bool,
     },
+    /// Asked to hold still ([`Word::Pause`]), it does: no processor and no device of it moves.
+    Paused,
     /// The process has ended; what it wrote last comes through the streams, and must be taken.
     Exiting,
     /// It has ended; the exit code follows as this process' own.
@@ -70,6 +72,10 @@ pub enum Word {
         /// Bytes.
         bytes: u64,
     },
+    /// Hold processors and devices where they are, and say so ([`Report::Paused`]).
+    Pause,
+    /// Let them go on. One that is not held goes on as it does.
+    Resume,
     /// Somebody wants to speak to the guest: one end of a stream travels beside it, on which frames are
     /// spoken ([`crate::protocol`]) in which the session is always 1.
     Client,

@@ -3,18 +3,23 @@
 //! guest memory.
 
 use std::cell::RefCell;
+use std::io::Write as _;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
 
 use rustix::event::epoll::EventFlags;
+use virtio_queue::QueueT as _;
 
+use crate::ending::Ending;
 use crate::memory::Ram;
 use crate::virtio::balloon::Balloon;
 use crate::virtio::block::Block;
 use crate::virtio::console::{Console, LastWords};
 use crate::virtio::device::{Device, Interrupt};
 use crate::virtio::driver::{self, Driver};
+use crate::virtio::fs::Fs;
 use crate::virtio::mmio::Transport;
 use crate::virtio::net::Net;
 use crate::virtio::ring::Ring;
@@ -103,7 +108,7 @@ pub fn net(data: &[u8]) {
 
 /// Packets of sockets.
 pub fn vsock(data: &[u8]) {
-    let (listener, _) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+    let (listener, _) = UnixStream::pair().expect("a socket pair");
     device(data, Vsock::new(3, listener.into()).expect("a device"));
 }
 
@@ -115,6 +120,59 @@ pub fn balloon(data: &[u8]) {
 /// Requests for entropy.
 pub fn rng(data: &[u8]) {
     device(data, Rng);
+}
+
+/// A file system's queues, wherever the driver says that they are, and a server that answers as it should, or
+/// anything: 32 bytes of the driver's (for each queue its size and the addresses of its parts), then the server's.
+pub fn fs(data: &[u8]) {
+    let _ = introduced(data);
+}
+
+/// Whether the server took it.
+fn introduced(data: &[u8]) -> bool {
+    let ram = memory(&[]);
+    let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+    let (driver, server) = data.split_at(data.len().min(32));
+    let answers = if server.is_empty() { honest(data.len().is_multiple_of(2)) } else { server.to_vec() };
+    // What it says is there at once, and then its end.
+    (&theirs).write_all(&answers).expect("a socket");
+    theirs.shutdown(Shutdown::Write).expect("a socket");
+    let Ok(ending) = Ending::new() else { return false };
+    let Ok(mut device) = Fs::new("deck", ours.into(), ending) else { return false };
+    let mut active = Driver::on(ram.clone(), &device).active;
+    for (ring, place) in active.rings.iter_mut().zip(driver.chunks_exact(16)) {
+        let word = |at: usize| u32::from_le_bytes([place[at], place[at + 1], place[at + 2], place[at + 3]]);
+        let mut queue = driver::queue(0, false);
+        queue.set_size(word(0) as u16);
+        queue.set_desc_table_address(Some(word(4)), Some(word(0) >> 31));
+        queue.set_avail_ring_address(Some(word(8)), None);
+        queue.set_used_ring_address(Some(word(12)), None);
+        // As the registers do before a device hears of it.
+        if queue.is_valid(ram.map()) {
+            *ring = Ring::new(queue);
+        }
+    }
+    let taken = device.activate(&mut active).is_ok();
+    if taken {
+        device.reset(&mut active);
+    }
+    taken
+}
+
+/// What a file server says when all goes well.
+fn honest(protocol: bool) -> Vec<u8> {
+    const PROTOCOL_FEATURES: u64 = 1 << 30;
+    let features = 1 << 32 | if protocol { PROTOCOL_FEATURES } else { 0 };
+    let mut told = vec![(1, features)];
+    if protocol {
+        told.push((15, 1));
+    }
+    told.extend([(11, 0), (11, 1)]);
+    let words = |(request, body): (u32, u64)| {
+        let head = [request, 5, 8].map(u32::to_le_bytes).concat();
+        [head, body.to_le_bytes().to_vec()].concat()
+    };
+    told.into_iter().flat_map(words).collect()
 }
 
 /// A sequence of register accesses: an offset, a width, a value.
@@ -145,13 +203,14 @@ mod tests {
     use proptest::prelude::*;
 
     type Target = fn(&[u8]);
-    const TARGETS: [(&str, Target); 8] = [
+    const TARGETS: [(&str, Target); 9] = [
         ("ring", super::ring),
         ("console", super::console),
         ("block", super::block),
         ("net", super::net),
         ("balloon", super::balloon),
         ("rng", super::rng),
+        ("fs", super::fs),
         ("vsock", super::vsock),
         ("registers", super::registers),
     ];
@@ -185,6 +244,13 @@ mod tests {
             }
             image
         })
+    }
+
+    #[test]
+    fn file_server_that_answers_as_it_should_is_introduced_and_one_that_does_not_is_not() {
+        assert!(super::introduced(&[]));
+        assert!(super::introduced(&[0]));
+        assert!(!super::introduced(&[0; 64]));
     }
 
     proptest! {

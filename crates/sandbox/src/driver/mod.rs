@@ -203,7 +203,9 @@ impl Driver {
             }
             Action::KillAll => self.kill_all(),
             Action::Freeze => {
-                if let Err(message) = self.cage.freeze() {
+                if !self.pause_machine()
+                    && let Err(message) = self.cage.freeze()
+                {
                     self.failure = Some(Failure::new(crate::protocol::FailureKind::System, message));
                 }
             }
@@ -211,6 +213,7 @@ impl Driver {
                 if let Err(message) = self.cage.thaw() {
                     self.failure = Some(Failure::new(crate::protocol::FailureKind::System, message));
                 }
+                self.resume_machine();
             }
             Action::Drain => self.drain(),
             Action::CloseStreams => self.close_streams(),

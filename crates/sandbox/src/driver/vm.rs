@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cata_guest::order::Order;
 use cata_guest::protocol::Failed;
@@ -13,6 +13,7 @@ use cata_runtime::companion::{Companion, companion};
 use cata_runtime::plan::WindowSize;
 use cata_runtime::{ExecRequest, Handles, Spawned};
 use cata_sys::message;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
@@ -24,6 +25,9 @@ use super::{Driver, Process};
 use crate::protocol::{Failure, FailureKind};
 use crate::stamp::Stamp;
 use crate::state::{Exit, Phase, Pid, Rejected, Stage, Then, Timer, What};
+
+/// How long a machine may take to hold still; one that does not is frozen with everything that runs it.
+const STILL: Duration = Duration::from_secs(5);
 
 /// As for a process of the host's: a handler may be about to be installed.
 const GRACE: Duration = Duration::from_secs(1);
@@ -60,6 +64,8 @@ pub(super) struct Machine {
     unwanted: bool,
     /// How many there were before it.
     attempt: u32,
+    /// It was asked to hold still, and does.
+    paused: bool,
 }
 
 /// The container's ends of its streams, for another machine: what is attached to the others notices nothing.
@@ -115,6 +121,14 @@ fn pair() -> Result<(OwnedFd, OwnedFd), Failure> {
 fn send(socket: &OwnedFd, word: &Word, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
     let bytes = serde_json::to_vec(word).map_err(|e| Failure::new(FailureKind::System, e.to_string()))?;
     message::send(socket.as_fd(), &bytes, fds).map_err(failed)
+}
+
+/// Waits so long for something to be read; its end is nothing.
+fn is_readable(socket: &OwnedFd, wait: Duration) -> bool {
+    let timeout = Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: wait.subsec_nanos().into() };
+    let mut watched = [PollFd::new(socket, PollFlags::IN)];
+    let ready = poll(&mut watched, Some(&timeout)).is_ok_and(|count| count > 0);
+    ready && !watched[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 impl Driver {
@@ -173,6 +187,7 @@ impl Driver {
             died: false,
             unwanted: false,
             attempt,
+            paused: false,
         });
         Ok(())
     }
@@ -201,6 +216,7 @@ impl Driver {
                     machine.failed = machine.failed.take().or(Some(failed));
                 }
                 Report::Fate { signal, dropped } => self.signal_fate(signal, dropped),
+                Report::Paused => machine.paused = true,
                 Report::Exiting => self.ending(),
                 Report::Ended { oom, peak, error } => machine.ended = Some(Ended { oom, peak, error }),
             }
@@ -351,6 +367,29 @@ impl Driver {
         send(&machine.socket, &Word::Memory { bytes }, &[])?;
         self.links.memory = Some(bytes);
         Ok(())
+    }
+
+    /// Has the machine hold still; false where there is none, or it does not answer.
+    pub(super) fn pause_machine(&mut self) -> bool {
+        let until = Instant::now() + STILL;
+        let Some(machine) = &mut self.machine else { return false };
+        machine.paused = false;
+        let mut asked = send(&machine.socket, &Word::Pause, &[]).is_ok();
+        while let Some(machine) = self.machine.as_ref().filter(|machine| asked && !machine.paused) {
+            let left = until.saturating_duration_since(Instant::now());
+            asked = is_readable(&machine.socket, left);
+            self.read_machine();
+        }
+        self.machine.as_ref().is_some_and(|machine| machine.paused)
+    }
+
+    /// Lets it go on; one that is not held does not mind.
+    pub(super) fn resume_machine(&mut self) {
+        if let Some(machine) = &mut self.machine {
+            machine.paused = false;
+            // One that has gone is heard of by its end.
+            let _ = send(&machine.socket, &Word::Resume, &[]);
+        }
     }
 
     /// A stream to the guest.

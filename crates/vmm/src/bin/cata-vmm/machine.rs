@@ -97,6 +97,27 @@ impl Running {
             Self::Qemu(child, _) => child.pidfd.as_fd(),
         }
     }
+
+    /// Holds processors and devices where they are; whether they stand still already. QEMU says so later.
+    fn pause(&self) -> bool {
+        match self {
+            Self::Kvm(machine) => {
+                machine.pause();
+                true
+            }
+            Self::Qemu(_, control) => {
+                control.pause();
+                false
+            }
+        }
+    }
+
+    fn resume(&self) {
+        match self {
+            Self::Kvm(machine) => machine.resume(),
+            Self::Qemu(_, control) => control.resume(),
+        }
+    }
 }
 
 struct Machine {
@@ -117,6 +138,8 @@ struct Machine {
     since: Instant,
     times: BootTimes,
     told_time: Instant,
+    /// Neither processors nor devices move, or are about to stop.
+    held: bool,
 }
 
 /// What may be sent to a container's process; the rest is this process' own.
@@ -216,6 +239,7 @@ fn begin(plan: &OwnedFd, supervisor: BorrowedFd<'_>) -> Result<Machine, Refusal>
         since: born,
         times: BootTimes { kernel: 0, guest: 0, process: 0 },
         told_time: Instant::now(),
+        held: false,
     })
 }
 
@@ -265,8 +289,11 @@ impl Machine {
         self.wait(supervisor);
         self.log.read();
         self.complaints.read();
-        if let Running::Qemu(_, control) = &self.monitor {
-            control.drain();
+        if let Running::Qemu(_, control) = &mut self.monitor
+            && control.has_stopped()
+            && self.held
+        {
+            report(supervisor.as_fd(), &Report::Paused);
         }
         let closed = self.wire.flush().is_err() | !self.wire.read();
         while let Some(frame) = self.wire.next()? {
@@ -289,9 +316,8 @@ impl Machine {
                 self.send(&frame)?;
             }
         }
-        if self.stage == Stage::Running && self.told_time.elapsed() >= CLOCK {
-            self.told_time = Instant::now();
-            self.send(&Frame::new(Kind::Clock, 0, now().to_le_bytes().to_vec()))?;
+        if self.stage == Stage::Running && !self.held && self.told_time.elapsed() >= CLOCK {
+            self.tell_time()?;
         }
         if closed || is_readable(self.monitor.ended()) {
             return Err(End::Broken(self.why_it_ended()));
@@ -322,6 +348,9 @@ impl Machine {
             PollFd::from_borrowed_fd(self.monitor.ended(), read),
             PollFd::new(&self.server.pidfd, read),
         ];
+        if let Running::Qemu(_, control) = &self.monitor {
+            watched.push(PollFd::from_borrowed_fd(control.fd(), read));
+        }
         watched.extend(
             [self.log.fd(), self.complaints.fd()]
                 .into_iter()
@@ -350,6 +379,28 @@ impl Machine {
         self.wire.send(frame).map_err(|_| End::Broken(self.why_it_ended()))
     }
 
+    fn tell_time(&mut self) -> Turn {
+        self.told_time = Instant::now();
+        self.send(&Frame::new(Kind::Clock, 0, now().to_le_bytes().to_vec()))
+    }
+
+    fn pause(&mut self, supervisor: &OwnedFd) {
+        let still = self.held || self.monitor.pause();
+        self.held = true;
+        if still {
+            report(supervisor.as_fd(), &Report::Paused);
+        }
+    }
+
+    /// The guest's clock stood still meanwhile: it is told the time first thing.
+    fn resume(&mut self) -> Turn {
+        if !std::mem::take(&mut self.held) {
+            return Ok(());
+        }
+        self.monitor.resume();
+        self.tell_time()
+    }
+
     /// The supervisor says something; its going is our end by another way.
     fn listen(&mut self, supervisor: &OwnedFd) -> Turn {
         if !is_readable(supervisor.as_fd()) {
@@ -360,6 +411,8 @@ impl Machine {
                 match serde_json::from_slice(&bytes) {
                     Ok(Word::Client) => fds.into_iter().for_each(|fd| self.clients.add(fd)),
                     Ok(Word::Memory { bytes }) => self.set_memory(bytes),
+                    Ok(Word::Pause) => self.pause(supervisor),
+                    Ok(Word::Resume) => self.resume()?,
                     Ok(Word::Begin { .. }) | Err(_) => {}
                 }
                 Ok(())
