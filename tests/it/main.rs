@@ -29,6 +29,7 @@ mod machine_systems;
 mod machines;
 mod network;
 mod oci;
+mod oci_checkpoint;
 mod oci_confinement;
 mod oci_engines;
 mod oci_rootless;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         machines::tests(),
         network::tests(),
         oci::tests(),
+        oci_checkpoint::tests(),
         oci_confinement::tests(),
         oci_engines::tests(),
         oci_rootless::tests(),

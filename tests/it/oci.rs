@@ -93,6 +93,12 @@ fn run_gives_the_programs_code(w: &World) {
     b.spec.as_object_mut().unwrap().remove("hostname");
     let _ = b.run("c").exits(137);
     b.script("sleep 600");
+    // Whoever stands in front of it does not keep others from changing it.
+    let front = b.command(["run", "--bundle"]).arg(&b.dir).arg("e").start();
+    wait_for(&b, "e", "running");
+    let _ = b.runtime(["pause", "e"]).ok();
+    let _ = b.runtime(["delete", "-f", "e"]).ok();
+    assert_eq!(front.done(PATIENCE).code(), 137);
     let _ = b.command(["run", "--detach", "--bundle"]).arg(&b.dir).arg("d").done().ok();
     assert_eq!(b.state("d")["status"], "running");
     let _ = b.runtime(["delete", "-f", "d"]).ok();
@@ -123,7 +129,7 @@ fn errors_are_told_and_logged(w: &World) {
         (vec!["state"], "usage"),
         (vec!["state", "no/good"], "invalid container ID"),
         (vec!["kill", "c", "NOSUCH"], "unknown signal"),
-        (vec!["checkpoint", "c"], "not supported"),
+        (vec!["checkpoint", "c"], "does not exist"),
         (vec!["--systemd-cgroup", "create", "--bundle", &dir, "c"], "systemd does not answer"),
     ] {
         b.runtime(words).fails(1, &[text]);

@@ -21,13 +21,13 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// podman with everything of its own in the world.
-struct Podman {
+pub(crate) struct Podman {
     dir: PathBuf,
 }
 
 impl Podman {
     /// With an image `bb` of busybox.
-    fn new(w: &World) -> Self {
+    pub(crate) fn new(w: &World) -> Self {
         let this = Self { dir: w.scratch().join("podman") };
         let bundle = Bundle::new(w, "image");
         let tar = w.scratch().join("image.tar");
@@ -36,7 +36,7 @@ impl Podman {
         this
     }
 
-    fn run(&self, words: &[&str]) -> Done {
+    pub(crate) fn run(&self, words: &[&str]) -> Done {
         Run::new("podman")
             .arg("--root")
             .arg(self.dir.join("root"))

@@ -10,6 +10,7 @@ mod bundle;
 mod clock;
 mod command;
 mod console;
+mod criu;
 mod error;
 mod filter;
 mod hooks;
@@ -44,7 +45,7 @@ const GLOBAL: &[Flag] = &[
         "WORD",
         "`true`, `false` or `auto`: whose systemd is asked; else what is possible is found out",
     ),
-    value("criu", "", "FILE", "accepted for runc's sake"),
+    value("criu", "", "FILE", "the program that checkpoints (criu)"),
     switch("timing", "", "write how long each step took to standard error"),
     switch("help", "h", "show help"),
     switch("version", "v", "show the version"),
@@ -59,6 +60,8 @@ pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) log: Log,
     pub(crate) timing: timing::Timing,
+    /// `--criu`.
+    pub(crate) criu: Option<String>,
     systemd: bool,
     rootless: Option<String>,
 }
@@ -106,7 +109,8 @@ fn main() -> ExitCode {
     let store = Store { root: given.get("root").map_or_else(default_root, PathBuf::from) };
     let timing = timing::Timing::new(given.on("timing").then_some(begin));
     let rootless = given.get("rootless").map(str::to_owned);
-    let world = World { store, log, timing, systemd: given.on("systemd-cgroup"), rootless };
+    let criu = given.get("criu").filter(|path| !path.is_empty()).map(str::to_owned);
+    let world = World { store, log, timing, criu, systemd: given.on("systemd-cgroup"), rootless };
     match run(&world, &given, name, rest) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

@@ -49,6 +49,9 @@ pub(crate) struct Record {
     pub(crate) rdt: Option<RdtPlan>,
     /// It has a pid namespace of its own: when its first process ends, so do all.
     pub(crate) own_pids: bool,
+    /// Its first process dies with the command that made it.
+    #[serde(default)]
+    pub(crate) tied: bool,
 }
 
 impl Record {
@@ -318,8 +321,13 @@ pub(crate) fn mark(made: &[PathBuf]) {
     }
 }
 
+/// Where the root is shown to CRIU while it restores a container.
+pub(crate) const RESTORED: &str = "root";
+
 /// See [`Container::forget`].
 pub(crate) fn forget(dir: &Path) -> Result<()> {
+    // Where a restored container's root was, in a mount namespace that is gone.
+    let _ = fs::remove_dir(dir.join(RESTORED));
     for name in ["start", "gate", "config.json", ".state.json", "state.json", "lock"] {
         match fs::remove_file(dir.join(name)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {

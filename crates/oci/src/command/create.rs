@@ -27,12 +27,12 @@ use crate::{clock, console, hooks, rights};
 /// How long a cgroup may take to empty itself once all in it were killed.
 pub(super) const EMPTY: Duration = Duration::from_secs(10);
 
-const BUNDLE: Flag = value("bundle", "b", "DIR", "where config.json is (the working directory)");
-const CONSOLE: Flag =
+pub(super) const BUNDLE: Flag = value("bundle", "b", "DIR", "where config.json is (the working directory)");
+pub(super) const CONSOLE: Flag =
     value("console-socket", "", "PATH", "a unix socket that gets the terminal's master side");
-const PID_FILE: Flag = value("pid-file", "", "FILE", "write the process's number there");
+pub(super) const PID_FILE: Flag = value("pid-file", "", "FILE", "write the process's number there");
 const PRESERVE: Flag = value("preserve-fds", "", "N", "hand on so many descriptors from 3 on");
-const NO_PIVOT: Flag = switch("no-pivot", "", "refused: the root is always changed by pivot_root");
+pub(super) const NO_PIVOT: Flag = switch("no-pivot", "", "refused: the root is always changed by pivot_root");
 const NO_KEYRING: Flag =
     switch("no-new-keyring", "", "accepted: the caller's keys are never the container's");
 
@@ -90,35 +90,37 @@ fn run(world: &World, given: &Given) -> Result<u8> {
     };
     world.timing.done("process");
     let Some(front) = front else { return Ok(0) };
+    new.release();
     let code = front.stand(&spawned)?;
     world.timing.done("program");
     if !given.on("keep") {
-        new.remove()?;
+        new.end()?;
     }
     world.timing.done("remove");
     Ok(code)
 }
 
 /// A container that is being made.
-struct New<'a> {
+pub(super) struct New<'a> {
     world: &'a World,
-    given: &'a Given,
-    plan: Plan,
-    hooks: hooks::Own,
-    container: Container,
-    cgroup: Option<Cgroup>,
+    pub(super) given: &'a Given,
+    pub(super) plan: Plan,
+    pub(super) hooks: hooks::Own,
+    pub(super) container: Container,
+    pub(super) cgroup: Option<Cgroup>,
     preserve: u32,
     resources: Option<LinuxResources>,
     /// Limits were asked for.
     limited: bool,
     /// Hooks may have seen it.
-    tried: bool,
-    _lock: store::Lock,
+    pub(super) tried: bool,
+    /// Until it runs.
+    lock: Option<store::Lock>,
 }
 
 impl<'a> New<'a> {
     /// Everything that can fail before anything is made, then the directory.
-    fn prepare(world: &'a World, given: &'a Given) -> Result<Self> {
+    pub(super) fn prepare(world: &'a World, given: &'a Given) -> Result<Self> {
         if given.on("no-pivot") {
             return Err(Error::new("--no-pivot is not supported: a container must not see the old root"));
         }
@@ -153,6 +155,7 @@ impl<'a> New<'a> {
             }),
             rdt,
             own_pids: plan.makes(NamespaceKind::Pid),
+            tied: false,
             bundle: bundle.path.clone(),
         };
         let container = Container { dir, record, locked: true };
@@ -170,7 +173,7 @@ impl<'a> New<'a> {
             resources,
             limited,
             tried,
-            _lock: lock,
+            lock: Some(lock),
         };
         store::write(&new.container.dir.join("config.json"), &bundle.text)
             .and_then(|()| new.container.save())
@@ -179,7 +182,7 @@ impl<'a> New<'a> {
         Ok(new)
     }
 
-    fn make_cgroup(&mut self) -> Result<()> {
+    pub(super) fn make_cgroup(&mut self) -> Result<()> {
         let Some(plan) = &self.plan.cgroup else { return Ok(()) };
         if plan.unit.is_some() {
             // Made around the process.
@@ -226,6 +229,7 @@ impl<'a> New<'a> {
     /// Its program runs.
     fn run(&mut self, detach: bool) -> Result<Spawned> {
         self.make_cgroup()?;
+        self.container.record.tied = !detach;
         let manner = Manner { gate: None, outlive: detach, preserve: self.preserve };
         let mut spawned = self.spawn(manner)?;
         spawned.withheld.iter().for_each(|what| self.world.log.warning(what));
@@ -267,10 +271,42 @@ impl<'a> New<'a> {
         Ok(spawned)
     }
 
+    /// Puts a process that was made elsewhere where the container's are to be.
+    pub(super) fn place(&mut self, pid: Pid) -> Result<()> {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.add(pid.as_raw_nonzero().get()).map_err(|e| Error::chain("cgroup", &e))?;
+        }
+        let mut company = Company {
+            container: &mut self.container,
+            hooks: &self.hooks,
+            plan: &self.plan,
+            given: self.given,
+            world: self.world,
+            resources: self.resources.as_ref(),
+            limited: self.limited,
+        };
+        company.place(pid).map_err(Error::new)
+    }
+
     /// Nothing of it remains: the first error is the one to tell.
-    fn undo(&self, error: Error) -> Error {
+    pub(super) fn undo(&self, error: Error) -> Error {
         let _ = self.remove();
         error
+    }
+
+    /// While it runs others may change it: pause it, say, or remove it.
+    pub(super) fn release(&mut self) {
+        self.lock = None;
+    }
+
+    /// It has ended: removes it, unless somebody else has.
+    pub(super) fn end(&mut self) -> Result<()> {
+        let pid = self.container.record.pid;
+        match self.container.lock(&self.world.store) {
+            Ok(lock) if self.container.record.pid == pid => self.lock = Some(lock),
+            _ => return Ok(()),
+        }
+        self.remove()
     }
 
     fn remove(&self) -> Result<()> {

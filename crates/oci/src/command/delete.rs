@@ -81,7 +81,7 @@ fn kill(container: &Container) -> Result<()> {
     Ok(())
 }
 
-fn remove(world: &World, container: &Container) -> Result<()> {
+pub(super) fn remove(world: &World, container: &Container) -> Result<()> {
     container.remove_cgroup(create::EMPTY)?;
     match start::specification(container).and_then(|bundle| hooks::Own::of(&bundle.spec)) {
         Ok(own) => {

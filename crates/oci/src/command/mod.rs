@@ -1,5 +1,6 @@
 //! The commands, one file each (or a pair that belongs together).
 
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
@@ -9,6 +10,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod restore;
 mod spec;
 mod start;
 mod update;
@@ -54,8 +56,8 @@ const ALL: &[Command] = &[
     events::COMMAND,
     spec::COMMAND,
     features::COMMAND,
-    features::CHECKPOINT,
-    features::RESTORE,
+    checkpoint::COMMAND,
+    restore::COMMAND,
 ];
 
 /// By name.

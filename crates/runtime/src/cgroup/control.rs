@@ -325,6 +325,13 @@ impl Cgroup {
         Ok(core.read("freezer.state")?.trim() != "THAWED")
     }
 
+    /// The directory at which another program may freeze it: of the freezer where version 1 has one.
+    #[must_use]
+    pub fn freezing_directory(&self) -> Option<&Path> {
+        let open = self.freezer().or_else(|| self.directories.iter().find(|open| open.unified));
+        open.map(|open| open.path.as_path())
+    }
+
     fn frozen_by(&self) -> Result<&Open, CgroupError> {
         let unified = self.directories.iter().find(|open| open.unified);
         unified.or_else(|| self.freezer()).ok_or_else(|| CgroupError::NoController {
