@@ -17,6 +17,7 @@ mod changes;
 mod compare;
 mod copy;
 mod engines;
+mod events;
 mod exec;
 mod faults;
 mod isolation;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         compare::tests(),
         copy::tests(),
         engines::tests(),
+        events::tests(),
         exec::tests(),
         faults::tests(),
         isolation::tests(),

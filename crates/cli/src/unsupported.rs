@@ -109,7 +109,6 @@ const COMMANDS: &[&str] = &[
     "context",
     "dial-stdio",
     "disconnect",
-    "events",
     "manifest",
     "node",
     "plugin",

@@ -58,9 +58,9 @@ impl Engine {
         }
         let reference = parse_reference(&request.image)?;
         let pull = PullRequest { reference, platform };
-        cata_image::pull(store, &self.registries()?, &pull, progress)
-            .map(|pulled| pulled.image)
-            .map_err(image_error)
+        let pulled = cata_image::pull(store, &self.registries()?, &pull, progress).map_err(image_error)?;
+        self.tell_passed("pull", &pull.reference, Some(&pulled.image));
+        Ok(pulled.image)
     }
 
     /// An image's layer directories, topmost first, unpacked again if one is missing.
@@ -124,7 +124,10 @@ impl Engine {
     /// # Errors
     /// No such image; a target that is no name.
     pub fn image_tag(&self, source: &str, target: &str) -> Result<()> {
-        self.images.tag(source, &parse_reference(target)?).map_err(image_error)
+        let target = parse_reference(target)?;
+        self.images.tag(source, &target).map_err(image_error)?;
+        self.tell_named("tag", &target);
+        Ok(())
     }
 
     /// Takes a name from an image, and with its last name the image, unless a container is made of it.
@@ -133,6 +136,7 @@ impl Engine {
     /// No such image; in use.
     pub fn image_remove(&self, image: &str, options: RemoveOptions) -> Result<Vec<Removed>> {
         let records = self.records()?;
+        let found = self.images.resolve(image).ok().map(|image| image.id.to_string());
         let users = |id: &Digest| {
             let id = id.to_string();
             let made_of_it = records.iter().filter(|record| record.image.id == id);
@@ -145,6 +149,18 @@ impl Engine {
         };
         let removed = self.images.remove(image, options, &users).map_err(image_error)?;
         self.forget_kernels_of_images();
+        if let Some(found) = found {
+            for one in &removed {
+                match one {
+                    Removed::Untagged(_) => self.tell_image("untag", &found, &found, None),
+                    Removed::Deleted(digest) if digest.to_string() == found => {
+                        self.tell_image("delete", &found, &found, None);
+                    }
+                    // A layer.
+                    Removed::Deleted(_) => {}
+                }
+            }
+        }
         Ok(removed)
     }
 
@@ -155,7 +171,10 @@ impl Engine {
     pub fn image_pull(&self, image: &str, platform: Option<&str>, progress: &dyn Progress) -> Result<Pulled> {
         let platform = platform.map(parse_platform).transpose()?;
         let pull = PullRequest { reference: parse_reference(image)?, platform };
-        cata_image::pull(&self.images, &self.registries()?, &pull, progress).map_err(image_error)
+        let pulled =
+            cata_image::pull(&self.images, &self.registries()?, &pull, progress).map_err(image_error)?;
+        self.tell_passed("pull", &pull.reference, Some(&pulled.image));
+        Ok(pulled)
     }
 
     /// Pushes an image under a name it has; an index whole, or only its member for a platform.
@@ -165,7 +184,10 @@ impl Engine {
     pub fn image_push(&self, image: &str, platform: Option<&str>, progress: &dyn Progress) -> Result<Pushed> {
         let platform = platform.map(parse_platform).transpose()?;
         let push = PushRequest { reference: parse_reference(image)?, platform, as_it_is: false };
-        cata_image::push(&self.images, &self.registries()?, &push, progress).map_err(image_error)
+        let pushed = cata_image::push(&self.images, &self.registries()?, &push, progress);
+        let pushed = pushed.map_err(image_error)?;
+        self.tell_passed("push", &push.reference, None);
+        Ok(pushed)
     }
 
     /// As [`Engine::image_push`], with layers as they are: plain ones too.
@@ -174,7 +196,10 @@ impl Engine {
     /// What the image room says.
     pub fn image_push_as_it_is(&self, image: &str, progress: &dyn Progress) -> Result<Pushed> {
         let push = PushRequest { reference: parse_reference(image)?, platform: None, as_it_is: true };
-        cata_image::push(&self.images, &self.registries()?, &push, progress).map_err(image_error)
+        let pushed = cata_image::push(&self.images, &self.registries()?, &push, progress);
+        let pushed = pushed.map_err(image_error)?;
+        self.tell_passed("push", &push.reference, None);
+        Ok(pushed)
     }
 
     /// What a name of the image leads to.
@@ -194,7 +219,12 @@ impl Engine {
         archive: &mut (dyn Read + Send),
         progress: &dyn Progress,
     ) -> Result<Vec<Loaded>> {
-        cata_image::load(&self.images, archive, progress).map_err(image_error)
+        let loaded = cata_image::load(&self.images, archive, progress).map_err(image_error)?;
+        for one in &loaded {
+            let id = one.id.to_string();
+            self.tell_image("load", &id, &one.names.first().map_or(id.clone(), Reference::familiar), None);
+        }
+        Ok(loaded)
     }
 
     /// Writes images into one archive; indices whole, or only their members for a platform.
@@ -203,7 +233,13 @@ impl Engine {
     /// What the image room says.
     pub fn image_save(&self, images: &[String], platform: Option<&str>, into: &mut dyn Write) -> Result<()> {
         let platform = platform.map(parse_platform).transpose()?;
-        cata_image::save_for(&self.images, images, platform.as_ref(), into).map_err(image_error)
+        cata_image::save_for(&self.images, images, platform.as_ref(), into).map_err(image_error)?;
+        for image in images {
+            if let Ok(found) = self.images.resolve(image) {
+                self.tell_image("save", &found.id.to_string(), image, Some(&found));
+            }
+        }
+        Ok(())
     }
 
     /// Makes an image of a root file system's archive.
@@ -211,7 +247,11 @@ impl Engine {
     /// # Errors
     /// What the image room says.
     pub fn image_import(&self, archive: &mut (dyn Read + Send), request: &ImportRequest) -> Result<Image> {
-        cata_image::import(&self.images, archive, request).map_err(image_error)
+        let image = cata_image::import(&self.images, archive, request).map_err(image_error)?;
+        let id = image.id.to_string();
+        let name = request.reference.as_ref().map_or(id.clone(), Reference::familiar);
+        self.tell_image("import", &id, &name, Some(&image));
+        Ok(image)
     }
 
     /// Asks a registry whether it takes a login, and keeps it: in a keyring if there is one.
@@ -236,6 +276,19 @@ impl Engine {
     /// What the image room says.
     pub fn logout(&self, host: &str) -> Result<bool> {
         registry::login::logout(&self.registries()?, host).map_err(|e| image_error(e.into()))
+    }
+
+    /// An image came or went by this name; Docker knows it by the name too, and calls it without its tag.
+    fn tell_passed(&self, action: &str, reference: &Reference, image: Option<&Image>) {
+        self.tell_image(action, &reference.familiar(), &reference.familiar_name(), image);
+    }
+
+    /// An image has this name now.
+    pub(crate) fn tell_named(&self, action: &str, name: &Reference) {
+        let name = name.familiar();
+        if let Ok(image) = self.images.resolve(&name) {
+            self.tell_image(action, &image.id.to_string(), &name, Some(&image));
+        }
     }
 
     /// How registries are reached: the configuration file.

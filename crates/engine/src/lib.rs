@@ -12,6 +12,7 @@ pub mod disk;
 mod documents;
 mod engine;
 pub mod error;
+pub mod event;
 pub mod host;
 mod image;
 pub mod kernel;
@@ -42,6 +43,8 @@ pub use cata_kernel as kernels;
 pub use cata_network as networks;
 /// Streams of a container, for the doors.
 pub use cata_sandbox::client::Attached;
+/// The journal of events, for the doors.
+pub use cata_sandbox::journal;
 pub use cata_sandbox::launch;
 pub use cata_sandbox::protocol::{Streams, Until};
 pub use cata_sandbox::stamp::Stamp;

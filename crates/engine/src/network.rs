@@ -76,7 +76,9 @@ impl Engine {
         if self.host.rootless {
             return Err(crate::rootless::no_bridges());
         }
-        self.networks()?.create(request).map_err(network_error)
+        let network = self.networks()?.create(request).map_err(network_error)?;
+        self.tell_network(&network, "create");
+        Ok(network)
     }
 
     /// Removes a network nobody is on.
@@ -84,7 +86,9 @@ impl Engine {
     /// # Errors
     /// No such network; containers are on it.
     pub fn network_remove(&self, name: &str) -> Result<Network> {
-        self.networks()?.remove(name).map_err(network_error)
+        let network = self.networks()?.remove(name).map_err(network_error)?;
+        self.tell_network(&network, "destroy");
+        Ok(network)
     }
 
     /// A running container answers to its new name on its networks, and `inspect` says so.
@@ -251,6 +255,7 @@ fn hand_over(
     let parts = machine.into_iter().flat_map(|parts| std::iter::once(parts.kernel).chain(parts.archives));
     let machine: Vec<OwnedFd> = parts.chain(connected.taps.into_iter().map(|(tap, _)| tap)).collect();
     let go = Go {
+        endings: Vec::new(),
         network_namespace: true,
         user_namespace: users.is_some(),
         dns_sockets: connected.dns_sockets.len(),

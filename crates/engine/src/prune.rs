@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use cata_image::{Image, Removed};
+use cata_sandbox::journal::Subject;
 use cata_sandbox::stamp::Stamp;
 use cata_sandbox::status::StatusKind;
 use cata_spec::Name;
@@ -106,6 +107,7 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
+        self.tell_prune(Subject::Container, pruned.freed);
         Ok(pruned)
     }
 
@@ -120,6 +122,8 @@ impl Engine {
             !used.contains(network.name.as_str()) && filter.lets_go(network.created_ns, &network.labels)
         };
         let removed = self.networks()?.prune(chosen).map_err(network_error)?;
+        removed.iter().for_each(|network| self.tell_network(network, "destroy"));
+        self.tell_prune(Subject::Network, 0);
         Ok(Pruned {
             removed: removed.into_iter().map(|network| network.name.to_string()).collect(),
             freed: 0,
@@ -162,6 +166,7 @@ impl Engine {
                 }
             }
         }
+        self.tell_prune(Subject::Image, pruned.freed);
         Ok(pruned)
     }
 
@@ -183,6 +188,7 @@ impl Engine {
             let freed = tree_size(&volume::data(&self.paths, &found.name)).unwrap_or(0);
             match volume::remove(&self.paths, &found.name) {
                 Ok(()) => {
+                    self.tell_volume(&found.name, "destroy");
                     pruned.removed.push(found.name);
                     pruned.freed += freed;
                 }
@@ -190,6 +196,7 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
+        self.tell_prune(Subject::Volume, pruned.freed);
         Ok(pruned)
     }
 

@@ -327,6 +327,14 @@ impl Client {
         self.done(Request::ExecResize { id: id.to_owned(), size })
     }
 
+    /// Changes the name by which events speak of the container.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn set_name(&mut self, name: &str) -> Result<(), ClientError> {
+        self.done(Request::SetName { name: name.to_owned() })
+    }
+
     /// Changes the restart policy.
     ///
     /// # Errors

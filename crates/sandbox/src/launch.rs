@@ -12,6 +12,8 @@ use cata_runtime::plan::Plan;
 use cata_spec::ContainerId;
 use serde::{Deserialize, Serialize};
 
+use crate::journal::{Entry, Story};
+
 /// Everything a supervisor needs for the whole life of one container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Launch {
@@ -47,6 +49,9 @@ pub struct Launch {
     /// The container is killed when whoever launched it hangs up: a build's step does not outlive the build.
     #[serde(default)]
     pub leashed: bool,
+    /// What is told of it in the journal; `None`: nothing.
+    #[serde(default)]
+    pub story: Option<Story>,
     /// Performed in this order when the container has ended for good, before waiters are told: cheap
     /// things a successor may need at once (names, port maps, leases).
     pub undo: Vec<Undo>,
@@ -87,6 +92,9 @@ pub struct Go {
     pub links: Option<serde_json::Value>,
     /// Appended in front of [`Launch::undo`].
     pub undo: Vec<Undo>,
+    /// Told in front of [`Story::endings`].
+    #[serde(default)]
+    pub endings: Vec<Entry>,
 }
 
 /// One thing to undo at the end. All are idempotent; a missing target is success.

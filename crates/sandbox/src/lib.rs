@@ -1,11 +1,12 @@
 //! One container, one supervisor: state machine, stdio, logs, exec, health, restart.
 //!
 //! [`start::launch`] starts a supervisor, [`client`] talks to it, [`status`] and [`log`] read what it writes
-//! without it; [`driver::run`] is the supervisor itself. [`step`](mod@step) is its heart, and pure.
+//! without it, [`journal`] has what happened; [`driver::run`] is the supervisor itself. [`step`](mod@step) is its heart, and pure.
 
 pub mod client;
 pub mod driver;
 pub mod health;
+pub mod journal;
 pub mod launch;
 pub mod log;
 pub mod protocol;

@@ -113,6 +113,11 @@ pub enum Request {
     },
     /// Speak to the guest of a virtual machine.
     Connect,
+    /// The name by which events speak of it from now on.
+    SetName {
+        /// The name.
+        name: String,
+    },
     /// Another restart policy from now on.
     SetRestart {
         /// This.

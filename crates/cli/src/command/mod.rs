@@ -64,6 +64,7 @@ pub(crate) const TREE: &[Node] = &[
     system::LOGOUT,
     Node::verb::<system::version::Version>("version", "", "Print the version"),
     system::INFO,
+    system::EVENTS,
     Node::verb::<system::completion::Completion>(
         "completion",
         "bash|zsh|fish",

@@ -5,6 +5,13 @@ use jiff::tz::TimeZone;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
+/// As [`rfc3339`], where `zone` is.
+pub(crate) fn zoned(nanos: u64, zone: &TimeZone) -> String {
+    let moment = timestamp(nanos).to_zoned(zone.clone());
+    let offset = if moment.offset().is_zero() { "Z" } else { "%:z" };
+    moment.strftime(&format!("%Y-%m-%dT%H:%M:%S.%9f{offset}")).to_string()
+}
+
 /// Nanoseconds since the epoch, now.
 pub(crate) fn now() -> u64 {
     u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or_default()

@@ -226,6 +226,9 @@ impl Engine {
         }
         let image =
             if request.store { Some(finish::image(&solvers, &solved).map_err(failed)?) } else { None };
+        if request.store {
+            request.tags.iter().for_each(|name| self.tell_named("tag", name));
+        }
         transfer::export_all(&solvers, &solved, &mut notes).map_err(failed)?;
         warnings.append(&mut notes);
         let unused = solvers.first().map(solve::Solver::unused_args).unwrap_or_default();

@@ -160,6 +160,7 @@ impl Engine {
         // Somebody may be adding an image this moment: then what is garbage goes the next time.
         let collected = self.images.collect_garbage();
         collected.map_err(crate::image::image_error)?;
+        self.tell_prune(cata_sandbox::journal::Subject::Builder, pruned.freed);
         Ok(pruned)
     }
 }

@@ -82,7 +82,12 @@ impl Engine {
             layers.push(captured.descriptor.clone());
         }
         let request = CommitRequest { config, layers, names, annotations: Default::default(), docker: false };
-        cata_image::commit(&self.images, &request).map_err(image_error)
+        let tags: Vec<String> = request.names.iter().map(Reference::familiar).collect();
+        let image = cata_image::commit(&self.images, &request).map_err(image_error)?;
+        let id = image.id.to_string();
+        self.tell_container(&record, "commit", &[("imageID", &id), ("imageRef", &tags.join(" "))]);
+        tags.iter().for_each(|tag| self.tell_image("tag", &id, tag, Some(&image)));
+        Ok(image)
     }
 }
 

@@ -71,6 +71,7 @@ impl Engine {
             tree::write(place.parent.as_fd(), place.name.as_bytes(), called.as_bytes(), owners, to)
                 .map_err(image_error)
         })
+        .inspect(|_| self.tell_container(&record, "archive-path", &[]))
     }
 
     /// Unpacks a tar into the directory at `path`. With `keep_owner` files belong to whom the tar says, else to
@@ -104,6 +105,7 @@ impl Engine {
             };
             tree::unpack(from, how).map_err(image_error)
         })
+        .inspect(|_| self.tell_container(&record, "extract-to-dir", &[]))
     }
 }
 

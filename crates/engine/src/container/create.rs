@@ -62,6 +62,7 @@ impl Engine {
         timing.mark("plan");
         let record = self.commit(record)?;
         timing.mark("record");
+        self.tell_container(&record, "create", &[]);
         Ok(Created { record, warnings })
     }
 
@@ -240,6 +241,9 @@ impl Engine {
             anonymous,
         };
         let made = volume::create(&self.paths, &volume)?;
+        if made == Made::Now {
+            self.tell_volume(name, "create");
+        }
         if made == Made::Before && volume::inspect(&self.paths, name.as_str())?.anonymous {
             let path = volume::shared(&self.paths, name);
             fs::File::create(&path).map_err(Error::file("create", path))?;

@@ -104,6 +104,11 @@ impl Engine {
             (ExecStdio::Passed(passed), [stdin, stdout, stderr].into_iter().flatten().collect())
         };
         let id = names::random_id().to_string();
+        self.tell_container(
+            &record,
+            &format!("exec_create: {}", request.argv.join(" ")),
+            &[("execID", id.as_str())],
+        );
         let exec = Exec { id, request, stdio, wait: !options.detach };
         let started = client.exec(exec, &fds).map_err(|e| not_started(&e))?;
         Ok(Session { client, number: started.number, pid: started.pid, terminal: started.terminal })
@@ -122,6 +127,7 @@ impl Engine {
             },
             error => client_error("attach", &error),
         })?;
+        self.tell_container(&record, "attach", &[]);
         let mut waiter = Waiter::new(client);
         waiter.ask(cata_sandbox::protocol::Until::NextExit)?;
         Ok((attached, waiter))

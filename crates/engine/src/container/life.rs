@@ -84,7 +84,10 @@ impl Engine {
         if self.host.rootless {
             return Err(crate::rootless::no_cgroup("pause"));
         }
-        self.client(container)?.1.pause().map_err(|e| refused("pause", container, &e))
+        let (record, mut client) = self.client(container)?;
+        client.pause().map_err(|e| refused("pause", container, &e))?;
+        self.tell_container(&record, "pause", &[]);
+        Ok(())
     }
 
     /// Thaws a container.
@@ -92,7 +95,10 @@ impl Engine {
     /// # Errors
     /// [`Error::State`] when it is not frozen.
     pub fn unpause(&self, container: &str) -> Result<()> {
-        self.client(container)?.1.unpause().map_err(|e| refused("unpause", container, &e))
+        let (record, mut client) = self.client(container)?;
+        client.unpause().map_err(|e| refused("unpause", container, &e))?;
+        self.tell_container(&record, "unpause", &[]);
+        Ok(())
     }
 
     /// Gives a container another name, also on its networks. The old name is free once the new one is taken
@@ -118,9 +124,14 @@ impl Engine {
             return Err(error);
         }
         names::release(&self.paths, &record.name, &record.id)?;
-        let renamed = self.rename_endpoints(&record.id, &name);
+        let endpoints = self.rename_endpoints(&record.id, &name);
+        if let Some(mut client) = self.try_client(&record.id)? {
+            // One that leaves this moment has said what there was to say.
+            let _ = client.set_name(name.as_str());
+        }
+        self.tell_container(&renamed, "rename", &[("oldName", record.name.as_str())]);
         drop(lock);
-        renamed
+        endpoints
     }
 }
 

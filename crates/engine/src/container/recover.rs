@@ -102,7 +102,12 @@ impl Engine {
             Recovered::Nothing => {}
             // What could not be undone is tried again by whoever owns it: leases and ports below, trees by
             // the next sweep.
-            Recovered::Undone(_) => self.release_network(id)?,
+            Recovered::Undone(_) => {
+                if let Ok(Some(record)) = self.record(id) {
+                    self.tell_container(&record, "die", &[("exitCode", "137")]);
+                }
+                self.release_network(id)?;
+            }
         }
         match fs::remove_dir_all(&live) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", live)(error)),

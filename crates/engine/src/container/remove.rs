@@ -96,6 +96,7 @@ impl Engine {
     /// leaves a container that can be listed and not named; after it, a name left behind is free to be taken.
     pub(crate) fn discard(&self, record: &Record, volumes: bool) -> Result<()> {
         self.hide_files(&record.id)?;
+        self.tell_container(record, "destroy", &[]);
         names::release(&self.paths, &record.name, &record.id)?;
         if record.users.is_some() {
             self.release_users(&record.id)?;
@@ -106,7 +107,8 @@ impl Engine {
                     continue;
                 }
                 match volume::remove(&self.paths, name) {
-                    Ok(()) | Err(Error::NoVolume(_)) => {}
+                    Ok(()) => self.tell_volume(name, "destroy"),
+                    Err(Error::NoVolume(_)) => {}
                     Err(error) => return Err(error),
                 }
             }

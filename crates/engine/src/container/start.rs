@@ -27,6 +27,7 @@ use crate::container::remove::anonymous_volumes;
 use crate::container::wait::Waiter;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
+use crate::event::disconnects;
 use crate::host;
 use crate::ledger::{self, Durability};
 use crate::plan::{devices, hosts, namespaces, platform, spec};
@@ -138,6 +139,10 @@ impl Engine {
         launch.plan.process.env.extend_from_slice(env);
         launch.plan.process.window = options.window.map(|(rows, columns)| WindowSize { rows, columns });
         timing.mark("launch plan");
+        if options.attach.is_some() {
+            self.tell_container(record, "attach", &[]);
+        }
+        self.tell_mounts(record);
         let pending =
             cata_sandbox::launch(&launch, &self.supervisor()?).map_err(|e| start_error(record, &e))?;
         timing.mark("supervisor");
@@ -169,7 +174,9 @@ impl Engine {
         state_dir: &Path,
         timing: &mut Timing,
     ) -> Result<(Go, Vec<OwnedFd>)> {
-        let (facts, go, fds) = self.connect(record, state_dir)?;
+        let (facts, mut go, fds) = self.connect(record, state_dir)?;
+        go.endings = disconnects(record, &facts);
+        self.tell_connected(record, &facts);
         timing.mark("network");
         self.write_network_files(record, &facts)?;
         ledger::write(&state_dir.join(NETWORK_FILE), &facts, Durability::Volatile)?;
@@ -260,6 +267,7 @@ impl Engine {
             stop_timeout: config.stop_timeout.map(Duration::from_secs),
             auto_remove: request.auto_remove,
             leashed: request.leashed,
+            story: self.story(record),
             undo,
             undo_late,
         })

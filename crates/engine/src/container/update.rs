@@ -67,6 +67,7 @@ impl Engine {
             }
         }
         ledger::write(&self.dir(&old.id).record(), &new, durability(&new))?;
+        self.tell_container(&new, "update", &[]);
         drop(lock);
         Ok(())
     }

@@ -6,6 +6,7 @@
 pub mod capabilities;
 pub mod config;
 pub mod devices;
+pub mod events;
 pub mod health;
 pub mod hosts;
 pub mod mounts;

@@ -36,7 +36,9 @@ impl Engine {
         };
         let created = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));
         let volume = Volume { name: name.clone(), created, labels, options, anonymous };
-        super::create(&self.paths, &volume)?;
+        if super::create(&self.paths, &volume)? == super::Made::Now {
+            self.tell_volume(&name, "create");
+        }
         super::inspect(&self.paths, name.as_str())
     }
 
@@ -91,7 +93,9 @@ impl Engine {
         if !users.is_empty() {
             return Err(Error::VolumeInUse { name: name.to_owned(), users: users.join(", ") });
         }
-        super::remove(&self.paths, &found)
+        super::remove(&self.paths, &found)?;
+        self.tell_volume(&found, "destroy");
+        Ok(())
     }
 
     /// Ids of the containers that have it.

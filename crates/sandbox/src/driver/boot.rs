@@ -23,6 +23,7 @@ use super::reactor::{Interest, Reactor, Source};
 use super::streams::{Output, nonblocking};
 use super::{Driver, VecDeque};
 use crate::client::short_address;
+use crate::journal::{self, Entry, Subject};
 use crate::launch::{Launch, Undo};
 use crate::log::{self, Writer};
 use crate::protocol::{Answer, Failure, FailureKind, Reply, SOCKET};
@@ -143,6 +144,10 @@ fn give_up(plan: BorrowedFd<'_>) {
     // The engine is told why it failed; these are consequences.
     let _ = undo::perform(&launch.undo);
     let _ = undo::perform(&launch.undo_late);
+    if let (Some(story), true) = (launch.story, launch.auto_remove) {
+        let entry = Entry::now(Subject::Container, "destroy", launch.id.as_str(), story.attributes);
+        journal::write(&story.journal, &entry);
+    }
     let _ = fs::remove_file(launch.state_dir.join(recover::FILE));
 }
 
@@ -214,6 +219,7 @@ fn prepare(plan: OwnedFd, make_service: Make) -> Result<Driver, BootError> {
         probes: Probes::default(),
         failure: None,
         undo,
+        story: launch.story.take(),
         files,
         launch: Some(launch),
     })

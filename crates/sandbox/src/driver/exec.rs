@@ -29,6 +29,8 @@ struct Session {
     owner: Option<u32>,
     terminal: Option<OwnedFd>,
     exit: Option<i32>,
+    /// What it runs, until the journal has it.
+    untold: Option<String>,
     /// In a virtual machine, until the process runs there: what says so.
     report: Option<OwnedFd>,
 }
@@ -69,6 +71,7 @@ impl Driver {
             return self.exec_in_guest(connection, number, exec, &stdio);
         }
         let launch = boot::read_plan(self.plan.as_fd())?;
+        let command = exec.request.argv.join(" ");
         let plan = ExecPlan::new(&launch.plan, exec.request);
         drop(launch);
         let spawned = {
@@ -80,7 +83,9 @@ impl Driver {
         let spawned = spawned?;
         let withheld = spawned.withheld;
         let client = (connection, number);
-        let copy = self.remember(client, (exec.id, exec.wait), (spawned.pid, spawned.terminal), None);
+        let session = (exec.id, command, exec.wait);
+        let copy = self.remember(client, session, (spawned.pid, spawned.terminal), None);
+        self.tell_session_start(self.sessions.list.len() - 1);
         let pid = spawned.pid.as_raw_nonzero().get();
         let reply = Reply::ExecStarted { pid, terminal: !copy.is_empty(), withheld };
         self.answer(connection, number, reply, copy);
@@ -91,7 +96,7 @@ impl Driver {
     fn remember(
         &mut self,
         client: (u32, u32),
-        (id, wait): (String, bool),
+        (id, command, wait): (String, String, bool),
         (pid, terminal): (rustix::process::Pid, Option<OwnedFd>),
         report: Option<OwnedFd>,
     ) -> Vec<OwnedFd> {
@@ -121,6 +126,7 @@ impl Driver {
             owner: wait.then_some(client.0),
             terminal,
             exit: None,
+            untold: Some(command),
             report,
         });
         copy
@@ -139,7 +145,8 @@ impl Driver {
         let client = (connection, number);
         let wait = exec.wait;
         // The client's copy of the terminal goes with the news that there is a process.
-        let copy = self.remember(client, (exec.id, wait), (spawned.pid, spawned.terminal), Some(report));
+        let session = (exec.id, exec.request.argv.join(" "), wait);
+        let copy = self.remember(client, session, (spawned.pid, spawned.terminal), Some(report));
         drop(copy);
         Ok(())
     }
@@ -170,6 +177,7 @@ impl Driver {
                     session.client = None;
                 }
                 let reply = Reply::ExecStarted { pid: session.pid.0, terminal: !copy.is_empty(), withheld };
+                self.tell_session_start(at);
                 if let Some((connection, number)) = client {
                     self.answer(connection, number, reply, copy);
                 }
@@ -182,6 +190,13 @@ impl Driver {
         if let Some((connection, number)) = client {
             self.fail(connection, number, reply);
         }
+    }
+
+    fn tell_session_start(&mut self, at: usize) {
+        let Some(session) = self.sessions.list.get_mut(at) else { return };
+        let Some(command) = session.untold.take() else { return };
+        let id = session.id.clone();
+        self.tell(&format!("exec_start: {command}"), &[("execID", id)]);
     }
 
     fn forget_old_sessions(&mut self) {
@@ -205,10 +220,15 @@ impl Driver {
         let found = self.sessions.list.iter_mut().find(|s| s.number == number);
         let Some(session) = found else { return };
         session.exit = Some(code);
+        let (id, ran) = (session.id.clone(), session.untold.is_none());
         if let Some(terminal) = session.terminal.take() {
             self.reactor.remove(terminal.as_fd());
         }
-        if let Some((connection, number)) = session.client.take() {
+        let client = session.client.take();
+        if ran {
+            self.tell("exec_die", &[("execID", id), ("exitCode", code.to_string())]);
+        }
+        if let Some((connection, number)) = client {
             self.answer(connection, number, Reply::ExecExited { exit_code: code }, Vec::new());
         }
     }

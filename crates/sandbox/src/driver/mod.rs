@@ -13,6 +13,7 @@ mod reactor;
 mod report;
 mod request;
 mod streams;
+mod tell;
 mod vm;
 
 use std::collections::VecDeque;
@@ -24,6 +25,7 @@ use cata_runtime::Handles;
 use cata_sys::{heap, pidfd, signalfd::SignalFd};
 use rustix::process::{WaitOptions, wait};
 
+use crate::journal::Story;
 use crate::launch::{HealthPlan, Launch, StdinPlan};
 use crate::log::Writer;
 use crate::protocol::{Failure, Streams};
@@ -95,6 +97,7 @@ struct Driver {
     status: Status,
     failure: Option<Failure>,
     undo: Vec<crate::launch::Undo>,
+    story: Option<Story>,
     files: boot::Files,
 }
 
@@ -181,7 +184,9 @@ impl Driver {
     /// One event into the machine, and its actions out.
     fn feed(&mut self, what: What) -> Result<(), Rejected> {
         let event = Event { at: self.now(), what };
-        let (next, actions) = step(self.state.clone(), event)?;
+        let (next, actions) = step(self.state.clone(), event.clone())?;
+        // Before anybody hears of it otherwise.
+        self.tell_step(&event.what, &next, &actions);
         self.state = next;
         for action in &actions {
             self.perform(action);

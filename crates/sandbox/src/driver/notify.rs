@@ -26,6 +26,7 @@ pub(super) enum Awaited {
 
 impl Driver {
     pub(super) fn notify(&mut self, milestone: Milestone) {
+        self.tell_milestone(milestone);
         match milestone {
             Milestone::Running => self.notify_running(),
             Milestone::StartFailed => {
@@ -101,6 +102,10 @@ impl Driver {
             let reply = Reply::Running { pid: pid.0, withheld, streams, boot };
             self.answer(waiter.connection, waiter.number, reply, fds);
         }
+    }
+
+    pub(super) fn somebody_waits(&self, which: impl Fn(&Awaited) -> bool) -> bool {
+        self.waiters.iter().any(|waiter| which(&waiter.awaited))
     }
 
     fn take_waiters(&mut self, which: impl Fn(&Awaited) -> bool) -> Vec<Waiter> {

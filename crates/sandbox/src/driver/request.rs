@@ -43,6 +43,10 @@ impl Driver {
             Request::Kill { signal } => self.event(What::Kill(signal)),
             Request::Pause => self.pause(),
             Request::Unpause => self.event(What::Unpause),
+            Request::SetName { name } => {
+                self.tell_by_name(name);
+                Ok(())
+            }
             Request::SetRestart { policy } => self.event(What::SetPolicy(policy)),
             Request::SetLimits { cgroup } => {
                 let limited = self.cage.limit(cgroup);
@@ -51,7 +55,7 @@ impl Driver {
             Request::SetMemory { bytes } => self.set_machine_memory(bytes),
             Request::Attach { streams } => return self.attach_client(connection, number, streams),
             Request::Resize { size } => match self.output.terminal() {
-                Some(terminal) => resize(terminal, size),
+                Some(terminal) => resize(terminal, size).inspect(|()| self.tell_resize(size)),
                 None => Err(Failure::new(FailureKind::State, "container has no terminal")),
             },
             Request::Exec(exec) => {
@@ -148,6 +152,9 @@ impl Driver {
         let mut fds = fds.into_iter();
         // First of all: what exists must be undone whatever happens from here on.
         self.add_undo(go.undo);
+        if let Some(story) = &mut self.story {
+            story.endings.splice(0..0, go.endings);
+        }
         if go.network_namespace {
             self.network = Some(fds.next().ok_or_else(|| invalid("no network namespace came along"))?);
         }

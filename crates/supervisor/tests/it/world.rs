@@ -89,6 +89,7 @@ impl World {
             stop_timeout: Some(Duration::from_secs(5)),
             auto_remove: false,
             leashed: false,
+            story: None,
             undo: Vec::new(),
             undo_late: Vec::new(),
         };

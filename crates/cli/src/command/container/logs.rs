@@ -77,7 +77,7 @@ impl Verb for Logs {
 }
 
 /// Ends the program when whoever read its output has gone: a silent container would never let it notice.
-fn leave_with_the_reader() {
+pub(crate) fn leave_with_the_reader() {
     let watch = || {
         let output = std::io::stdout();
         let mut fds = [PollFd::new(&output, PollFlags::empty())];

@@ -8,7 +8,7 @@ mod diff;
 mod exec;
 mod export;
 mod kill;
-mod logs;
+pub(crate) mod logs;
 pub(crate) mod ls;
 mod pause;
 mod port;

@@ -1,8 +1,9 @@
-//! `system` with its `df`, `prune`, `start`, `stop` and `unit`, `login`, `logout`, `version`, `info` and `completion`.
+//! `system` with its `df`, `events`, `prune`, `start`, `stop` and `unit`, `login`, `logout`, `version`, `info` and `completion`.
 
 pub(crate) mod boot;
 pub(crate) mod completion;
 mod df;
+mod events;
 mod info;
 mod login;
 mod prune;
@@ -13,11 +14,18 @@ use crate::tree::Node;
 pub(crate) const INFO: Node =
     Node::verb::<info::Info>("info", "", "Print what the engine knows of itself and the host");
 
+pub(crate) const EVENTS: Node = Node::verb::<events::Events>(
+    "events",
+    "",
+    "Print what happens to containers, images, networks and volumes",
+);
+
 pub(crate) const LOGIN: Node = Node::verb::<login::Login>("login", "[SERVER]", "Log in to a registry");
 pub(crate) const LOGOUT: Node = Node::verb::<login::Logout>("logout", "[SERVER]", "Log out from a registry");
 
 pub(crate) const NODES: &[Node] = &[
     INFO,
+    EVENTS,
     Node::verb::<df::Df>("df", "", "Show what takes up the disk"),
     Node::verb::<prune::Prune>("prune", "", "Remove what nobody uses"),
     Node::verb::<boot::Start>("start", "", "Start what a restart policy starts at boot"),
