@@ -2,7 +2,7 @@
 //! where it was a race.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,11 +27,12 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(proc_exchanged),
         test!(fake_proc_gets_no_writes).also_in_lab(),
         test!(masks_with_an_exchanged_null),
+        test!(masked_directories_exchanged),
         test!(console_exchanged),
         test!(dev_leads_to_the_host),
         test!(user_of_a_number_alone),
         test!(longest_of_texts),
-        test!(nothing_of_the_host_comes_in),
+        test!(nothing_of_the_host_comes_in).also_in_lab(),
         test!(mount_namespace_of_the_runtime),
         test!(capabilities_are_not_inheritable).also_in_lab(),
         test!(default_filter_denies_each_call),
@@ -247,7 +248,9 @@ fn assert_masked(b: &Bundle) {
 fn proc_exchanged(w: &World) {
     let mut b = Bundle::new(w, "b");
     let (proc, link) = (b.rootfs().join("proc"), b.rootfs().join("link"));
+    // Nothing can be made in it by the container, which may meet it in the place of its `/proc`.
     fs::create_dir_all(b.rootfs().join("elsewhere")).unwrap();
+    fs::set_permissions(b.rootfs().join("elsewhere"), fs::Permissions::from_mode(0o555)).unwrap();
     symlink("/elsewhere", &link).unwrap();
     b.script(MASKED);
     let adversary = Adversary::exchange(&proc, &link);
@@ -302,6 +305,48 @@ fn masks_with_an_exchanged_null(w: &World) {
     let adversary = Adversary::exchange(&dev.join("null"), &dev.join("link"));
     assert_masked(&b);
     drop(adversary);
+}
+
+/// GHSA-3q8j-pf29-vwv8: what is above a directory that becomes read-only, or is masked, is exchanged for a link
+/// meanwhile. One of both is covered, by itself, and nothing else.
+fn masked_directories_exchanged(w: &World) {
+    let mut b = Bundle::new(w, "b");
+    for dir in ["data", "elsewhere"] {
+        for below in ["inner", "secret"] {
+            fs::create_dir_all(b.rootfs().join(dir).join(below)).unwrap();
+            fs::write(b.rootfs().join(dir).join(below).join("file"), dir).unwrap();
+        }
+    }
+    let (data, link) = (b.rootfs().join("data"), b.rootfs().join("link"));
+    symlink("/elsewhere", &link).unwrap();
+    b.spec["linux"]["readonlyPaths"] = json!(["/data/inner"]);
+    b.spec["linux"]["maskedPaths"] = json!(["/data/secret"]);
+    b.script("grep -E ' /(data|link|elsewhere)/(inner|secret) ' /proc/self/mountinfo | cut -d' ' -f4-6");
+    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let adversary = Adversary::exchange(&data, &link);
+    let mut ran = 0;
+    rounds(|| {
+        let done = b.run("c");
+        if done.code() != 0 {
+            return ran > 0;
+        }
+        ran += 1;
+        let lines = done.lines();
+        let fields: Vec<Vec<&str>> = lines.iter().map(|line| line.split(' ').collect()).collect();
+        let of = |name: &str| {
+            let found: Vec<_> = fields.iter().filter(|line| line[1].ends_with(name)).collect();
+            let [only] = found.as_slice() else { panic!("{name}: {lines:?}") };
+            assert!(only[2].starts_with("ro"), "{name} can be written: {lines:?}");
+            (only[0].to_owned(), only[1].to_owned())
+        };
+        let ((from, at), (mask, _)) = (of("/inner"), of("/secret"));
+        assert_eq!(from.ends_with("/elsewhere/inner"), at == "/elsewhere/inner", "{lines:?}");
+        assert!(from.ends_with("/inner") && mask == "/", "{lines:?}");
+        ran > 0
+    });
+    drop(adversary);
+    assert!(ran > 0, "no container started");
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
 }
 
 /// CVE-2025-52565: `/dev/console`, over which the terminal is mounted, is exchanged for a link into `/proc`.
@@ -451,15 +496,19 @@ fn capabilities_are_not_inheritable(w: &World) {
 }
 
 /// Calls that Docker's default profile denies to a container without further capabilities, by their numbers on
-/// x86-64 (the engine's own profile, by `cata run`): each is really made.
-const DENIED: [(&str, u32); 58] = [
+/// x86-64 (the engine's own profile, by `cata run`): each is really made. That none is missing is a test of the profile's.
+const DENIED: [(&str, u32); 72] = [
+    ("_sysctl", 156),
     ("acct", 163),
     ("add_key", 248),
+    ("afs_syscall", 183),
     ("bpf", 321),
     ("clock_settime", 227),
     ("create_module", 174),
     ("delete_module", 176),
     ("fanotify_init", 300),
+    ("file_getattr", 468),
+    ("file_setattr", 469),
     ("finit_module", 313),
     ("fsconfig", 431),
     ("fsmount", 432),
@@ -467,6 +516,7 @@ const DENIED: [(&str, u32); 58] = [
     ("fspick", 433),
     ("get_kernel_syms", 177),
     ("get_mempolicy", 239),
+    ("getpmsg", 181),
     ("init_module", 175),
     ("io_uring_enter", 426),
     ("io_uring_register", 427),
@@ -478,6 +528,9 @@ const DENIED: [(&str, u32); 58] = [
     ("kexec_load", 246),
     ("keyctl", 250),
     ("lookup_dcookie", 212),
+    ("lsm_get_self_attr", 459),
+    ("lsm_list_modules", 461),
+    ("lsm_set_self_attr", 460),
     ("mbind", 237),
     ("migrate_pages", 256),
     ("mount", 165),
@@ -487,15 +540,18 @@ const DENIED: [(&str, u32); 58] = [
     ("nfsservctl", 180),
     ("open_by_handle_at", 304),
     ("open_tree", 428),
+    ("open_tree_attr", 467),
     ("perf_event_open", 298),
     ("pidfd_getfd", 438),
     ("pivot_root", 155),
     ("process_madvise", 440),
+    ("putpmsg", 182),
     ("query_module", 178),
     ("quotactl", 179),
     ("quotactl_fd", 443),
     ("reboot", 169),
     ("request_key", 249),
+    ("security", 185),
     ("set_mempolicy", 238),
     ("set_mempolicy_home_node", 450),
     ("setdomainname", 171),
@@ -504,13 +560,16 @@ const DENIED: [(&str, u32); 58] = [
     ("settimeofday", 164),
     ("swapoff", 168),
     ("swapon", 167),
+    ("sysfs", 139),
     ("syslog", 103),
+    ("tuxcall", 184),
     ("umount2", 166),
     ("unshare", 272),
     ("uselib", 134),
     ("userfaultfd", 323),
     ("ustat", 136),
     ("vhangup", 153),
+    ("vserver", 236),
 ];
 
 fn default_filter_denies_each_call(w: &World) {

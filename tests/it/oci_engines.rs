@@ -109,6 +109,7 @@ fn podman_pods(w: &World) {
     let _ = p.run(&["run", "-d", "--pod", "p", "--name", "c", "bb", "sh", "-c", LOOP]).ok();
     assert_eq!(net("b", "net"), net("c", "net"));
     assert_eq!(net("b", "uts"), net("c", "uts"));
+    assert_eq!(net("b", "ipc"), net("c", "ipc"));
     assert_ne!(net("b", "mnt"), net("c", "mnt"));
     let _ = p.run(&["pod", "rm", "-f", "-t", "0", "p"]).ok();
     assert_eq!(p.run(&["ps", "-aq"]).text(), "");

@@ -186,6 +186,43 @@ fn podman_of_a_user(w: &World) {
     let _ = alice.podman(&["kill", "a"]).ok();
     assert_eq!(alice.podman(&["wait", "a"]).text(), "137");
     let _ = alice.podman(&["rm", "-f", "a"]).ok();
+    // Her own id has no place there.
+    let without = once(&["--network=none", "--userns=nomap"], "id -u; cat /proc/self/uid_map").lines();
+    let map: Vec<String> =
+        without.iter().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(map[0], "0");
+    assert!(
+        map.iter().skip(1).all(|line| !line.ends_with(" 4242 1") && !line.starts_with("4242 ")),
+        "{map:?}"
+    );
+    // A volume is hers there as here.
+    fs::create_dir(alice.home.join("data")).unwrap();
+    chown(alice.home.join("data"), Some(ID), Some(ID)).unwrap();
+    let volume = format!("{}:/data", alice.home.join("data").display());
+    let kept = ["--network=none", "--userns=keep-id", "-v", &volume];
+    assert_eq!(once(&kept, "stat -c %u /data; touch /data/f; stat -c %u /data/f").text(), "4242\n4242");
+    assert_eq!(fs::metadata(alice.home.join("data/f")).unwrap().uid(), ID);
+
+    // Several containers in each other's namespaces, also that of processes.
+    let infra = ["--infra-image", "bb", "--infra-command", "/bin/sleep 600", "--share", "ipc,net,uts,pid"];
+    let _ = alice.podman(&[&["pod", "create", "--name", "p", "--network=none"][..], &infra].concat()).ok();
+    for name in ["b", "c"] {
+        let _ = alice.podman(&["run", "-d", "--pod", "p", "--name", name, "bb", "sh", "-c", script]).ok();
+    }
+    let of = |name: &str, kind: &str| {
+        alice.podman(&["exec", name, "readlink", &format!("/proc/self/ns/{kind}")]).text()
+    };
+    for kind in ["ipc", "net", "uts", "pid", "user"] {
+        assert_eq!(of("b", kind), of("c", kind), "{kind}");
+    }
+    assert_ne!(of("b", "mnt"), of("c", "mnt"));
+    let seen = alice.podman(&["exec", "b", "ps"]).text();
+    assert!(seen.contains("sleep 600"), "{seen}");
+    let _ = alice.podman(&["pod", "stop", "-t", "0", "p"]).ok();
+    let _ = alice.podman(&["pod", "start", "p"]).ok();
+    let _ = alice.podman(&["exec", "c", "true"]).ok();
+    let _ = alice.podman(&["pod", "rm", "-f", "-t", "0", "p"]).ok();
+    assert_eq!(alice.podman(&["ps", "-aq"]).text(), "");
     // A process of podman's own that keeps its namespaces.
     let pause = fs::read_to_string(alice.home.join("run/libpod/tmp/pause.pid")).unwrap();
     let _ = Run::new("kill").args(["-KILL", pause.trim()]).done().ok();

@@ -158,3 +158,27 @@ fn one(name: &str, operator: Operator, value: u64, value_two: Option<u64>) -> Li
     let argument = value_two.into_iter().fold(argument, LinuxSeccompArgBuilder::value_two);
     rule(words(name), argument.build().ok().map(|argument| vec![argument]))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::seccomp::syscalls;
+
+    /// Docker's capabilities that a profile asks for.
+    const CAPS: [&str; 3] = ["CAP_CHOWN", "CAP_SYS_CHROOT", "CAP_MKNOD"];
+
+    #[test]
+    fn every_call_that_is_denied_is_tried_by_a_test() {
+        let profile = docker_default(&CAPS, Arch::X86_64);
+        let rules = profile.syscalls().iter().flatten();
+        let ruled: BTreeSet<&str> = rules.flat_map(LinuxSyscall::names).map(String::as_str).collect();
+        let denied: Vec<_> = syscalls::all(Arch::X86_64).filter(|(name, _)| !ruled.contains(name)).collect();
+        assert!(denied.len() > 60, "{denied:?}");
+        let test = include_str!("../../../../tests/it/oci_confinement.rs");
+        for (name, number) in denied {
+            assert!(test.contains(&format!("(\"{name}\", {number}),")), "{name} ({number}) is not tried");
+        }
+    }
+}

@@ -84,6 +84,12 @@ pub(super) fn row(name: &str) -> Option<&'static Row> {
     TABLE.get(at)
 }
 
+/// Every call of an architecture, with its number.
+#[cfg(test)]
+pub(super) fn all(arch: Arch) -> impl Iterator<Item = (&'static str, u32)> {
+    TABLE.iter().filter_map(move |row| Some((row.0, arch.number_of(row)?)))
+}
+
 /// Whether a name without a row is at least a call somewhere.
 pub(super) fn foreign(name: &str) -> bool {
     FOREIGN.contains(&name)
