@@ -22,13 +22,13 @@ pub(crate) const SOON: Duration = Duration::from_secs(100);
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(machine_on_what_there_is).with_kernel().also_in_lab(),
-        test!(machine_is_a_container).with_kernel(),
-        test!(machine_memory).with_kernel(),
+        test!(machine_is_a_container).with_kernel().also_in_lab(),
+        test!(machine_memory).with_kernel().also_in_lab(),
         test!(machine_terminal).with_kernel(),
         test!(machine_ends_and_starts_again).with_kernel(),
         test!(machine_on_networks).with_kernel(),
         test!(machine_files).with_kernel().images(&["debian"]),
-        test!(machine_faults).with_kernel(),
+        test!(machine_faults).with_kernel().also_in_lab(),
         test!(machine_crowd).with_kernel(),
         test!(machine_bad_input).with_kernel(),
         test!(machine_postgres).with_kernel().images(&["postgres"]).needs(&["psql"]),
@@ -53,7 +53,7 @@ pub(crate) fn processes_named(name: &str) -> Vec<u32> {
 }
 
 /// Whether machines run on KVM here: they must in the lab, and need not elsewhere.
-fn on_kvm() -> bool {
+pub(crate) fn on_kvm() -> bool {
     std::env::var_os("CATA_LAB").is_some()
 }
 
@@ -170,7 +170,7 @@ fn machine_is_a_container(w: &World) {
     assert!(!top.contains("qemu"), "{top}");
     let ps = Run::new("ps").arg("aux").done().ok().stdout;
     assert!(!ps.contains("sleep 77") && ps.contains("cata-vmm machine"), "{ps}");
-    machine_is_confined();
+    machine_is_confined(w);
     let machine = w.inspect("vm1")["Machine"].clone();
     assert_eq!((&machine["Cpus"], &machine["Memory"]), (&cpus.into(), &(300 << 20).into()), "{machine}");
     assert!(!machine["Reason"].as_str().unwrap().is_empty());
@@ -249,16 +249,39 @@ fn machine_is_copied_to_and_counted(w: &World) {
     assert!(limit.ends_with("300MiB"), "{limit}");
 }
 
-/// What a guest that breaks out finds itself as.
-fn machine_is_confined() {
-    let found = monitors();
-    assert!(!found.is_empty());
-    for pid in found {
-        let owner = fs::metadata(format!("/proc/{pid}")).unwrap().uid();
-        assert_ne!(owner, 0, "it runs as root");
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
-        assert!(status.contains("Seccomp:\t2"), "it has no filter: {status}");
+/// What a guest that breaks out finds itself as, in the process that speaks to it (on KVM the monitor) and in QEMU.
+fn machine_is_confined(w: &World) {
+    let speaks =
+        |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(b"\0machine\0"));
+    let links: Vec<u32> = processes_named("cata-vmm").into_iter().filter(speaks).collect();
+    assert!(!links.is_empty() && !monitors().is_empty());
+    for pid in links.iter().copied().chain(monitors()) {
+        let own = |what: &str| format!("/proc/{pid}/{what}");
+        assert_ne!(fs::metadata(own("")).unwrap().uid(), 0, "it runs as root");
+        for thread in fs::read_dir(own("task")).unwrap().flatten() {
+            let status = fs::read_to_string(thread.path().join("status")).unwrap();
+            assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+            assert!(status.contains("CapPrm:\t0000000000000000"), "{status}");
+            assert!(status.contains("Seccomp:\t2"), "it has no filter: {status}");
+        }
+        // No file but what it was handed: the kernel that it boots, and devices of machines.
+        let kernels = w.root().join("kernels");
+        for entry in fs::read_dir(own("fd")).unwrap().flatten() {
+            // A descriptor may be closed meanwhile; what is no file has a name without a slash.
+            let Ok(file) = fs::read_link(entry.path()) else { continue };
+            let given =
+                ["/dev/null", "/dev/kvm", "/dev/net/tun"].iter().any(|known| file.as_os_str() == *known)
+                    || file.to_string_lossy().starts_with("/memfd:")
+                    || file.starts_with(&kernels);
+            assert!(given || !file.is_absolute(), "{pid} holds {}", file.display());
+        }
+    }
+    for pid in links {
+        assert_eq!(fs::read_dir(format!("/proc/{pid}/root/")).unwrap().count(), 0, "its root is not empty");
+        for namespace in ["mnt", "ipc", "uts", "cgroup", "net"] {
+            let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
+            assert_ne!(of(&pid.to_string()), of("self"), "it shares its {namespace} namespace");
+        }
     }
 }
 

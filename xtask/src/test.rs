@@ -67,8 +67,8 @@ impl Count {
 /// Test programs that are run in the lab too: package, name.
 const IN_LAB: [(&str, &str); 2] = [("cata-runtime", "cgroup"), ("cata-tests", "it")];
 
-/// Seconds for all of them. It takes a third of that on two idle cores.
-const LAB_TIMEOUT: u64 = 900;
+/// Seconds for all of them. It takes half of that on two idle cores.
+const LAB_TIMEOUT: u64 = 1200;
 
 /// How often the lab is started anew when its machine is lost. A test that fails is not played again.
 const LAB_TRIES: u32 = 3;
