@@ -25,6 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(killed_at_any_moment).also_in_lab(),
         test!(killed_while_creating).also_in_lab(),
         test!(rights_and_schedules),
+        test!(withheld_is_said),
         test!(network_devices_move_in),
         test!(clocks_and_ids_of_its_own),
         test!(user_namespace_of_somebody_else),
@@ -500,6 +501,52 @@ fn rights_and_schedules(w: &World) {
     assert_eq!(features["linux"]["selinux"]["enabled"], selinux);
     let apparmor = fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
     assert_eq!(features["linux"]["apparmor"]["enabled"], apparmor.starts_with('Y'));
+}
+
+/// On a host with fewer rights and lower limits: what there is is given, the rest is named, and it runs.
+fn withheld_is_said(w: &World) {
+    let mut b = Bundle::new(w, "b");
+    b.script(
+        "grep -E 'CapEff|CapBnd' /proc/self/status; ulimit -Hn; cat /proc/self/oom_score_adj; sleep 600",
+    );
+    let asked = json!(["CAP_KILL", "CAP_NET_RAW", "CAP_SYS_RESOURCE"]);
+    b.spec["process"]["capabilities"] = json!({"bounding": asked, "effective": asked, "permitted": asked});
+    b.spec["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 4000, "hard": 4000}]);
+    b.spec["process"]["oomScoreAdj"] = json!(-500);
+    // Writes the specification.
+    let _ = b.command(["features"]).done().ok();
+    let log = w.scratch().join("log");
+    let poor = |words: &[&str]| {
+        let run = Run::new("setpriv").args(["--bounding-set", "-net_raw,-sys_resource"]);
+        let run = run.args(["prlimit", "--nofile=500:500"]).arg(cata_tests::command::runtime_binary());
+        run.arg("--root")
+            .arg(b.state_dir(""))
+            .arg("--log")
+            .arg(&log)
+            .args(["--log-format", "json"])
+            .args(words)
+    };
+    let front = poor(&["run", "--bundle", b.dir.to_str().unwrap(), "c"]).start();
+    let kill = format!("{:016x}", 1 << 5);
+    let score = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let expected = format!("CapEff:\t{kill}\nCapBnd:\t{kill}\n500\n{score}");
+    eventually("what it has", PATIENCE, || (front.stdout() == expected).then_some(()));
+    let warnings = || -> Vec<String> {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let lines = lines.filter(|line| line["level"] == "warning");
+        lines.map(|line| line["msg"].as_str().unwrap().to_owned()).collect()
+    };
+    for what in ["CAP_NET_RAW", "CAP_SYS_RESOURCE", "RLIMIT_NOFILE 4000:4000", "oom_score_adj -500"] {
+        eventually(what, PATIENCE, || warnings().iter().any(|line| line.contains(what)).then_some(()));
+    }
+    // Of further processes too.
+    fs::remove_file(&log).unwrap();
+    let exec = poor(&["exec", "--cap", "CAP_NET_RAW", "c", "grep", "CapEff", "/proc/self/status"]).done();
+    assert_eq!(exec.text(), format!("CapEff:\t{kill}"));
+    assert!(warnings().iter().any(|line| line.contains("CAP_NET_RAW")), "{:?}", warnings());
+    let _ = b.runtime(["delete", "-f", "c"]).ok();
+    let _ = front.done(PATIENCE);
 }
 
 fn network_devices_move_in(w: &World) {

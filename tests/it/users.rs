@@ -133,6 +133,9 @@ fn users_mapped_as_said(w: &World) {
     assert_eq!(run("1000:1500", "id -u; id -g").text(), "1000\n1500");
     let failed = run("1001", "true");
     assert_eq!(failed.code(), 125, "{failed:?}");
+    // The host's, as without it.
+    let own = w.cata(&["run", "--rm", "--userns", "host", "busybox", "cat", "/proc/self/uid_map"]).text();
+    assert_eq!(own.trim(), fs::read_to_string("/proc/self/uid_map").unwrap().trim());
     // The smallest map there is, and no group of terminals in it.
     let smallest = ["run", "--rm", "--userns", "0:100000:1", "--user"];
     assert_eq!(w.cata(&[&smallest[..], &["0:0", "busybox", "id", "-g"]].concat()).text(), "0");
@@ -191,6 +194,8 @@ fn users_refused(w: &World) {
         (&["--userns", "auto", "--pid", "host"], &["--pid host"]),
         (&["--userns", "auto", "--privileged"], &["--privileged"]),
         (&["--userns", "keep-id"], &["keep-id", "without privileges"]),
+        (&["--userns", "nomap"], &["nomap", "without privileges"]),
+        (&["--userns", "auto", "--uidmap", "0:1:2"], &["--userns and --uidmap"]),
         (&["--userns", "auto:size=70000"], &["65536"]),
         (&["--uidmap", "1:100000:10"], &["--uidmap", "id 0"]),
         (&["--userns", "auto", "--isolation", "vm"], &["--isolation vm"]),
