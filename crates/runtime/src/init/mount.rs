@@ -194,11 +194,26 @@ fn attach(root: &Tree, mount: &Mount, tree: BorrowedFd<'_>, make: Make) -> Resul
     let path = mount.target.as_path();
     let subject = path.display();
     let mode = if make == Make::Directory { 0o755 } else { 0o644 };
-    let target = root.target(path, make, mode).map_err(Failure::at(Stage::MountTarget, &subject))?;
-    if matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "proc" || fstype == "sysfs") {
+    let kernels = match &mount.kind {
+        MountKind::Filesystem { fstype, .. } if fstype == "proc" || fstype == "sysfs" => Some(fstype),
+        _ => None,
+    };
+    let failed = |errno: Errno| {
+        // runc's words, which others look for.
+        let words = |fstype| format!("{fstype} must be mounted on ordinary directory, not on a link");
+        let detail = kernels.filter(|_| errno == Errno::LOOP).map(words);
+        Failure::System {
+            stage: Stage::MountTarget,
+            subject: subject.to_string(),
+            detail,
+            errno: errno.raw_os_error(),
+        }
+    };
+    let target = root.target(path, make, mode).map_err(failed)?;
+    if kernels.is_some() {
         // An image with a link for `/proc` would move what is masked below it (CVE-2019-19921).
         let (root, rest) = root.place(path);
-        root.open_without_links(rest, OFlags::PATH).map_err(Failure::at(Stage::MountTarget, &subject))?;
+        root.open_without_links(rest, OFlags::PATH).map_err(failed)?;
     }
     cata_sys::mount::attach(tree, target.as_fd()).map_err(Failure::at(Stage::Mount, &subject))
 }
