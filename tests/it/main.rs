@@ -38,6 +38,7 @@ mod oci_systemd;
 mod postgres;
 mod prune;
 mod registry;
+mod rootless;
 mod screen;
 mod users;
 mod volumes;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         postgres::tests(),
         prune::tests(),
         registry::tests(),
+        rootless::tests(),
         screen::tests(),
         users::tests(),
         volumes::tests(),

@@ -31,9 +31,9 @@ use crate::tree::{Exit, Outcome};
 fn main() -> ExitCode {
     let words: Vec<String> =
         std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    match rootless::enter(&words) {
-        None => {}
-        Some(done) => return ExitCode::from(u8::from(!done)),
+    let (before, command) = split(&words);
+    if !matches!(command, None | Some("help" | "completion")) {
+        rootless::enter(&globals_of(before));
     }
     let exit = invoke(&words).unwrap_or_else(|failure| {
         failure.report();
@@ -136,6 +136,16 @@ fn global_values(matches: &ArgMatches) -> Globals {
     let path =
         |name: &str| matches.get_one::<PathBuf>(name).filter(|p| !p.as_os_str().is_empty()).map(absolute);
     Globals { root: path("root"), state: path("state"), config: path("config") }
+}
+
+/// A line's words before its command, and the command.
+fn split(words: &[String]) -> (&[String], Option<&str>) {
+    let mut at = 0;
+    while let Some(word) = words.get(at).filter(|word| word.starts_with('-')) {
+        let takes_next = matches!(word.as_str(), "--root" | "--state" | "--config" | "--machine");
+        at += 1 + usize::from(takes_next);
+    }
+    (&words[..at.min(words.len())], words.get(at).map(String::as_str))
 }
 
 /// The global flags of a line that may be unfinished.

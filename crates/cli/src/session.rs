@@ -40,7 +40,7 @@ impl Session {
         if let Some(path) = &self.globals.config {
             std::fs::metadata(path).map_err(|e| Failure::io(format!("open {}", path.display()), &e))?;
         }
-        if let Err(text) = crate::rootless::paths() {
+        if let Some(text) = crate::rootless::refusal() {
             return Err(cata_engine::Error::Denied(text).into());
         }
         let engine = Engine::open(self.paths())?;
@@ -68,18 +68,7 @@ impl Session {
     /// Where the engine is.
     pub(crate) fn paths(&self) -> Paths {
         // Where there are none is told when the engine is opened.
-        let mut paths = crate::rootless::paths().unwrap_or_default();
-        let globals = self.globals.clone();
-        if let Some(root) = globals.root {
-            paths.root = root;
-        }
-        if let Some(state) = globals.state {
-            paths.state = state;
-        }
-        if let Some(config) = globals.config {
-            paths.config = config;
-        }
-        paths
+        crate::rootless::paths(&self.globals).unwrap_or_default()
     }
 }
 

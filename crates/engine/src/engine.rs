@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::paths::Paths;
 
+/// The supervisor's program.
+pub const SUPERVISOR: &str = "cata-supervisor";
+
 /// One engine: a root, a state directory, and what the host is.
 ///
 /// Opening sweeps what killed commands left, and waits for nobody. Any number of processes may have the
@@ -71,22 +74,29 @@ impl Engine {
         if let Some(path) = &self.paths.supervisor {
             return Ok(path.clone());
         }
-        self.companion("cata-supervisor")
+        companion(SUPERVISOR)
     }
 
-    /// A program of the engine's: beside this one, or where distributions put what nobody types.
+    /// A program of the engine's.
     pub(crate) fn companion(&self, name: &str) -> Result<PathBuf> {
-        let own = std::env::current_exe().map_err(Error::file("find", "/proc/self/exe"))?;
-        let beside = own.with_file_name(name);
-        if beside.exists() {
-            return Ok(beside);
-        }
-        let prefix = own.parent().and_then(Path::parent);
-        let places = ["libexec/catamaran", "lib/catamaran"];
-        let installed =
-            prefix.into_iter().flat_map(|prefix| places.map(|place| prefix.join(place).join(name)));
-        installed.into_iter().find(|path| path.exists()).ok_or_else(|| Error::NoCompanion(name.to_owned()))
+        companion(name)
     }
+}
+
+/// A program of the engine's: beside this one, or where distributions put what nobody types.
+///
+/// # Errors
+/// It is not installed.
+pub fn companion(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().map_err(Error::file("find", "/proc/self/exe"))?;
+    let beside = own.with_file_name(name);
+    if beside.exists() {
+        return Ok(beside);
+    }
+    let prefix = own.parent().and_then(Path::parent);
+    let places = ["libexec/catamaran", "lib/catamaran"];
+    let installed = prefix.into_iter().flat_map(|prefix| places.map(|place| prefix.join(place).join(name)));
+    installed.into_iter().find(|path| path.exists()).ok_or_else(|| Error::NoCompanion(name.to_owned()))
 }
 
 /// Layers and volumes hold other users' setuid programs: nobody but root may walk in.

@@ -18,8 +18,7 @@ impl Host {
     #[must_use]
     pub fn detect() -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
-        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        let rootless = !map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+        let rootless = !cata_sys::namespace::is_first_of_users();
         Self { cpus, uid: rustix::process::geteuid().as_raw(), rootless }
     }
 

@@ -28,7 +28,7 @@ pub mod rootless;
 pub mod timing;
 pub mod volume;
 
-pub use engine::Engine;
+pub use engine::{Engine, SUPERVISOR, companion};
 pub use error::{Error, Kind, Result};
 pub use paths::Paths;
 pub use timing::Timing;

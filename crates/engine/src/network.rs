@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use cata_network::dns::resolv_conf::{ResolvConf, Wishes};
+use cata_network::inside::{self, Inside};
 use cata_network::request::{
     ConnectRequest, Connected, CreateNetwork, EndpointRequest, PortRequest, Teardown, Transport,
 };
@@ -18,6 +19,20 @@ use crate::error::{Error, Foreign, Kind, Result};
 use crate::ledger::{self, Durability};
 use crate::record::Record;
 use crate::request::NetworkMode;
+use crate::rootless::namespaces::held;
+use crate::rootless::outside;
+
+/// What a container gets of the network room.
+#[derive(Debug, Default)]
+pub(crate) struct Surroundings {
+    /// For `inspect`.
+    pub(crate) facts: NetworkFacts,
+    /// For the supervisor, with what goes beside it.
+    pub(crate) go: Go,
+    pub(crate) fds: Vec<OwnedFd>,
+    /// What the host could not give.
+    pub(crate) withheld: Vec<String>,
+}
 
 /// The network every container joins that names none.
 pub const DEFAULT: &str = "bridge";
@@ -44,7 +59,11 @@ impl Engine {
         if let Some(networks) = self.networks.get() {
             return Ok(networks);
         }
-        let networks = Networks::open(&self.paths.root, &self.paths.state).map_err(network_error)?;
+        let mut networks = Networks::open(&self.paths.root, &self.paths.state).map_err(network_error)?;
+        if let Some(held) = held() {
+            let network = held.network().map_err(Error::file("open", held.network_path()))?;
+            networks = networks.inside(Inside::new(network));
+        }
         Ok(self.networks.get_or_init(|| networks))
     }
 
@@ -73,9 +92,6 @@ impl Engine {
     /// # Errors
     /// A name, pool or address that is taken or makes no sense.
     pub fn network_create(&self, request: &CreateNetwork) -> Result<Network> {
-        if self.host.rootless {
-            return Err(crate::rootless::no_bridges());
-        }
         let network = self.networks()?.create(request).map_err(network_error)?;
         self.tell_network(&network, "create");
         Ok(network)
@@ -124,16 +140,12 @@ impl Engine {
     }
 
     /// Makes the container's network: facts for `inspect`, and what the supervisor gets.
-    pub(crate) fn connect(
-        &self,
-        record: &Record,
-        state_dir: &Path,
-    ) -> Result<(NetworkFacts, Go, Vec<OwnedFd>)> {
+    pub(crate) fn connect(&self, record: &Record, state_dir: &Path) -> Result<Surroundings> {
         let request = &record.request;
         let endpoints = match &request.network {
             NetworkMode::Host | NetworkMode::Container(_) => {
                 // Users of their own come with a network of their own (`plan::users`).
-                return Ok((NetworkFacts::default(), Go::default(), Vec::new()));
+                return Ok(Surroundings { fds: kept()?, ..Surroundings::default() });
             }
             NetworkMode::None => Vec::new(),
             NetworkMode::Networks(list) if list.is_empty() => vec![default_endpoint()],
@@ -156,7 +168,18 @@ impl Engine {
             taps: request.isolation == Isolation::Vm,
             state_dir: state_dir.to_owned(),
         };
+        let way_out = self.way_out(&connect.endpoints)?;
         let connected = self.networks()?.connect(&connect).map_err(network_error)?;
+        let withheld = way_out
+            .and_then(outside::Opening::finish)
+            .err()
+            .map(|why| format!("the container's networks have no way out of this host: {why}"));
+        let own = match held() {
+            Some(held) if !connected.endpoints.is_empty() => {
+                Some(held.network().map_err(Error::file("open", held.network_path()))?)
+            }
+            _ => None,
+        };
         let machine = match request.isolation {
             Isolation::Vm => {
                 let arch = crate::plan::platform::machine(&record.image.platform)?;
@@ -164,7 +187,23 @@ impl Engine {
             }
             Isolation::Process => None,
         };
-        hand_over(connected, users, machine)
+        let mut made = hand_over(connected, (users, own), machine)?;
+        made.withheld.extend(withheld);
+        Ok(made)
+    }
+
+    /// A user's network is brought out of the host by a program: begun here, if anybody wants it.
+    fn way_out(
+        &self,
+        endpoints: &[EndpointRequest],
+    ) -> Result<std::result::Result<outside::Opening, String>> {
+        let Some(held) = held() else { return Ok(Ok(outside::Opening::default())) };
+        for endpoint in endpoints {
+            if !self.network(endpoint.network.as_str())?.internal {
+                return Ok(outside::open_up(held));
+            }
+        }
+        Ok(Ok(outside::Opening::default()))
     }
 
     /// `/etc/resolv.conf` of a container.
@@ -180,6 +219,9 @@ impl Engine {
             NetworkMode::Host => host.for_host_network(&wishes),
             NetworkMode::Networks(list) if list.iter().any(|e| e.network.as_str() != DEFAULT) => {
                 host.for_user_network(&wishes)
+            }
+            _ if held().is_some() => {
+                ResolvConf { servers: vec![inside::NAME_SERVER], ..host }.for_default_bridge(&wishes)
             }
             _ => host.for_default_bridge(&wishes),
         }
@@ -236,17 +278,21 @@ fn exposed_ports(text: &str) -> Result<Vec<(u16, Transport)>> {
     Ok((first..=last).map(|port| (port, transport)).collect())
 }
 
+/// What a container of a user without privileges keeps for as long as it lives: the holder of its namespaces.
+fn kept() -> Result<Vec<OwnedFd>> {
+    let Some(held) = held() else { return Ok(Vec::new()) };
+    Ok(vec![held.share().map_err(Error::file("share", held.directory()))?])
+}
+
 fn hand_over(
     connected: Connected,
-    users: Option<OwnedFd>,
+    (users, own): (Option<OwnedFd>, Option<OwnedFd>),
     machine: Option<Parts>,
-) -> Result<(NetworkFacts, Go, Vec<OwnedFd>)> {
-    let dns_plan = connected
-        .dns_plan
-        .as_ref()
-        .map(serde_json::to_value)
-        .transpose()
-        .map_err(|e| Error::Invalid(e.to_string()))?;
+) -> Result<Surroundings> {
+    let services = &connected.services;
+    let serves = services.names.is_some() || !services.forwards.is_empty();
+    let service_plan = serves.then(|| serde_json::to_value(services)).transpose();
+    let service_plan = service_plan.map_err(|e| Error::Invalid(e.to_string()))?;
     let links = machine.as_ref().map(|parts| {
         let names = !connected.dns_sockets.is_empty();
         machine::links(&connected.taps, names, parts.archives.len())
@@ -258,10 +304,11 @@ fn hand_over(
         endings: Vec::new(),
         network_namespace: true,
         user_namespace: users.is_some(),
-        dns_sockets: connected.dns_sockets.len(),
+        own_network: own.is_some(),
+        service_sockets: connected.dns_sockets.len() + connected.forwarded.len(),
         machine: machine.len(),
         links,
-        dns_plan,
+        service_plan,
         undo: connected
             .teardown
             .into_iter()
@@ -275,10 +322,14 @@ fn hand_over(
     };
     let mut fds = vec![connected.namespace];
     fds.extend(users);
+    fds.extend(own);
     fds.extend(connected.dns_sockets);
+    fds.extend(connected.forwarded);
     fds.extend(machine);
     fds.extend(connected.reservations);
-    Ok((NetworkFacts { endpoints: connected.endpoints, ports: connected.ports }, go, fds))
+    fds.extend(kept()?);
+    let facts = NetworkFacts { endpoints: connected.endpoints, ports: connected.ports };
+    Ok(Surroundings { facts, go, fds, withheld: Vec::new() })
 }
 
 #[cfg(test)]

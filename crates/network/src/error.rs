@@ -131,6 +131,9 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The user's network could not be entered.
+    #[error("cannot enter the user's network")]
+    Inside(#[source] io::Error),
     /// The container's network namespace could not be made.
     #[error("{action} in a new network namespace")]
     Namespace {
@@ -186,7 +189,7 @@ impl Error {
                 io::ErrorKind::AddrNotAvailable => Kind::InvalidArgument,
                 _ => Kind::Internal,
             },
-            Self::Netlink { .. } | Self::Record { .. } => Kind::Internal,
+            Self::Netlink { .. } | Self::Record { .. } | Self::Inside(_) => Kind::Internal,
         }
     }
 
@@ -194,6 +197,15 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Port { port, source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied && *port < 1024 =>
+            {
+                Some(
+                    "ports below 1024 are root's unless the sysctl net.ipv4.ip_unprivileged_port_start says less: \
+                     publish it on another one"
+                        .to_owned(),
+                )
+            }
             Self::UnknownNetwork(_) => Some("`network ls` shows the networks there are".to_owned()),
             Self::PortInUse { port, .. } => {
                 Some(format!("`ss -lnp 'sport = :{port}'` shows who has the port"))
@@ -206,6 +218,10 @@ impl Error {
             }
             _ => None,
         }
+    }
+
+    pub(crate) fn inside(errno: rustix::io::Errno) -> Self {
+        Self::Inside(errno.into())
     }
 
     pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {

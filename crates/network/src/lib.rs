@@ -14,7 +14,8 @@
 //! | [`conntrack`] | flows of UDP ports, which outlive a container |
 //! | [`rename`] | a running container's new name |
 //! | [`port`] | reservations of published ports |
-//! | [`dns`] | the name service: the only part a supervisor links |
+//! | [`dns`], [`forward`] | the name service; published ports without a firewall: all that a supervisor links |
+//! | [`inside`] | a user's network, which stands for the host's |
 //! | [`netlink`] | messages and sockets |
 
 pub mod bridge;
@@ -24,6 +25,8 @@ pub mod create;
 pub mod dns;
 pub mod error;
 pub mod firewall;
+pub mod forward;
+pub mod inside;
 pub mod ipam;
 pub mod netlink;
 pub mod networks;

@@ -16,6 +16,7 @@ use crate::bridge::Host;
 use crate::connect::plan::Member;
 use crate::create::{self, Circumstances};
 use crate::dns::DnsPlan;
+use crate::inside::{self, Inside};
 use crate::record::{Driver, EndpointRecord, Network, Pool};
 use crate::request::{ConnectRequest, Connected, CreateNetwork, Endpoint, PublishedPort};
 use crate::{Error, connect, release};
@@ -41,6 +42,7 @@ pub struct Inspection {
 #[derive(Debug, Clone)]
 pub struct Networks {
     root: PathBuf,
+    inside: Option<Inside>,
 }
 
 impl Networks {
@@ -52,7 +54,23 @@ impl Networks {
     pub fn open(root: &Path, _state: &Path) -> Result<Self, Error> {
         let root = root.join("networks");
         fs::create_dir_all(&root).map_err(|source| Error::file("make directory", &root, source))?;
-        Ok(Self { root })
+        Ok(Self { root, inside: None })
+    }
+
+    /// The same, with links and firewall in a user's network instead of the host's.
+    #[must_use]
+    pub fn inside(self, inside: Inside) -> Self {
+        Self { inside: Some(inside), ..self }
+    }
+
+    /// Links and firewall.
+    pub(crate) fn host(&self) -> Result<Host, Error> {
+        self.inside.as_ref().map_or_else(Host::open, Inside::open)
+    }
+
+    /// Whether ports are published by sockets instead of the firewall.
+    pub(crate) fn forwards(&self) -> bool {
+        self.inside.is_some()
     }
 
     /// `network create`.
@@ -112,7 +130,7 @@ impl Networks {
         if !containers.is_empty() {
             return Err(Error::ActiveEndpoints { network: network.name.to_string(), containers });
         }
-        Host::open()?.remove(&network)?;
+        self.host()?.remove(&network)?;
         // Out of the listing at once; what stays after a crash is hidden, and removed by the next removal.
         let gone = self.root.join(format!(".removed-{}", network.id));
         fs::rename(&directory, &gone).map_err(|source| Error::file("remove", &directory, source))?;
@@ -231,7 +249,10 @@ impl Networks {
         if let Some(index) = host.find(network)? {
             return Ok(index);
         }
-        host.make(network, &self.published(&network.name)?)
+        match &self.inside {
+            Some(inside) => inside.act(|| host.make(network, &[])),
+            None => host.make(network, &self.published(&network.name)?),
+        }
     }
 
     /// What living containers have published through a network. Nobody holds the ports of the dead.
@@ -258,11 +279,13 @@ impl Networks {
         members: impl Iterator<Item = Member<'m>>,
     ) -> DnsPlan {
         let members: Vec<Member<'_>> = members.collect();
-        let gateways = members.iter().flat_map(|member| {
+        // Inside, a gateway is not the host.
+        let gateways = members.iter().filter(|_| !self.forwards()).flat_map(|member| {
             let endpoint = member.endpoint;
             endpoint.gateway4.map(IpAddr::V4).into_iter().chain(endpoint.gateway6.map(IpAddr::V6))
         });
         let upstream = match request.dns_upstream.as_slice() {
+            [] if self.forwards() => vec![SocketAddr::new(inside::NAME_SERVER, 53)],
             [] => crate::dns::resolv_conf::host_servers(),
             given => given.iter().map(|address| SocketAddr::new(*address, 53)).collect(),
         };
@@ -317,7 +340,7 @@ impl Networks {
 
     fn default_bridge(&self, name: Name) -> Result<Network, Error> {
         // Another root's default network on the same host has the short name already.
-        let host = Host::open()?;
+        let host = self.host()?;
         let mut options = Vec::new();
         if crate::bridge::index(&host.route, DEFAULT_INTERFACE).is_none() {
             options.push(("com.docker.network.bridge.name".to_owned(), DEFAULT_INTERFACE.to_owned()));
@@ -344,7 +367,7 @@ impl Networks {
             networks.extend(subnets.map(|subnet| (network.name.clone(), subnet)));
         }
         let random = random_bytes::<7>();
-        let host = Host::open()?.subnets()?;
+        let host = self.inside.as_ref().map_or_else(|| Host::open()?.subnets(), Inside::taken)?;
         Ok(Circumstances { id: random_id(), mac: random_mac(), random, now_ns: now_ns(), networks, host })
     }
 

@@ -1,7 +1,7 @@
 //! Published ports: a bound socket keeps a host port from every other program, and from other containers.
 //!
 //! The socket never listens: the firewall redirects before it would be asked. Whoever holds it, and nobody
-//! else, touches the port's entry in the firewall's maps.
+//! else, touches the port's entry in the firewall's maps. Where the firewall is not ours, it listens.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,6 +14,8 @@ use crate::request::{Endpoint, PortRequest, PublishedPort, Transport};
 
 /// How often another free port is tried when one is only free in one family.
 const ATTEMPTS: usize = 16;
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
 
 /// Which families the container can be reached in, and where ports go when the request names no address.
 #[derive(Debug, Clone, Copy)]
@@ -71,15 +73,28 @@ pub fn host_addresses(request: &PortRequest, target: &Target) -> Result<Vec<IpAd
     }
 }
 
+/// What the sockets of published ports are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// To keep the port: the firewall redirects before they would be asked.
+    Silent,
+    /// To be served by [`crate::forward`].
+    Listening,
+}
+
 /// Reserves one published port on all of its host addresses.
 ///
 /// # Errors
 /// [`Error::PortInUse`] naming the address and port, [`Error::Port`].
-pub fn reserve(request: &PortRequest, target: &Target) -> Result<Vec<(PublishedPort, OwnedFd)>, Error> {
+pub fn reserve(
+    request: &PortRequest,
+    target: &Target,
+    how: Hold,
+) -> Result<Vec<(PublishedPort, OwnedFd)>, Error> {
     let addresses = host_addresses(request, target)?;
     let mut last = None;
     for host_port in candidates(request) {
-        match reserve_once(request, host_port, &addresses) {
+        match reserve_once(request, host_port, &addresses, how) {
             Err(error @ Error::PortInUse { .. }) => last = Some(error),
             outcome => return outcome,
         }
@@ -97,7 +112,7 @@ fn candidates(request: &PortRequest) -> Vec<u16> {
 
 /// Whether nobody holds the port; `hold` runs while we do.
 pub fn if_free(port: &PublishedPort, hold: impl FnOnce()) {
-    if let Ok(_reservation) = bind(port.host_ip, port.host_port, port.transport) {
+    if let Ok(_reservation) = bind(port.host_ip, port.host_port, port.transport, Hold::Silent) {
         hold();
     }
 }
@@ -106,10 +121,11 @@ fn reserve_once(
     request: &PortRequest,
     mut host_port: u16,
     addresses: &[IpAddr],
+    how: Hold,
 ) -> Result<Vec<(PublishedPort, OwnedFd)>, Error> {
     let mut reserved = Vec::with_capacity(addresses.len());
     for &host_ip in addresses {
-        let (socket, port) = bind(host_ip, host_port, request.transport)?;
+        let (socket, port) = bind(host_ip, host_port, request.transport, how)?;
         // The same port in both families.
         host_port = port;
         let container_port = request.container_port;
@@ -121,7 +137,7 @@ fn reserve_once(
     Ok(reserved)
 }
 
-fn bind(address: IpAddr, port: u16, transport: Transport) -> Result<(OwnedFd, u16), Error> {
+fn bind(address: IpAddr, port: u16, transport: Transport, how: Hold) -> Result<(OwnedFd, u16), Error> {
     let failed = |errno: rustix::io::Errno| match errno {
         rustix::io::Errno::ADDRINUSE => Error::PortInUse { address, port },
         errno => Error::Port { address, port, source: errno.into() },
@@ -135,11 +151,21 @@ fn bind(address: IpAddr, port: u16, transport: Transport) -> Result<(OwnedFd, u1
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true).map_err(failed)?;
     }
-    if transport == Transport::Udp {
+    if how == Hold::Listening && transport == Transport::Tcp {
+        // Connections of a predecessor that are not quite over.
+        sockopt::set_socket_reuseaddr(&socket, true).map_err(failed)?;
+    }
+    if how == Hold::Silent && transport == Transport::Udp {
         // What is not redirected (to ::1) piles up here: as little as the kernel allows.
         sockopt::set_socket_recv_buffer_size(&socket, 0).map_err(failed)?;
     }
     rustix::net::bind(&socket, &SocketAddr::new(address, port)).map_err(failed)?;
+    if how == Hold::Listening {
+        rustix::io::ioctl_fionbio(&socket, true).map_err(failed)?;
+        if transport == Transport::Tcp {
+            rustix::net::listen(&socket, BACKLOG).map_err(failed)?;
+        }
+    }
     let bound = rustix::net::getsockname(&socket).map_err(failed)?;
     let bound = SocketAddr::try_from(bound).map_err(|_| Error::Port {
         address,
@@ -174,10 +200,10 @@ mod tests {
 
     #[test]
     fn reserve_taken_port_names_it() {
-        let held = reserve(&request(Some("127.0.0.1"), 0), &V4).unwrap();
+        let held = reserve(&request(Some("127.0.0.1"), 0), &V4, Hold::Silent).unwrap();
         let port = held[0].0.host_port;
         assert_ne!(port, 0);
-        let error = reserve(&request(Some("127.0.0.1"), port), &V4).unwrap_err();
+        let error = reserve(&request(Some("127.0.0.1"), port), &V4, Hold::Silent).unwrap_err();
         assert_eq!(error.to_string(), format!("Bind for 127.0.0.1:{port} failed: port is already allocated"));
         let mut ran = false;
         if_free(&held[0].0, || ran = true);
@@ -191,13 +217,13 @@ mod tests {
     #[test]
     fn reserve_range_takes_its_first_free_port() {
         // A port that is taken, and whatever follows it.
-        let held = reserve(&request(Some("127.0.0.3"), 0), &V4).unwrap();
+        let held = reserve(&request(Some("127.0.0.3"), 0), &V4, Hold::Silent).unwrap();
         let first = held[0].0.host_port;
         let last = first.saturating_add(50);
         let range = PortRequest { host_port_last: last, ..request(Some("127.0.0.3"), first) };
-        let port = reserve(&range, &V4).unwrap()[0].0.host_port;
+        let port = reserve(&range, &V4, Hold::Silent).unwrap()[0].0.host_port;
         assert!(port > first && port <= last, "{port} of {first}-{last}");
         let full = PortRequest { host_port_last: first, ..range };
-        assert!(matches!(reserve(&full, &V4), Err(Error::PortInUse { .. })));
+        assert!(matches!(reserve(&full, &V4, Hold::Silent), Err(Error::PortInUse { .. })));
     }
 }

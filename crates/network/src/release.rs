@@ -19,7 +19,7 @@ use crate::{Error, port};
 pub(crate) fn release(networks: &Networks, container: &ContainerId) -> Result<(), Error> {
     let mut first = None;
     for directory in networks.directories()? {
-        if let Err(error) = release_from(&directory, container) {
+        if let Err(error) = release_from(networks, &directory, container) {
             // Go on: one thing that stays must not keep the others.
             first.get_or_insert(error);
         }
@@ -81,10 +81,10 @@ fn remove_orphaned_names(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn release_from(directory: &Path, container: &ContainerId) -> Result<(), Error> {
+fn release_from(networks: &Networks, directory: &Path, container: &ContainerId) -> Result<(), Error> {
     let file = endpoint_file(directory, container);
     match read_json::<EndpointRecord>(&file) {
-        Ok(record) if !record.ports.is_empty() => withdraw(&record)?,
+        Ok(record) if !record.ports.is_empty() && !networks.forwards() => withdraw(&record)?,
         // A record that cannot be read was not finished: what it would describe was not begun.
         Ok(_) | Err(Error::Record { .. }) => {}
         Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use cata_spec::{ContainerId, Name};
 use serde::{Deserialize, Serialize};
 
+use crate::dns::DnsPlan;
+use crate::forward::Forward;
+
 /// `network create`, validated by shape but not yet against what exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateNetwork {
@@ -111,10 +114,21 @@ pub struct Connected {
     pub dns_sockets: Vec<OwnedFd>,
     /// For a virtual machine: its network devices, and what it is to know of each.
     pub taps: Vec<(OwnedFd, crate::connect::namespace::Interface)>,
-    /// The name service's plan, to be served with `dns_sockets` by whoever owns the container.
-    pub dns_plan: Option<crate::dns::DnsPlan>,
+    /// What whoever owns the container serves: names with `dns_sockets`, then ports with `forwarded`.
+    pub services: ServicePlan,
+    /// Listening sockets of the host's network, one for each of the plan's forwards.
+    pub forwarded: Vec<OwnedFd>,
     /// How to take everything away again without any knowledge of networks.
     pub teardown: Vec<Teardown>,
+}
+
+/// What is served beside a container.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct ServicePlan {
+    /// The name service, when on a user network.
+    pub names: Option<DnsPlan>,
+    /// Published ports, where they are not the firewall's.
+    pub forwards: Vec<Forward>,
 }
 
 /// One step of taking an endpoint away; idempotent.

@@ -10,8 +10,7 @@ pub(crate) fn are_full() -> bool {
     if !rustix::process::geteuid().is_root() {
         return false;
     }
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+    cata_sys::namespace::is_first_of_users()
 }
 
 /// Whether this process can write a map of its child by itself: its own id alone, or with the right to any.

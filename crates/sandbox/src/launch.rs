@@ -70,9 +70,9 @@ pub enum Isolation {
 }
 
 /// Sent by the engine once the network exists. Its descriptors travel beside it: the network namespace
-/// first if `network_namespace`, the user namespace that it belongs to if `user_namespace`, then `dns_sockets` sockets, then `machine` descriptors
-/// of a virtual machine, then port reservations to be
-/// held, in that order.
+/// first if `network_namespace`, the user namespace that it belongs to if `user_namespace`, the supervisor's own
+/// network if `own_network`, then `service_sockets` sockets, then `machine` descriptors of a virtual machine, then
+/// port reservations to be held, in that order.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Go {
     /// Whether the first descriptor is a network namespace to enter.
@@ -80,10 +80,14 @@ pub struct Go {
     /// Whether the next one is a user namespace to enter.
     #[serde(default)]
     pub user_namespace: bool,
-    /// How many of the following descriptors are DNS sockets to serve (see [`crate::service`]).
-    pub dns_sockets: usize,
-    /// Opaque to the sandbox: the name service's own plan.
-    pub dns_plan: Option<serde_json::Value>,
+    /// Whether the next one is the network namespace that the supervisor itself goes into: a user's, which stands
+    /// for the host's.
+    #[serde(default)]
+    pub own_network: bool,
+    /// How many of the following descriptors are sockets to serve (see [`crate::service`]).
+    pub service_sockets: usize,
+    /// Opaque to the sandbox: the plan of the services.
+    pub service_plan: Option<serde_json::Value>,
     /// How many of the following descriptors a virtual machine is made of.
     #[serde(default)]
     pub machine: usize,

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod driver;
 pub mod health;
+pub mod hold;
 pub mod journal;
 pub mod launch;
 pub mod log;

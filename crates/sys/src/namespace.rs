@@ -2,8 +2,20 @@
 //!
 //! Joining is `rustix::thread::move_into_*`.
 
+use std::sync::OnceLock;
+
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
+
+/// Whether this process is in the user namespace that every other is made in: overlay file systems keep their
+/// attributes under another name elsewhere. Looked at once.
+pub fn is_first_of_users() -> bool {
+    static FIRST: OnceLock<bool> = OnceLock::new();
+    *FIRST.get_or_init(|| {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+    })
+}
 
 /// Puts the calling process into new namespaces. Only kinds that leave descriptors and memory alone.
 ///

@@ -59,10 +59,7 @@ fn lay_over(mode: NetworkMode, beside: &Beside<'_>) -> Parsed<NetworkMode> {
     if beside.is_empty() {
         return Ok(match mode {
             // Only the default bridge: what an empty list means.
-            // Who is not root has none, and is told so if he names it.
-            NetworkMode::Networks(list) if is_plain_bridge(&list) && !crate::rootless::is_on() => {
-                NetworkMode::Networks(Vec::new())
-            }
+            NetworkMode::Networks(list) if is_plain_bridge(&list) => NetworkMode::Networks(Vec::new()),
             mode => mode,
         });
     }

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use cata_sys::mount::{Depth, Filesystem, attribute, mount_classic, set_propagation};
+use cata_sys::namespace::is_first_of_users;
 use cata_sys::path::Root;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -72,11 +73,15 @@ fn modern(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, F
         };
         set.map_err(|errno| (errno, overlay.complaint()))?;
     }
-    if upper.is_some() {
+    if upper.is_some() && is_first_of_users() {
         // A layer is a tree of its own: no references to places in others.
         for option in ["redirect_dir", "metacopy"] {
             overlay.set(option, b"off").map_err(|errno| (errno, overlay.complaint()))?;
         }
+    }
+    // Which allows neither.
+    if !is_first_of_users() {
+        overlay.flag("userxattr").map_err(|errno| (errno, overlay.complaint()))?;
     }
     overlay.mount(0).map_err(|errno| (errno, overlay.complaint()))
 }
@@ -93,7 +98,12 @@ fn classic(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, 
         let mut data = format!("lowerdir={}", names?.join(":"));
         if let Some((upper, work)) = upper {
             let (upper, work) = (short(upper, &mut kept)?, short(work, &mut kept)?);
-            data.push_str(&format!(",upperdir={upper},workdir={work},redirect_dir=off,metacopy=off"));
+            data.push_str(&format!(",upperdir={upper},workdir={work}"));
+        }
+        match is_first_of_users() {
+            true if upper.is_some() => data.push_str(",redirect_dir=off,metacopy=off"),
+            true => {}
+            false => data.push_str(",userxattr"),
         }
         mount_classic("overlay", place, "overlay", false, data.as_bytes())?;
         rustix::fs::open(place, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())

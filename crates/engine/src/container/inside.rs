@@ -75,7 +75,7 @@ impl Engine {
         let root = match Root::open_trusted(&path) {
             Ok(root) => root,
             Err(Errno::NOENT) => return Ok(None),
-            // It belongs to a user namespace that is not this command's.
+            // Its user namespace is not this command's: it was started by an earlier version, or by another user.
             Err(Errno::ACCESS) if self.host.rootless => {
                 return Err(Error::Unsupported {
                     what: "the files of a running container cannot be reached without privileges".to_owned(),

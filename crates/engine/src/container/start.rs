@@ -30,6 +30,7 @@ use crate::error::{Error, Foreign, Kind, Result};
 use crate::event::disconnects;
 use crate::host;
 use crate::ledger::{self, Durability};
+use crate::network::Surroundings;
 use crate::plan::{devices, hosts, namespaces, platform, spec};
 use crate::record::{MountKind, Record};
 use crate::request::{DeviceRequest, NamespaceMode, NetworkMode};
@@ -146,7 +147,7 @@ impl Engine {
         let pending =
             cata_sandbox::launch(&launch, &self.supervisor()?).map_err(|e| start_error(record, &e))?;
         timing.mark("supervisor");
-        let (go, fds) = match self.surroundings(record, state_dir, timing) {
+        let (go, fds, mut withheld) = match self.surroundings(record, state_dir, timing) {
             Ok(surroundings) => surroundings,
             Err(error) => return Err(pending.complaint().map_or(error, |e| start_error(record, &e))),
         };
@@ -164,7 +165,8 @@ impl Engine {
         }
         let mut waiter = Waiter::new(running.client);
         waiter.ask(Until::NotRunning)?;
-        Ok(Started { pid: running.pid, withheld: running.withheld, streams: running.attached, waiter })
+        withheld.extend(running.withheld);
+        Ok(Started { pid: running.pid, withheld, streams: running.attached, waiter })
     }
 
     /// What is made while the supervisor makes itself ready: the network, and the files that speak of it.
@@ -173,15 +175,15 @@ impl Engine {
         record: &Record,
         state_dir: &Path,
         timing: &mut Timing,
-    ) -> Result<(Go, Vec<OwnedFd>)> {
-        let (facts, mut go, fds) = self.connect(record, state_dir)?;
+    ) -> Result<(Go, Vec<OwnedFd>, Vec<String>)> {
+        let Surroundings { facts, mut go, fds, withheld } = self.connect(record, state_dir)?;
         go.endings = disconnects(record, &facts);
         self.tell_connected(record, &facts);
         timing.mark("network");
         self.write_network_files(record, &facts)?;
         ledger::write(&state_dir.join(NETWORK_FILE), &facts, Durability::Volatile)?;
         timing.mark("files");
-        Ok((go, fds))
+        Ok((go, fds, withheld))
     }
 
     /// A start that failed leaves a container that can be started again, and nothing else.

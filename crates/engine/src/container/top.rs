@@ -72,7 +72,8 @@ impl Engine {
             return self.guests_processes(&record);
         }
         let clock = Clock::read();
-        let mut list: Vec<Process> = pids(&record)?.into_iter().filter_map(|pid| read(pid, clock)).collect();
+        let pids = if self.host.rootless { descendants(status.supervisor_pid) } else { pids(&record)? };
+        let mut list: Vec<Process> = pids.into_iter().filter_map(|pid| read(pid, clock)).collect();
         list.sort_by_key(|process| process.pid);
         Ok(list)
     }
@@ -100,12 +101,29 @@ impl Engine {
 /// Every process of the container's cgroup: also those that joined by exec or left its first process's tree.
 pub(crate) fn pids(record: &Record) -> Result<Vec<i32>> {
     let wrap = |e: CgroupError| Error::Runtime(Foreign::new(Kind::Internal, e.hint().map(str::to_owned), &e));
-    if crate::host::Host::detect().rootless {
-        return Err(crate::rootless::no_cgroup("a list of a container's processes"));
-    }
     let layout = Layout::detect().map_err(wrap)?;
     let plan = cgroup::plan(None, &cgroup_path(record).to_string_lossy(), &layout).map_err(wrap)?;
     Cgroup::open(&plan).and_then(|cgroup| cgroup.processes()).map_err(wrap)
+}
+
+/// Every process that a supervisor has: it reaps what is left alone, and so has all that ever began in its container.
+fn descendants(supervisor: i32) -> Vec<i32> {
+    let parent = |pid: i32| -> Option<(i32, i32)> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The program's name may hold anything.
+        let after = stat.rsplit_once(')')?.1;
+        Some((pid, after.split_whitespace().nth(1)?.parse().ok()?))
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let all: Vec<(i32, i32)> =
+        entries.filter_map(|entry| parent(entry.file_name().to_str()?.parse().ok()?)).collect();
+    let mut found = vec![supervisor];
+    let mut at = 0;
+    while let Some(of) = found.get(at).copied() {
+        found.extend(all.iter().filter(|(_, parent)| *parent == of).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    found.split_off(1)
 }
 
 impl Clock {

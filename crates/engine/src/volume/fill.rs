@@ -167,7 +167,7 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
         Err(errno) => return Err(errno.into()),
     };
     for name in names[..count].split(|&b| b == 0).filter(|n| !n.is_empty()) {
-        if name.starts_with(b"trusted.overlay.") {
+        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
             continue;
         }
         let name = CString::new(name).map_err(io::Error::other)?;

@@ -474,14 +474,20 @@ struct Xattrs {
 impl Xattrs {
     /// Those a layer carries; overlay's own say what the directory means.
     fn take(&mut self, path: &[u8], name: &[u8], value: Vec<u8>) -> Result<(), LayerError> {
-        match name {
-            b"trusted.overlay.opaque" => self.opaque = value == b"y",
-            b"trusted.overlay.redirect" | b"trusted.overlay.metacopy" => {
-                return Err(LayerError::malformed(
-                    path,
-                    "overlay keeps it as a reference to another place (redirect_dir or metacopy)",
-                ));
+        if let Some(own) = name.strip_prefix(super::place::overlays_own().as_bytes()) {
+            match own {
+                b"opaque" => self.opaque = value == b"y",
+                b"redirect" | b"metacopy" => {
+                    return Err(LayerError::malformed(
+                        path,
+                        "overlay keeps it as a reference to another place (redirect_dir or metacopy)",
+                    ));
+                }
+                _ => {}
             }
+            return Ok(());
+        }
+        match name {
             _ if name == b"security.capability" || name.starts_with(b"user.") => {
                 self.kept.push((name.to_vec(), value));
             }

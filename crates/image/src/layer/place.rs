@@ -163,9 +163,14 @@ pub(crate) fn open_beside(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd
     rustix::fs::openat(parent, os(name), flags, Mode::empty())
 }
 
+/// What the names of overlay's own attributes begin with.
+pub(crate) fn overlays_own() -> &'static str {
+    if cata_sys::namespace::is_first_of_users() { "trusted.overlay." } else { "user.overlay." }
+}
+
 /// Hides everything that lower layers have in the directory.
 pub(crate) fn set_opaque(directory: BorrowedFd<'_>) -> Result<(), Errno> {
-    rustix::fs::fsetxattr(directory, "trusted.overlay.opaque", b"y", XattrFlags::empty())
+    rustix::fs::fsetxattr(directory, format!("{}opaque", overlays_own()), b"y", XattrFlags::empty())
 }
 
 /// Hides `name` of lower layers.

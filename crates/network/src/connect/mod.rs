@@ -15,11 +15,12 @@ use std::path::{Path, PathBuf};
 use cata_spec::ContainerId;
 
 use crate::bridge::Host;
+use crate::forward::Forward;
 use crate::ipam::lease;
 use crate::networks::Networks;
-use crate::port::{self, Target};
+use crate::port::{self, Hold, Target};
 use crate::record::{EndpointRecord, Network};
-use crate::request::{ConnectRequest, Connected, Endpoint, PublishedPort, Teardown};
+use crate::request::{ConnectRequest, Connected, Endpoint, PublishedPort, ServicePlan, Teardown};
 use crate::{Error, conntrack, networks};
 
 use namespace::{Blueprint, Maker};
@@ -55,7 +56,7 @@ pub(crate) fn connect(networks: &Networks, request: &ConnectRequest) -> Result<C
     if request.endpoints.is_empty() {
         return lonely(request);
     }
-    let host = Host::open()?;
+    let host = networks.host()?;
     let mut undo = Undo::default();
     std::thread::scope(|scope| {
         let maker = namespace::begin(scope, Some(&host.route), request)?;
@@ -83,7 +84,8 @@ fn lonely(request: &ConnectRequest) -> Result<Connected, Error> {
         reservations: Vec::new(),
         dns_sockets: Vec::new(),
         taps: Vec::new(),
-        dns_plan: None,
+        services: ServicePlan::default(),
+        forwarded: Vec::new(),
         teardown: Vec::new(),
     })
 }
@@ -113,7 +115,8 @@ fn effects(
     let mut reservations = Vec::new();
     for port in &request.ports {
         let Some(target) = &target else { break };
-        for (published, socket) in port::reserve(port, target)? {
+        let how = if networks.forwards() { Hold::Listening } else { Hold::Silent };
+        for (published, socket) in port::reserve(port, target, how)? {
             ports.push(published);
             reservations.push(socket);
         }
@@ -133,17 +136,17 @@ fn effects(
         Vec::new()
     };
     let making = maker.decide(blueprint);
-    let published = target.as_ref().map_or(Ok(()), |target| publish(host, &ports, target, undo));
+    let redirected = target.as_ref().filter(|_| !networks.forwards());
+    let published = redirected.map_or(Ok(()), |target| publish(host, &ports, target, undo));
     let made = namespace::finish(making)?;
     published?;
 
-    let mut teardown: Vec<Teardown> = host
-        .firewall
-        .unpublish_later(&ports)
-        .into_iter()
-        .map(|batch| Teardown::Netlink(cata_sys::netlink::NETFILTER, batch))
-        .collect();
-    teardown.extend(target.iter().flat_map(|target| conntrack::forget_later(&ports, target)));
+    let mut teardown = redirected.map(|target| withdrawal(host, &ports, target)).unwrap_or_default();
+    let (mut forwards, mut forwarded) = (Vec::new(), Vec::new());
+    if let Some(target) = target.as_ref().filter(|_| networks.forwards()) {
+        forwards = ports.iter().filter_map(|port| forward(port, target)).collect();
+        forwarded = std::mem::take(&mut reservations);
+    }
     // Names first and records last: a half-done teardown is found again. Names may have changed by then.
     let ending = names::ending(&request.container);
     teardown.extend(
@@ -155,7 +158,11 @@ fn effects(
     teardown.extend(undo.files.iter().rev().cloned().map(Teardown::Unlink));
     Ok(Connected {
         namespace: made.namespace,
-        dns_plan: serves_names.then(|| networks.dns_plan(request, joined.iter().map(Joined::member))),
+        services: ServicePlan {
+            names: serves_names.then(|| networks.dns_plan(request, joined.iter().map(Joined::member))),
+            forwards,
+        },
+        forwarded,
         endpoints: joined.into_iter().map(|one| one.endpoint).collect(),
         ports,
         reservations,
@@ -163,6 +170,21 @@ fn effects(
         taps,
         teardown,
     })
+}
+
+/// What takes published ports out of the firewall again.
+fn withdrawal(host: &Host, ports: &[PublishedPort], target: &Target) -> Vec<Teardown> {
+    let batches = host.firewall.unpublish_later(ports).into_iter();
+    let mut steps: Vec<Teardown> =
+        batches.map(|batch| Teardown::Netlink(cata_sys::netlink::NETFILTER, batch)).collect();
+    steps.extend(conntrack::forget_later(ports, target));
+    steps
+}
+
+/// Where what arrives at a published port goes: there is a socket for each that has an address.
+fn forward(port: &PublishedPort, target: &Target) -> Option<Forward> {
+    let target = std::net::SocketAddr::new(target.address(port)?, port.container_port);
+    Some(Forward { transport: port.transport, target })
 }
 
 impl Joined {

@@ -46,7 +46,7 @@ fn namespace_looks_as_with_docker() {
         let endpoint = &connected.endpoints[0];
         assert_eq!(endpoint.ipv4, Some(("172.17.0.2".parse().unwrap(), 16)));
         assert_eq!(endpoint.mac, [2, 0x42, 172, 17, 0, 2]);
-        assert!(connected.dns_sockets.is_empty() && connected.dns_plan.is_none());
+        assert!(connected.dns_sockets.is_empty() && connected.services.names.is_none());
         let text = crate::world::inside(&connected.namespace, || {
             run("ip -o addr; ip route; cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ip link show eth0")
         });

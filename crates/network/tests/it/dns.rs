@@ -23,7 +23,7 @@ struct Service {
 
 impl Service {
     fn start(container: &mut Box) -> Self {
-        let plan = container.connected.dns_plan.clone().unwrap();
+        let plan = container.connected.services.names.clone().unwrap();
         // Through text, as it travels.
         let plan = serde_json::from_str(&serde_json::to_string(&plan).unwrap()).unwrap();
         let sockets = std::mem::take(&mut container.connected.dns_sockets);

@@ -58,6 +58,10 @@ fn overlay(
     upper_work: Option<(&PathBuf, &PathBuf)>,
     options: &[String],
 ) -> Result<OwnedFd, Failure> {
+    // Elsewhere overlay may not write the attributes that it has there.
+    let named = (!cata_sys::namespace::is_first_of_users()).then(|| "userxattr".to_owned());
+    let options: Vec<String> = options.iter().cloned().chain(named).collect();
+    let options = options.as_slice();
     if !takes_layers_one_by_one() {
         return overlay_in_a_page(lower, upper_work, options);
     }

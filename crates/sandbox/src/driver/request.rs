@@ -1,9 +1,10 @@
 //! What clients ask for, turned into events or answered at once.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::connection::ENGINE;
 use super::notify::{Awaited, Waiter};
@@ -161,9 +162,15 @@ impl Driver {
         if go.user_namespace {
             self.users = Some(fds.next().ok_or_else(|| invalid("no user namespace came along"))?);
         }
-        let sockets: Vec<OwnedFd> = fds.by_ref().take(go.dns_sockets).collect();
-        if sockets.len() != go.dns_sockets {
-            return Err(invalid("fewer name service sockets than announced"));
+        if go.own_network {
+            let own = fds.next().ok_or_else(|| invalid("no network of the supervisor's came along"))?;
+            move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Network)).map_err(|errno| {
+                Failure::new(FailureKind::System, format!("cannot enter the user's network: {errno}"))
+            })?;
+        }
+        let sockets: Vec<OwnedFd> = fds.by_ref().take(go.service_sockets).collect();
+        if sockets.len() != go.service_sockets {
+            return Err(invalid("fewer sockets of services than announced"));
         }
         let machine: Vec<OwnedFd> = fds.by_ref().take(go.machine).collect();
         if machine.len() != go.machine {
@@ -171,7 +178,7 @@ impl Driver {
         }
         self.links = super::vm::Links { descriptors: machine, links: go.links, memory: None };
         self.held = fds.collect();
-        if let Some(plan) = go.dns_plan {
+        if let Some(plan) = go.service_plan {
             self.start_service(plan, sockets)?;
         }
         let mut streams = NO_STREAMS;

@@ -1,0 +1,83 @@
+//! An engine whose root is that of a user namespace: what it is made of, and what it cannot do.
+//!
+//! [`ids`] are those of the user's namespace, [`namespaces`] finds or makes it and goes into it, [`outside`] is the
+//! way out of its network.
+
+mod ids;
+pub mod namespaces;
+pub(crate) mod outside;
+
+use std::fs;
+
+use cata_runtime::plan::{Bind, MountKind, NamespaceKind, Plan};
+
+pub use namespaces::enter;
+
+use crate::error::{Error, Result};
+use crate::request::{CreateRequest, NamespaceMode, Resources, UserNamespace};
+
+/// Fills in what a user without privileges has instead, and refuses what he cannot have.
+pub(crate) fn adapt(request: &mut CreateRequest) -> Result<()> {
+    let refuse = |what: &str, hint: &str| {
+        Err(Error::Unsupported { what: format!("{what} without privileges"), hint: hint.to_owned() })
+    };
+    if request.isolation == cata_sandbox::launch::Isolation::Vm {
+        return refuse("--isolation vm is not supported", "run it as root");
+    }
+    if request.pid == NamespaceMode::Host {
+        return refuse(
+            "--pid host is not possible",
+            "there is no cgroup by which its processes could be ended",
+        );
+    }
+    if request.resources != Resources::default() {
+        return refuse("limits on resources are not possible", "they need a cgroup of the user's own");
+    }
+    if request.userns != UserNamespace::Host {
+        return refuse(
+            "--userns is not supported",
+            "root in the container is this user already, and its other ids are those of /etc/subuid",
+        );
+    }
+    Ok(())
+}
+
+/// Nothing tells what a container uses, or holds its processes together, but a cgroup.
+pub(crate) fn no_cgroup(what: &str) -> Error {
+    Error::Unsupported {
+        what: format!("{what} is not possible without privileges"),
+        hint: "it needs a cgroup of the container's own".to_owned(),
+    }
+}
+
+/// Takes out of a plan what this user may not make.
+pub(crate) fn without(plan: &mut Plan, request: &CreateRequest) {
+    // No cgroup, and so nothing to show of one.
+    plan.cgroup = None;
+    plan.mounts.retain(|mount| mount.kind != MountKind::Cgroup);
+    // All groups of the host, which are not all there; it is a default, unless it was asked for.
+    let ping = "net.ipv4.ping_group_range";
+    if !request.sysctls.contains_key(ping) {
+        plan.sysctls.retain(|(name, _)| name.replace('/', ".") != ping);
+    }
+    // The group of terminals may be nobody here.
+    let map = fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+    let alone = map.lines().count() == 1;
+    for mount in plan.mounts.iter_mut().filter(|_| alone) {
+        if let MountKind::Filesystem { fstype, options, .. } = &mut mount.kind
+            && fstype == "devpts"
+        {
+            options.retain(|(key, _)| key != "gid");
+        }
+    }
+    // Only who owns the network may mount its `/sys`: the host's is shown.
+    if plan.makes(NamespaceKind::Network) {
+        return;
+    }
+    for mount in &mut plan.mounts {
+        if matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "sysfs") {
+            mount.kind = MountKind::Bind(Bind { source: "/sys".into(), recursive: true, namespace: None });
+            mount.close_sys();
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `cata` of somebody who is not root, beside what `oci_rootless` has: networks, published ports, builds.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cata_tests::command::{Done, PATIENCE, Run, eventually, scaled};
+use cata_tests::harness::Test;
+use cata_tests::world::World;
+
+use crate::oci_rootless::User;
+use crate::test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![test!(networks_of_a_user).needs(&["slirp4netns"]), test!(builds_of_a_user)]
+}
+
+/// Whoever a user is on this machine, he may open `/dev/net/tun` on every other.
+fn open_tun() {
+    let _ = Run::new("mount").args(["-t", "tmpfs", "tmpfs", "/dev/net"]).done().ok();
+    let _ = Run::new("mknod").args(["-m", "666", "/dev/net/tun", "c", "10", "200"]).done().ok();
+}
+
+/// What a server of the world's says once.
+fn fetch(address: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(scaled(Duration::from_secs(10)))).ok()?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    text.contains("\r\n\r\n").then_some(text)
+}
+
+/// Says a word to everybody who connects.
+fn host_server(address: &str) {
+    let listener = TcpListener::bind(address).unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let _ = (&client).write_all(b"the host\n");
+        }
+    });
+}
+
+fn holder(alice: &User) -> (PathBuf, String) {
+    let file = alice.home.join("run/catamaran/user/holder");
+    let pid = fs::read_to_string(&file).unwrap();
+    (file, pid)
+}
+
+fn kill(pid: &str) {
+    let _ = Run::new("kill").args(["-KILL", pid]).done().ok();
+    let gone = || {
+        // A zombie holds nothing any more.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_none_or(|(_, after)| after.trim().starts_with('Z')).then_some(())
+    };
+    eventually("its end", PATIENCE, gone);
+}
+
+/// The only process with this name.
+fn pid_of(name: &str) -> Option<String> {
+    let pids = Run::new("pgrep").args(["-x", name]).done();
+    pids.stdout.lines().next().map(str::to_owned)
+}
+
+fn networks_of_a_user(w: &World) {
+    open_tun();
+    let alice = User::new();
+    let cata = alice.engine(w);
+    let run = |words: &[&str]| -> Done { alice.command(&cata).args(words).done() };
+    // The world's way to others, and one of them.
+    for words in [
+        "link add outer type bridge",
+        "addr add 198.51.100.1/24 dev outer",
+        "link set outer up",
+        "route add default via 198.51.100.1",
+    ] {
+        let _ = Run::new("ip").args(words.split(' ')).done().ok();
+    }
+    host_server("198.51.100.1:9999");
+    host_server("127.0.0.1:9998");
+    let own = fs::read_link("/proc/self/ns/net").unwrap();
+
+    // Names, addresses, a way out; the host's loopback is the host's own.
+    let _ = run(&["network", "create", "sea"]).ok();
+    let script = "mkdir /w && echo deck > /w/index.html && exec httpd -f -p 80 -h /w";
+    let server =
+        ["run", "-d", "--name", "web", "--network", "sea", "--network-alias", "www", "-p", "8080:80"];
+    let _ = run(&[&server[..], &["busybox", "sh", "-c", script]].concat()).ok();
+    let client = |script: &str| run(&["run", "--rm", "--network", "sea", "busybox", "sh", "-c", script]);
+    eventually("the server by its name", PATIENCE, || {
+        (client("wget -qO- http://www/").stdout == "deck\n").then_some(())
+    });
+    assert_eq!(client("nc 198.51.100.1 9999").ok().stdout, "the host\n");
+    assert_ne!(client("nc -w 5 10.0.2.2 9998").code(), 0);
+    let inside = run(&["run", "--rm", "busybox", "nc", "198.51.100.1", "9999"]).ok();
+    assert_eq!((inside.stdout.as_str(), inside.stderr.as_str()), ("the host\n", ""));
+
+    // Published: on the host, and nothing of it is in the host's firewall or among its links.
+    eventually("the published port", PATIENCE, || fetch("127.0.0.1:8080").filter(|t| t.ends_with("deck\n")));
+    assert_eq!(run(&["port", "web"]).text(), "80/tcp -> 0.0.0.0:8080");
+    assert_eq!(Run::new("nft").args(["list", "tables"]).done().text(), "");
+    let links = Run::new("ip").args(["-o", "link"]).done().text();
+    assert!(!links.contains("veth") && !links.contains("cata"), "{links}");
+    run(&["run", "--rm", "-p", "8080:80", "busybox", "true"]).fails(125, &["8080", "already allocated"]);
+    run(&["run", "--rm", "-p", "81:80", "busybox", "true"]).fails(125, &["81", "ip_unprivileged_port_start"]);
+    // Nobody listens inside: the client is told so.
+    let _ = run(&["run", "-d", "--name", "deaf", "-p", "8081:80", "busybox", "sleep", "600"]).ok();
+    assert_eq!(fetch("127.0.0.1:8081"), None);
+
+    what_is_killed_comes_back(&alice, &run, &client);
+
+    // The last container takes everything along.
+    let _ = run(&["rm", "-f", "web", "deaf"]).ok();
+    eventually("the end of the holder and of the way out", PATIENCE, || {
+        (pid_of("slirp4netns").is_none() && pid_of("cata-supervisor").is_none()).then_some(())
+    });
+    assert_eq!(fs::read_link("/proc/self/ns/net").unwrap(), own);
+    // Without the program there is everything but the way out, and it is said what is missing.
+    let bare = alice.command("env").arg("PATH=/nowhere").arg(&cata);
+    let bare = bare.args(["run", "--rm", "--network", "sea", "busybox", "ip", "-o", "link"]).done().ok();
+    assert!(bare.stdout.contains("eth0"), "{bare:?}");
+    assert!(
+        bare.stderr.contains("no way out") && bare.stderr.contains("Debian package slirp4netns"),
+        "{bare:?}"
+    );
+    let _ = run(&["network", "rm", "sea"]).ok();
+}
+
+fn what_is_killed_comes_back(alice: &User, run: &dyn Fn(&[&str]) -> Done, client: &dyn Fn(&str) -> Done) {
+    // The way out: the next container makes it again, for all.
+    kill(&pid_of("slirp4netns").unwrap());
+    assert_eq!(client("nc 198.51.100.1 9999").ok().stdout, "the host\n");
+    assert_eq!(run(&["exec", "web", "nc", "198.51.100.1", "9999"]).ok().stdout, "the host\n");
+    // The holder: the next command makes one of the namespaces that the containers are in.
+    let (_, first) = holder(alice);
+    kill(&first);
+    eventually("the published port", PATIENCE, || fetch("127.0.0.1:8080").filter(|t| t.ends_with("deck\n")));
+    assert_eq!(run(&["ps", "-q"]).lines().len(), 2);
+    assert_eq!(client("wget -qO- http://web/; nc 198.51.100.1 9999").ok().stdout, "deck\nthe host\n");
+    let (file, second) = holder(alice);
+    assert_ne!(first, second, "{}", file.display());
+    // A container: its port is free, its name is gone.
+    let pid = run(&["inspect", "--format", "{{.State.Pid}}", "deaf"]).text();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    kill(status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim());
+    eventually("its start", PATIENCE, || (run(&["start", "deaf"]).code() == 0).then_some(()));
+}
+
+fn builds_of_a_user(w: &World) {
+    let alice = User::new();
+    let cata = alice.engine(w);
+    let run = |words: &[&str]| -> Done { alice.command(&cata).args(words).done() };
+    let context = alice.home.join("context");
+    fs::create_dir(&context).unwrap();
+    fs::write(context.join("file"), "of the context\n").unwrap();
+    let dockerfile = "FROM busybox AS one\n\
+        RUN mkdir -p /d/below && echo old > /d/below/f && echo old > /d/g && chown 33:34 /d/g\n\
+        FROM one\n\
+        RUN rm -r /d && mkdir /d && echo new > /d/new && id -u > /who\n\
+        COPY --chown=5:6 file /d/file\n\
+        COPY --from=one /d/g /g\n\
+        RUN --mount=type=cache,target=/cache --network=none ls /sys/class/net > /links\n\
+        CMD cat /d/file\n";
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+    let build = || run(&["build", "--network", "none", "-t", "built", context.to_str().unwrap()]);
+    let _ = build().ok();
+    assert!(build().ok().stderr.contains("5 of 5 steps cached"));
+    assert_eq!(run(&["run", "--rm", "built"]).text(), "of the context");
+    let look = "ls /d; stat -c %u:%g /d/file /g; cat /who /links";
+    let looked = |image: &str| run(&["run", "--rm", image, "sh", "-c", look]).text();
+    let expected = "file\nnew\n5:6\n33:34\n0\nlo";
+    assert_eq!(looked("built"), expected);
+    // What hides a directory of a layer below travels, and comes back.
+    let _ = run(&["save", "-o", "built.tar", "built"]).ok();
+    let _ = run(&["rmi", "-f", "built"]).ok();
+    let _ = run(&["system", "prune", "-af"]).ok();
+    let _ = run(&["load", "-i", "built.tar"]).ok();
+    assert_eq!(looked("built"), expected);
+    // The same in a container, and what it has become is committed.
+    let script = "rm -r /d && mkdir /d && touch /d/only";
+    let _ = run(&["run", "--name", "changed", "built", "sh", "-c", script]).ok();
+    assert!(run(&["diff", "changed"]).ok().stdout.contains("/d/only"));
+    let _ = run(&["commit", "changed", "last"]).ok();
+    assert_eq!(run(&["run", "--rm", "last", "ls", "/d"]).text(), "only");
+    let _ = run(&["rm", "changed"]).ok();
+}
