@@ -1,5 +1,8 @@
 //! What a container may not: capabilities, system calls, paths, other processes.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 use serde_json::json;
@@ -19,6 +22,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(root_read_only),
         test!(devices_are_few).also_in_lab(),
         test!(device_passed_in).also_in_lab(),
+        test!(devices_by_name).also_in_lab(),
         test!(sysctl_inside_only),
         test!(shm_size),
         test!(writes_stay_in_the_container),
@@ -35,7 +39,7 @@ fn sh(w: &World, options: &[&str], script: &str) -> cata_tests::command::Done {
 }
 
 fn namespace(of: &str, name: &str) -> String {
-    std::fs::read_link(format!("/proc/{of}/ns/{name}")).unwrap().to_string_lossy().into_owned()
+    fs::read_link(format!("/proc/{of}/ns/{name}")).unwrap().to_string_lossy().into_owned()
 }
 
 fn namespaces_are_its_own(w: &World) {
@@ -132,7 +136,7 @@ fn paths_masked_and_read_only(w: &World) {
 }
 
 fn privileged_has_all(w: &World) {
-    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let own = fs::read_to_string("/proc/self/status").unwrap();
     let own = own.lines().find(|l| l.starts_with("CapBnd")).unwrap().to_owned();
     let script = "grep -E 'CapEff|Seccomp:' /proc/self/status; mount -t tmpfs t /mnt 2>&1 || mkdir /mnt && mount -t tmpfs t /mnt";
     let lines = sh(w, &["--privileged"], script).lines();
@@ -169,6 +173,48 @@ fn devices_are_few(w: &World) {
     assert!(made.code() != 0 && made.stderr.contains("not permitted"), "{made}");
 }
 
+/// What finds the container as hooks of graphics drivers do: by its bundle, and in that by its root.
+const HOOK: &str = r#"#!/bin/sh
+bundle=$(sed 's/.*"bundle":"\([^"]*\)".*/\1/')
+root=$(sed 's/.*"root":{"path":"\([^"]*\)".*/\1/' "$bundle/config.json")
+echo "$1 $MODE" > "$root/etc/vendor.conf"
+"#;
+
+fn devices_by_name(w: &World) {
+    let (hook, library) = (w.file("hook", HOOK), w.file("library", "vendor's"));
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let describe = |hooks: &str| {
+        let text = json!({
+            "cdiVersion": "0.7.0",
+            "kind": "vendor.com/brim",
+            "containerEdits": {"env": ["VENDOR=yes"]},
+            "devices": [{"name": "0", "containerEdits": {
+                "env": ["BRIM=0"],
+                "deviceNodes": [{"path": "/dev/brim", "hostPath": "/dev/full", "permissions": "r"}],
+                "mounts": [{"hostPath": library, "containerPath": "/usr/lib/vendor.so", "options": ["ro", "bind"]}],
+                "hooks": [{"hookName": hooks, "path": hook, "args": ["hook", "linked"], "env": ["MODE=cdi"]}],
+                "additionalGids": [4711],
+            }}],
+        });
+        fs::create_dir_all("/var/run/cdi").unwrap();
+        fs::write("/var/run/cdi/vendor.json", text.to_string()).unwrap();
+    };
+    let ask = ["--device", "vendor.com/brim=0"];
+    w.cata(&["run", "--rm", ask[0], ask[1], "busybox", "true"]).fails(125, &[ask[1], "/etc/cdi"]);
+    describe("createContainer");
+    let script = "echo $VENDOR $BRIM; head -c 3 /dev/brim | wc -c; cat /usr/lib/vendor.so; echo; cat /etc/vendor.conf; id -G";
+    assert_eq!(sh(w, &ask, script).lines(), ["yes 0", "3", "vendor's", "linked cdi", "0 10 4711"]);
+    w.cata(&["run", "--rm", "--gpus", "all", "busybox", "true"]).fails(125, &["nvidia.com/gpu=all", ask[1]]);
+    // Whoever starts it again has what is described then.
+    let _ = w.cata(&["create", "--name", "again", ask[0], ask[1], "busybox", "cat", "/etc/vendor.conf"]).ok();
+    assert_eq!(w.field("again", "{{(index .HostConfig.DeviceRequests 0).DeviceIDs}}"), "[vendor.com/brim=0]");
+    describe("poststop");
+    w.cata(&["start", "-a", "again"]).fails(1, &["vendor.com/brim=0", "poststop"]);
+    describe("createContainer");
+    assert_eq!(w.cata(&["start", "-a", "again"]).text(), "linked cdi");
+    w.cata(&["run", "--rm", "--isolation", "vm", ask[0], ask[1], "busybox", "true"]).fails(125, &[ask[1]]);
+}
+
 fn device_passed_in(w: &World) {
     let device = ["--device", "/dev/full:/dev/brim:r"];
     assert_eq!(
@@ -181,9 +227,9 @@ fn device_passed_in(w: &World) {
 fn sysctl_inside_only(w: &World) {
     let name = "net.ipv4.ip_unprivileged_port_start";
     let read = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start";
-    let before = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    let before = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     assert_eq!(sh(w, &["--sysctl", &format!("{name}=77")], read).text(), "77");
-    assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap(), before);
+    assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap(), before);
     w.cata(&["run", "--rm", "--sysctl", "vm.swappiness=1", "busybox", "true"]).fails(125, &["vm.swappiness"]);
 }
 

@@ -63,7 +63,7 @@ fn what_run_captures_is_what_was_typed() {
 #[test]
 fn refusals_are_clear() {
     insta::assert_snapshot!(refusals(&[
-        "run --gpus all busybox",
+        "run --gpus some busybox",
         "run --volumes-from=x:w busybox",
         "create --link a busybox",
         "run --shiny busybox",

@@ -12,7 +12,6 @@ const FLAGS: &[(&str, &[&str])] = &[
             "--cpu-rt-period",
             "--cpu-rt-runtime",
             "--disable-content-trust",
-            "--gpus",
             "--io-maxbandwidth",
             "--io-maxiops",
             "--kernel-memory",

@@ -76,6 +76,14 @@ pub enum Error {
         /// Containers, comma separated.
         users: String,
     },
+    /// No description of a device by that name.
+    #[error("no such device: {name}")]
+    NoDevice {
+        /// `vendor.com/class=name`.
+        name: String,
+        /// The way out.
+        hint: String,
+    },
     /// No kernel by that name.
     #[error("no such kernel: {0}")]
     NoKernel(String),
@@ -243,6 +251,7 @@ impl Error {
             | Self::NoPath { .. }
             | Self::NoVolume(_)
             | Self::NoMachine(_)
+            | Self::NoDevice { .. }
             | Self::NoKernel(_) => Kind::NotFound,
             Self::NoDefaultKernel(_) => Kind::InvalidState,
             Self::NoCompanion(_) => Kind::Unsupported,
@@ -270,7 +279,7 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Unsupported { hint, .. } => Some(hint.clone()),
+            Self::Unsupported { hint, .. } | Self::NoDevice { hint, .. } => Some(hint.clone()),
             Self::State { hint, .. } | Self::Start { hint, .. } => hint.clone(),
             Self::NameInUse { name, .. } => {
                 Some(format!("remove it with `cata rm {name}`, rename it, or choose another --name"))

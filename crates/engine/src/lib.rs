@@ -6,6 +6,7 @@
 //! `network` and `volume` act.
 
 pub mod build;
+pub mod cdi;
 pub mod compare;
 pub mod container;
 pub mod disk;

@@ -139,6 +139,12 @@ impl ContainerDir {
         self.0.join("work")
     }
 
+    /// The OCI document, for hooks of devices, which know a container by the directory that this is in.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.0.join("config.json")
+    }
+
     /// `/etc/hosts` inside.
     #[must_use]
     pub fn hosts(&self) -> PathBuf {

@@ -88,6 +88,12 @@ pub struct CreateRequest {
     /// `--device-cgroup-rule`.
     #[serde(default)]
     pub device_rules: Vec<DeviceRule>,
+    /// `--device vendor.com/class=name`.
+    #[serde(default)]
+    pub device_names: Vec<DeviceName>,
+    /// `--gpus`.
+    #[serde(default)]
+    pub gpus: Vec<GpuRequest>,
     /// `--network`.
     pub network: NetworkMode,
     /// `-p`.
@@ -315,6 +321,76 @@ pub struct DeviceRule {
     pub access: String,
 }
 
+/// A device by the name that its vendor's description gives it: `vendor.com/class=name`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DeviceName(String);
+
+impl DeviceName {
+    /// A name of that form.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn new(text: &str) -> Result<Self, String> {
+        let wrong = || format!("invalid device name '{text}': the form is vendor.com/class=name");
+        let (kind, name) = text.split_once('=').ok_or_else(wrong)?;
+        let (vendor, class) = kind.split_once('/').ok_or_else(wrong)?;
+        let good = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c));
+        if crate::cdi::is_kind(vendor, class) && good && !name.is_empty() {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(wrong())
+        }
+    }
+
+    /// As written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for DeviceName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::new(&text)
+    }
+}
+
+impl From<DeviceName> for String {
+    fn from(name: DeviceName) -> Self {
+        name.0
+    }
+}
+
+/// `--gpus`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuRequest {
+    /// `driver=`: `nvidia` or `amd`; `None`: whose devices are described.
+    pub driver: Option<String>,
+    /// Which.
+    pub gpus: Gpus,
+}
+
+/// Which graphics processors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gpus {
+    /// `all`.
+    All,
+    /// The first of them.
+    Count(u32),
+    /// `device=`: indices or ids.
+    Named(Vec<String>),
+}
+
 /// `--network`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -477,6 +553,8 @@ impl CreateRequest {
             volumes_from: Vec::new(),
             devices: Vec::new(),
             device_rules: Vec::new(),
+            device_names: Vec::new(),
+            gpus: Vec::new(),
             network: NetworkMode::Networks(Vec::new()),
             ports: Vec::new(),
             expose: Vec::new(),

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cata_engine::request::{
-    Attach, CreateRequest, HealthRequest, Isolation, MountRequest, NamespaceMode, OnUnhealthy, Resources,
-    RestartPolicy,
+    Attach, CreateRequest, DeviceName, DeviceRequest, HealthRequest, Isolation, MountRequest, NamespaceMode,
+    OnUnhealthy, Resources, RestartPolicy,
 };
 use cata_spec::Name;
 
 use super::create::{
     CreateOptions, LifeOptions, LimitOptions, ProcessOptions, ResourceOptions, StorageOptions,
 };
+use crate::parse::device::Device;
 use crate::parse::stream::Stream;
 use crate::parse::{self, ParseError, Parsed};
 
@@ -70,6 +71,7 @@ pub(crate) fn request(
         mac: network.mac_address,
     };
     let health = health(&life)?;
+    let (devices, device_names) = devices(isolation.device);
     Ok(CreateRequest {
         image,
         command: words.collect(),
@@ -101,7 +103,9 @@ pub(crate) fn request(
         security: parse::security::parse(&isolation.security_opt, around.read)?,
         volumes_from: storage.volumes_from.clone(),
         mounts: mounts(storage, around)?,
-        devices: isolation.device,
+        devices,
+        device_names,
+        gpus: isolation.gpus,
         device_rules: isolation.device_cgroup_rule,
         network: parse::network::parse(&network.network, &beside)?,
         ports: network.publish.into_iter().flat_map(|ports| ports.0).collect(),
@@ -130,6 +134,18 @@ pub(crate) fn request(
         annotations: parse::key_value::pairs(&process.annotation, "annotation")?,
         machine: None,
     })
+}
+
+/// Those by path, and those by name.
+fn devices(asked: Vec<Device>) -> (Vec<DeviceRequest>, Vec<DeviceName>) {
+    let (mut nodes, mut names) = (Vec::new(), Vec::new());
+    for device in asked {
+        match device {
+            Device::Node(node) => nodes.push(node),
+            Device::Name(name) => names.push(name),
+        }
+    }
+    (nodes, names)
 }
 
 fn conflicts(process: &ProcessOptions, life: &LifeOptions, using: Use) -> Parsed<()> {

@@ -7,12 +7,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use cata_engine::request::{
-    BlockLimit, DeviceRequest, DeviceRule, IdMapping, Isolation, Lender, MonitorRequest, MountRequest,
+    BlockLimit, DeviceRule, GpuRequest, IdMapping, Isolation, Lender, MonitorRequest, MountRequest,
     NamespaceMode, OnUnhealthy, PortRequest, RestartPolicy, Ulimit, UserNamespace,
 };
 use clap::Args;
 
 use crate::parse;
+use crate::parse::device::Device;
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateOptions {
@@ -188,9 +189,12 @@ pub(crate) struct IsolationOptions {
     /// Allow devices without making a node (type major:minor access)
     #[arg(long, value_name = "list", value_parser = parse::device::rule)]
     pub(crate) device_cgroup_rule: Vec<DeviceRule>,
-    /// Make a host device available inside
+    /// Make a host device available inside (a path, or vendor.com/class=name)
     #[arg(long, value_name = "list", value_parser = parse::device::parse)]
-    pub(crate) device: Vec<DeviceRequest>,
+    pub(crate) device: Vec<Device>,
+    /// Make graphics processors available inside ("all", a number, "device=0")
+    #[arg(long, value_name = "gpu-request", value_parser = parse::device::gpus)]
+    pub(crate) gpus: Vec<GpuRequest>,
 }
 
 // Those that `update` can change too.

@@ -11,6 +11,7 @@ use cata_image::{Image, Progress};
 use cata_spec::Name;
 use rustix::fs::{FlockOperation, flock};
 
+use crate::cdi;
 use crate::container::remove::anonymous_volumes;
 use crate::container::{names, ranges};
 use crate::engine::Engine;
@@ -91,6 +92,7 @@ impl Engine {
         for device in &request.devices {
             find_device(device)?;
         }
+        let _ = cdi::edits(request)?;
         for limit in &request.resources.block {
             find_block(limit)?;
         }

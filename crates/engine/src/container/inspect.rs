@@ -12,8 +12,8 @@ use crate::error::Result;
 use crate::paths::Paths;
 use crate::record::{MountKind, MountPoint};
 use crate::request::{
-    BlockLimitKind, DeviceRule, IdMapping, MountSource, NamespaceMode, NetworkMode, SeccompRequest,
-    UserNamespace, Users,
+    BlockLimitKind, CreateRequest, DeviceRule, Gpus, IdMapping, MountSource, NamespaceMode, NetworkMode,
+    SeccompRequest, UserNamespace, Users,
 };
 
 /// Docker's "never".
@@ -281,6 +281,7 @@ fn host_config(view: &View) -> Value {
         "PidsLimit": resources.pids,
         "Ulimits": request.ulimits.iter().map(|u| json!({"Name": u.name, "Soft": u.soft, "Hard": u.hard})).collect::<Vec<_>>(),
         "Devices": request.devices.iter().map(|d| json!({"PathOnHost": d.host, "PathInContainer": d.container, "CgroupPermissions": d.access})).collect::<Vec<_>>(),
+        "DeviceRequests": device_requests(request),
         "DeviceCgroupRules": request.device_rules.iter().map(device_rule).collect::<Vec<_>>(),
         "MemorySwappiness": resources.swappiness,
         "BlkioDeviceReadBps": block(BlockLimitKind::ReadBytes, "Rate"),
@@ -295,6 +296,24 @@ fn host_config(view: &View) -> Value {
         document.extend(limits);
     }
     document
+}
+
+/// Devices by name, as Docker has them.
+fn device_requests(request: &CreateRequest) -> Vec<Value> {
+    let mut list = Vec::new();
+    if !request.device_names.is_empty() {
+        list.push(json!({"Driver": "cdi", "Count": 0, "DeviceIDs": request.device_names, "Capabilities": null, "Options": null}));
+    }
+    list.extend(request.gpus.iter().map(|gpu| {
+        let (count, ids) = match &gpu.gpus {
+            Gpus::All => (-1, Value::Null),
+            Gpus::Count(count) => (i64::from(*count), Value::Null),
+            Gpus::Named(ids) => (0, json!(ids)),
+        };
+        let driver = gpu.driver.as_deref().unwrap_or_default();
+        json!({"Driver": driver, "Count": count, "DeviceIDs": ids, "Capabilities": [["gpu"]], "Options": {}})
+    }));
+    list
 }
 
 /// `c 10:* rwm`.

@@ -18,6 +18,7 @@ use cata_sandbox::protocol::{Streams, Until};
 use cata_sandbox::status::StatusKind;
 use cata_spec::Platform;
 
+use crate::cdi;
 use crate::container::boot;
 use crate::container::create::{find_block, find_device};
 use crate::container::filter;
@@ -300,7 +301,17 @@ impl Engine {
     fn plan_process(&self, record: &Record) -> Result<Plan> {
         let dir = self.dir(&record.id);
         let (filter, profile) = self.filter(record)?;
-        let spec = self.document(record, profile)?;
+        let mut spec = self.document(record, profile)?;
+        if spec.hooks().is_some() {
+            // Where the runtime shows them the root file system.
+            if let Some(root) = spec.root_mut() {
+                root.set_path(dir.upper());
+            }
+            ledger::write(&dir.config(), &spec, Durability::Volatile)?;
+        }
+        let mut groups = record.request.groups.clone();
+        let given = spec.process().as_ref().and_then(|process| process.user().additional_gids().as_ref());
+        groups.extend(given.into_iter().flatten().map(u32::to_string));
         let options = Options {
             filter,
             root: Some(Root::Overlay {
@@ -309,10 +320,9 @@ impl Engine {
                 work: Some(dir.work()),
                 options: Vec::new(),
             }),
-            user: Some(UserSpec::Named {
-                user: record.config.user.clone(),
-                groups: record.request.groups.clone(),
-            }),
+            user: Some(UserSpec::Named { user: record.config.user.clone(), groups }),
+            // Those of devices, none of which is ours to run.
+            hooks: true,
             init: record.request.init,
             ..Options::default()
         };
@@ -354,7 +364,16 @@ impl Engine {
             cgroup: cgroup_path(record),
             own_network_files: !matches!(request.network, NetworkMode::Container(_)),
         };
-        spec::plan(record, &self.dir(&record.id), &given)
+        let mut spec = spec::plan(record, &self.dir(&record.id), &given)?;
+        cdi::apply(&mut spec, &cdi::edits(request)?, &|path| {
+            let request =
+                DeviceRequest { host: path.to_owned(), container: path.to_owned(), access: "rwm".to_owned() };
+            match find_device(&request)?.as_slice() {
+                [found] => Ok((found.block, found.major, found.minor)),
+                _ => Err(Error::Invalid(format!("{} is not one device", path.display()))),
+            }
+        })?;
+        Ok(spec)
     }
 
     /// `/etc/hosts` and `/etc/resolv.conf`, once addresses are known.

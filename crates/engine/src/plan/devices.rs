@@ -107,7 +107,11 @@ pub fn rules(
     Ok(rules)
 }
 
-fn rule(
+/// One rule of the device cgroup; -1 is any number.
+///
+/// # Errors
+/// Never in practice: the builder has every field.
+pub(crate) fn rule(
     allow: bool,
     kind: LinuxDeviceType,
     major: i64,

@@ -60,6 +60,12 @@ pub fn check(request: &CreateRequest) -> Result<(), Error> {
         let flag = format!("--device {}", device.host.display());
         return cannot(&flag, "the host's devices are not the machine's");
     }
+    if let Some(name) = request.device_names.first() {
+        return cannot(&format!("--device {name}"), "the host's devices are not the machine's");
+    }
+    if !request.gpus.is_empty() {
+        return cannot("--gpus", "the host's devices are not the machine's");
+    }
     if !request.device_rules.is_empty() {
         return cannot("--device-cgroup-rule", "the host's devices are not the machine's");
     }

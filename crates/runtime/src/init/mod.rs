@@ -215,7 +215,7 @@ fn prepare_root(
     let sources = mount::sources(&plan.mounts, trees.mounts)?;
     cata_sys::mount::set_propagation(Path::new("/"), cata_sys::mount::attribute::PRIVATE, Depth::Recursive)
         .map_err(Failure::at(Stage::Root, "/"))?;
-    let mut tree = tree::Tree::new(root::attach(&plan.root, trees.root)?);
+    let mut tree = tree::Tree::new(root::attach(&plan.root, trees.root, plan.hooks.before_root())?);
     mount::all(&mut tree, plan, sources, channel)?;
     device::all(&tree, plan)?;
     if plan.hooks.before_root() {

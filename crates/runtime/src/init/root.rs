@@ -26,11 +26,17 @@ pub(super) fn tree(root: &plan::Root) -> Result<OwnedFd, Failure> {
     }
 }
 
-/// Mounts the root over `/` (or a directory over itself), where nobody sees it until [`finish`] makes it the root.
-pub(super) fn attach(root: &plan::Root, prepared: Option<OwnedFd>) -> Result<Root, Failure> {
+/// Mounts the root over `/` (or a directory over itself), where nobody sees it until [`finish`] makes it the root;
+/// `shown`: where hooks can name it.
+pub(super) fn attach(root: &plan::Root, prepared: Option<OwnedFd>, shown: bool) -> Result<Root, Failure> {
     let slash = Path::new("/");
-    // A directory is covered by its own mount, where hooks expect the container's root to be.
-    let place = if let plan::Root::Path(path) = root { path.as_path() } else { slash };
+    // A directory is covered by its own mount, where hooks expect the container's root to be. An overlay covers its
+    // upper layer when there are hooks to see it.
+    let place = match root {
+        plan::Root::Path(path) => path.as_path(),
+        plan::Root::Overlay { upper: Some(upper), .. } if shown => upper.as_path(),
+        plan::Root::Overlay { .. } => slash,
+    };
     let reachable = prepared.is_none();
     let tree = match prepared {
         Some(tree) => tree,

@@ -4,6 +4,7 @@
 
 mod boot;
 mod cage;
+mod company;
 mod connection;
 mod exec;
 mod finish;
@@ -21,7 +22,7 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use cata_runtime::Handles;
+use cata_runtime::{Handles, Manner};
 use cata_sys::{heap, pidfd, signalfd::SignalFd};
 use rustix::process::{WaitOptions, wait};
 
@@ -35,6 +36,7 @@ use crate::state::{Action, Event, Exit, Moment, Phase, Pid, Rejected, State, Tim
 use crate::status::Status;
 use crate::step::step;
 use cage::Cage;
+use company::Company;
 use connection::Connections;
 use exec::Sessions;
 use notify::Waiter;
@@ -336,7 +338,8 @@ impl Driver {
                 handles = handles.user(users.as_fd());
             }
             let handles = self.cage.enter(handles);
-            cata_runtime::spawn(&launch.plan, &handles)
+            let mut company = Company { launch: &launch };
+            cata_runtime::spawn_with(&launch.plan, &handles, Manner::default(), &mut company)
         };
         drop(given);
         let spawned = spawned.map_err(|error| {
