@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| cata_vmm::fuzzing::balloon(data));
+fuzz_target!(|data: &[u8]| cata_vmm::fuzzing::balloon(&cata_vmm::fuzzing::image(data)));

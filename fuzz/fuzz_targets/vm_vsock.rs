@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| cata_vmm::fuzzing::vsock(data));
+fuzz_target!(|data: &[u8]| cata_vmm::fuzzing::vsock(&cata_vmm::fuzzing::image(data)));

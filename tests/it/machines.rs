@@ -632,6 +632,11 @@ fn machine_bad_input(w: &World) {
     let _ = run(w, &["-d", "--name", "vm1", "-v", "data:/data", "busybox", "sleep", "600"]).ok();
     refused(&["-v", "data:/data", "busybox", "true"], &["volume data is used", "vm1"]);
     let _ = run(w, &["--rm", "-v", "data:/data:ro", "busybox", "true"]).ok();
+    // What runs it has namespaces, which are not its own: a container that joined them would be on the host.
+    for flag in ["--pid", "--ipc", "--network"] {
+        let args = ["run", "--rm", flag, "container:vm1", "busybox", "true"];
+        w.cata(&args).fails(125, &["cannot join namespaces of vm1", "a kernel of its own", "by name"]);
+    }
     // A kernel stays as long as a machine runs it.
     let kernel = w.field("vm1", "{{.Machine.Kernel}}");
     w.cata(&["kernel", "rm", &kernel]).fails(1, &["is in use by a running VM", "stop the VM first"]);

@@ -484,6 +484,20 @@ pub enum BlockLimitKind {
     Weight,
 }
 
+impl BlockLimitKind {
+    /// The flag that asks for it.
+    #[must_use]
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::ReadBytes => "--device-read-bps",
+            Self::WriteBytes => "--device-write-bps",
+            Self::ReadOperations => "--device-read-iops",
+            Self::WriteOperations => "--device-write-iops",
+            Self::Weight => "--blkio-weight-device",
+        }
+    }
+}
+
 /// `--ulimit`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ulimit {

@@ -467,6 +467,16 @@ fn host_devices() -> Result<Vec<devices::Found>> {
 impl namespaces::Peers for Engine {
     fn pid(&self, container: &str) -> Result<u32> {
         let record = self.find(container)?;
+        if record.request.isolation == Isolation::Vm {
+            // Those of the process that runs it are the host's, or nobody's.
+            return Err(Error::Unsupported {
+                what: format!(
+                    "cannot join namespaces of {}: a virtual machine has a kernel of its own, and shares none",
+                    record.name
+                ),
+                hint: "containers and virtual machines on one network reach each other by name".to_owned(),
+            });
+        }
         let (status, owner) = self.status(&record.id)?;
         match u32::try_from(status.pid) {
             Ok(pid) if owner == Owner::Alive && pid != 0 => Ok(pid),

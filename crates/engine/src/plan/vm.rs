@@ -70,7 +70,7 @@ pub fn check(request: &CreateRequest) -> Result<(), Error> {
         return cannot("--device-cgroup-rule", "the host's devices are not the machine's");
     }
     if let Some(limit) = request.resources.block.first() {
-        let flag = format!("a limit of {}", limit.device.display());
+        let flag = format!("{} {}", limit.kind.flag(), limit.device.display());
         return cannot(&flag, "the host's devices are not the machine's");
     }
     for mount in &request.mounts {
