@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::chown;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ use cata_tests::command::{Done, PATIENCE, Run, eventually, scaled};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
-use crate::oci_rootless::User;
+use crate::oci_rootless::{ID, User};
 use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test!(networks_of_a_user).needs(&["slirp4netns"]), test!(builds_of_a_user)]
+    vec![test!(networks_of_a_user).needs(&["slirp4netns"]), test!(builds_of_a_user), test!(limits_of_a_user)]
 }
 
 /// Whoever a user is on this machine, he may open `/dev/net/tun` on every other.
@@ -186,4 +187,54 @@ fn builds_of_a_user(w: &World) {
     let _ = run(&["commit", "changed", "last"]).ok();
     assert_eq!(run(&["run", "--rm", "last", "ls", "/d"]).text(), "only");
     let _ = run(&["rm", "changed"]).ok();
+}
+
+/// In a cgroup that somebody gave her there are limits, and what else needs one; elsewhere it is said what is missing.
+fn limits_of_a_user(w: &World) {
+    let alice = User::new();
+    let cata = alice.engine(w);
+    let elsewhere = |words: &[&str]| -> Done { alice.command(&cata).args(words).done() };
+    elsewhere(&["run", "--rm", "-m", "64m", "busybox", "true"])
+        .fails(125, &["limits", "without privileges", "systemd-run --user --scope"]);
+    let hierarchies = cata_tests::cgroup::hierarchies().unwrap();
+    let [top] = hierarchies.as_slice() else { return };
+    // As systemd gives her manager one: she is in a cgroup below it.
+    let session = top.mount.join("alice/session");
+    fs::create_dir_all(&session).unwrap();
+    for dir in [top.mount.join("alice"), session.clone()] {
+        for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+            chown(dir.join(file), Some(ID), Some(ID)).unwrap();
+        }
+    }
+    let run = |words: &[&str]| -> Done {
+        let enter = format!(r#"echo 0 > {}/cgroup.procs && exec setpriv "$@""#, session.display());
+        alice.become_her(Run::new("sh").args(["-c", &enter, "sh"])).arg(&cata).args(words).done()
+    };
+    let limits = ["--memory", "64m", "--pids-limit", "50", "--cpus", "0.5"];
+    let started =
+        run(&[&["run", "-d", "--name", "caged"][..], &limits, &["busybox", "sleep", "600"]].concat()).ok();
+    assert_eq!(started.stderr, "");
+    let read = |file: &str| {
+        let file = format!("/sys/fs/cgroup/{file}");
+        elsewhere(&["exec", "caged", "cat", &file]).text()
+    };
+    assert_eq!([read("memory.max"), read("pids.max"), read("cpu.max")], ["67108864", "50", "50000 100000"]);
+    let _ = run(&["update", "--pids-limit", "60", "caged"]).ok();
+    assert_eq!(read("pids.max"), "60");
+    assert!(run(&["stats", "--no-stream", "caged"]).ok().stdout.contains("64MiB"));
+    // Also from where there is nothing of hers.
+    let _ = elsewhere(&["pause", "caged"]).ok();
+    assert_eq!(elsewhere(&["inspect", "--format", "{{.State.Status}}", "caged"]).text(), "paused");
+    let _ = elsewhere(&["unpause", "caged"]).ok();
+    // They are kept: the kernel ends who goes beyond, and it is said.
+    let eater =
+        ["run", "--name", "eater", "-m", "16m", "busybox", "sh", "-c", "head -c 100m /dev/zero | tail"];
+    let _ = run(&eater);
+    assert_eq!(elsewhere(&["inspect", "--format", "{{.State.OOMKilled}}", "eater"]).text(), "true");
+    let _ = elsewhere(&["rm", "-f", "eater", "caged"]).ok();
+    let below = || {
+        fs::read_dir(top.mount.join("alice/catamaran"))
+            .map_or(0, |dir| dir.flatten().filter(|entry| entry.path().is_dir()).count())
+    };
+    eventually("the end of their cgroups", PATIENCE, || (below() == 0).then_some(()));
 }

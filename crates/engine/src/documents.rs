@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::host::Facts;
 use crate::image::image_error;
 use crate::request::MonitorRequest;
+use crate::rootless::cgroups;
 
 impl Engine {
     /// An image as Docker's `inspect` document.
@@ -64,7 +65,7 @@ impl Engine {
             "Images": self.images.list().map_err(image_error)?.len(),
             "Driver": "overlay",
             "LoggingDriver": "json-file",
-            "CgroupDriver": if self.host.rootless { "none" } else { "cgroupfs" },
+            "CgroupDriver": if self.host.rootless && cgroups::home().is_none() { "none" } else { "cgroupfs" },
             "CgroupVersion": layout.as_ref().map_or("", |l| if l.is_v2() { "2" } else { "1" }),
             "DefaultRuntime": "cata",
             "Isolation": { "process": "yes", "vm": self.machines_here() },

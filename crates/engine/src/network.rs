@@ -220,7 +220,7 @@ impl Engine {
             NetworkMode::Networks(list) if list.iter().any(|e| e.network.as_str() != DEFAULT) => {
                 host.for_user_network(&wishes)
             }
-            _ if held().is_some() => {
+            NetworkMode::Networks(_) if held().is_some() => {
                 ResolvConf { servers: vec![inside::NAME_SERVER], ..host }.for_default_bridge(&wishes)
             }
             _ => host.for_default_bridge(&wishes),

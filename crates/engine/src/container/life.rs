@@ -7,6 +7,7 @@ use cata_sandbox::protocol::FailureKind;
 use cata_spec::Name;
 
 use crate::container::create::durability;
+use crate::container::live::Owner;
 use crate::container::names;
 use crate::container::start::StartOptions;
 use crate::engine::Engine;
@@ -82,7 +83,11 @@ impl Engine {
     /// [`Error::State`] when it does not run or is frozen already.
     pub fn pause(&self, container: &str) -> Result<()> {
         if self.host.rootless {
-            return Err(crate::rootless::no_cgroup("pause"));
+            let record = self.find(container)?;
+            let (status, owner) = self.status(&record.id)?;
+            if owner == Owner::Alive && status.pid != 0 {
+                let _ = self.cgroup_of(&record, status.pid, "pause")?;
+            }
         }
         let (record, mut client) = self.client(container)?;
         client.pause().map_err(|e| refused("pause", container, &e))?;

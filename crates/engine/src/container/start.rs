@@ -35,6 +35,7 @@ use crate::network::Surroundings;
 use crate::plan::{devices, hosts, namespaces, platform, spec};
 use crate::record::{MountKind, Record};
 use crate::request::{DeviceRequest, NamespaceMode, NetworkMode};
+use crate::rootless::cgroups;
 use crate::timing::Timing;
 use crate::volume;
 
@@ -329,7 +330,7 @@ impl Engine {
         let mut plan = cata_runtime::plan::plan(&spec, &cata_runtime::plan::Host::detect(), &options)
             .map_err(|e| Error::Runtime(Foreign::new(Kind::InvalidArgument, None, &e)))?;
         if self.host.rootless {
-            crate::rootless::without(&mut plan, &record.request);
+            crate::rootless::without(&mut plan, &record.request)?;
         }
         if let NamespaceMode::Container(name) = &record.request.ipc {
             share_shm(&mut plan, namespaces::Peers::pid(self, name)?);
@@ -361,7 +362,7 @@ impl Engine {
             devices: found,
             block: request.resources.block.iter().map(find_block).collect::<Result<_>>()?,
             seccomp,
-            cgroup: cgroup_path(record),
+            cgroup: self.future_cgroup(record),
             own_network_files: !matches!(request.network, NetworkMode::Container(_)),
         };
         let mut spec = spec::plan(record, &self.dir(&record.id), &given)?;
@@ -374,6 +375,23 @@ impl Engine {
             }
         })?;
         Ok(spec)
+    }
+
+    /// Where the container's cgroup will be.
+    fn future_cgroup(&self, record: &Record) -> PathBuf {
+        let path = cgroup_path(record);
+        match cgroups::home().filter(|_| self.host.rootless) {
+            Some(home) => home.join(path.strip_prefix("/").unwrap_or(&path)),
+            None => path,
+        }
+    }
+
+    /// Where a running container's cgroup is. `what` needs it.
+    pub(crate) fn cgroup_of(&self, record: &Record, pid: i32, what: &str) -> Result<PathBuf> {
+        if !self.host.rootless {
+            return Ok(cgroup_path(record));
+        }
+        cgroups::of(pid, record.id.as_str()).ok_or_else(|| crate::rootless::no_cgroup(what))
     }
 
     /// `/etc/hosts` and `/etc/resolv.conf`, once addresses are known.

@@ -7,7 +7,6 @@ use cata_runtime::cgroup::{self, Cgroup, CgroupError, Layout, Stats};
 use cata_sandbox::status::StatusKind;
 
 use crate::container::live::Owner;
-use crate::container::start::cgroup_path;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 use crate::host::Facts;
@@ -41,11 +40,9 @@ impl Engine {
         }
         let wrap =
             |e: CgroupError| Error::Runtime(Foreign::new(Kind::Internal, e.hint().map(str::to_owned), &e));
-        if self.host.rootless {
-            return Err(crate::rootless::no_cgroup("a count of what a container uses"));
-        }
+        let path = self.cgroup_of(record, status.pid, "a count of what a container uses")?;
         let layout = Layout::detect().map_err(wrap)?;
-        let plan = cgroup::plan(None, &cgroup_path(record).to_string_lossy(), &layout).map_err(wrap)?;
+        let plan = cgroup::plan(None, &path.to_string_lossy(), &layout).map_err(wrap)?;
         let read = Cgroup::open(&plan).and_then(|cgroup| cgroup.stats());
         usage.at = Instant::now();
         usage.stats = match read {

@@ -1,12 +1,13 @@
 //! `update`: other limits and another restart policy for a container, running or not.
 
+use std::path::Path;
+
 use cata_runtime::cgroup::{self, CgroupError, CgroupPlan, Layout};
 use cata_sandbox::launch::{Isolation, RestartPolicy};
 
 use crate::container::create::durability;
 use crate::container::life::client_error;
 use crate::container::live::Owner;
-use crate::container::start::cgroup_path;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 use crate::ledger;
@@ -60,7 +61,9 @@ impl Engine {
             if limits_change && old.request.isolation == Isolation::Vm {
                 self.resize_machine(&old, &new, &mut client)?;
             } else if limits_change {
-                told(client.set_limits(limits(&new)?))?;
+                let pid = self.status(&old.id)?.0.pid;
+                let path = self.cgroup_of(&old, pid, "a change of limits")?;
+                told(client.set_limits(limits(&new, &path)?))?;
             }
             if let Some(policy) = request.restart {
                 told(client.set_restart(policy))?;
@@ -74,14 +77,11 @@ impl Engine {
 }
 
 /// The limits as writes into the container's cgroup.
-fn limits(record: &Record) -> Result<CgroupPlan> {
+fn limits(record: &Record, path: &Path) -> Result<CgroupPlan> {
     let wrap = |e: CgroupError| Error::Runtime(Foreign::new(Kind::Internal, e.hint().map(str::to_owned), &e));
     let oci = resources::oci(&record.request.resources, Vec::new(), &[])?;
-    if crate::host::Host::detect().rootless {
-        return Err(crate::rootless::no_cgroup("a change of limits"));
-    }
     let layout = Layout::detect().map_err(wrap)?;
-    cgroup::plan(Some(&oci), &cgroup_path(record).to_string_lossy(), &layout).map_err(wrap)
+    cgroup::plan(Some(&oci), &path.to_string_lossy(), &layout).map_err(wrap)
 }
 
 /// PURE: the old limits with the new ones over them. What limits processor time one way takes the place of what

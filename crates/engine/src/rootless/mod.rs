@@ -1,15 +1,16 @@
 //! An engine whose root is that of a user namespace: what it is made of, and what it cannot do.
 //!
-//! [`ids`] are those of the user's namespace, [`namespaces`] finds or makes it and goes into it, [`outside`] is the
+//! [`cgroups`] are those that somebody gave the user, [`ids`] are those of the user's namespace, [`namespaces`] finds or makes it and goes into it, [`outside`] is the
 //! way out of its network.
 
+pub(crate) mod cgroups;
 mod ids;
 pub mod namespaces;
 pub(crate) mod outside;
 
 use std::fs;
 
-use cata_runtime::plan::{Bind, MountKind, NamespaceKind, Plan};
+use cata_runtime::plan::{Bind, MountKind, NamespaceKind, Plan, Rlimit};
 
 pub use namespaces::enter;
 
@@ -25,13 +26,10 @@ pub(crate) fn adapt(request: &mut CreateRequest) -> Result<()> {
         return refuse("--isolation vm is not supported", "run it as root");
     }
     if request.pid == NamespaceMode::Host {
-        return refuse(
-            "--pid host is not possible",
-            "there is no cgroup by which its processes could be ended",
-        );
+        return refuse("--pid host is not possible", "the host's /proc cannot be mounted in it");
     }
-    if request.resources != Resources::default() {
-        return refuse("limits on resources are not possible", "they need a cgroup of the user's own");
+    if cgroups::home().is_none() && request.resources != Resources::default() {
+        return refuse("limits on resources are not possible", OWN_CGROUP);
     }
     if request.userns != UserNamespace::Host {
         return refuse(
@@ -42,19 +40,34 @@ pub(crate) fn adapt(request: &mut CreateRequest) -> Result<()> {
     Ok(())
 }
 
+/// Where a user gets one.
+const OWN_CGROUP: &str =
+    "where systemd runs with cgroup v2, start the container by `systemd-run --user --scope cata …`";
+
 /// Nothing tells what a container uses, or holds its processes together, but a cgroup.
 pub(crate) fn no_cgroup(what: &str) -> Error {
     Error::Unsupported {
         what: format!("{what} is not possible without privileges"),
-        hint: "it needs a cgroup of the container's own".to_owned(),
+        hint: format!("it needs a cgroup of the container's own: {OWN_CGROUP}"),
     }
 }
 
 /// Takes out of a plan what this user may not make.
-pub(crate) fn without(plan: &mut Plan, request: &CreateRequest) {
-    // No cgroup, and so nothing to show of one.
-    plan.cgroup = None;
-    plan.mounts.retain(|mount| mount.kind != MountKind::Cgroup);
+pub(crate) fn without(plan: &mut Plan, request: &CreateRequest) -> Result<()> {
+    // Programs in the kernel are root's; there are no devices to be kept from either.
+    if let Some(cgroup) = &mut plan.cgroup {
+        cgroup.devices = None;
+    }
+    if cgroups::home().is_none() {
+        // It may have been created elsewhere.
+        if request.resources != Resources::default() {
+            return Err(no_cgroup("a start with limits on resources"));
+        }
+        // No cgroup, and so nothing to show of one.
+        plan.cgroup = None;
+        plan.mounts.retain(|mount| mount.kind != MountKind::Cgroup);
+    }
+    keep_descriptors(plan);
     // All groups of the host, which are not all there; it is a default, unless it was asked for.
     let ping = "net.ipv4.ping_group_range";
     if !request.sysctls.contains_key(ping) {
@@ -72,12 +85,24 @@ pub(crate) fn without(plan: &mut Plan, request: &CreateRequest) {
     }
     // Only who owns the network may mount its `/sys`: the host's is shown.
     if plan.makes(NamespaceKind::Network) {
-        return;
+        return Ok(());
     }
     for mount in &mut plan.mounts {
         if matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "sysfs") {
             mount.kind = MountKind::Bind(Bind { source: "/sys".into(), recursive: true, namespace: None });
             mount.close_sys();
         }
+    }
+    Ok(())
+}
+
+/// A supervisor that carries ports has more descriptors than its container is to have.
+fn keep_descriptors(plan: &mut Plan) {
+    let list = &mut plan.process.rlimits;
+    let name = "RLIMIT_NOFILE";
+    if list.iter().all(|limit| limit.name != name) {
+        let own = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+        list.push(Rlimit { name: name.to_owned(), soft: number(own.current), hard: number(own.maximum) });
     }
 }

@@ -9,9 +9,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use cata_sandbox::hold;
-use cata_sandbox::status;
+use cata_sandbox::status::{self, StatusKind};
 use cata_sys::{detach, message};
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat, open};
 use rustix::io::Errno;
@@ -21,7 +22,9 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 use super::ids;
 
 /// How often a holder that has just ended is looked for again.
-const ATTEMPTS: usize = 10;
+const ATTEMPTS: usize = 500;
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What this process uses: the holder stays for as long as it is open anywhere.
 #[derive(Debug)]
@@ -74,12 +77,22 @@ pub fn enter(state: &Path, supervisor: &Path) -> Result<Option<String>, String> 
         let lock = File::options().create(true).truncate(false).write(true).open(directory.join(hold::LOCK));
         let lock = lock.map_err(failed("open the lock of the user's namespaces"))?;
         locked(&lock).map_err(failed("lock the user's namespaces"))?;
-        let (pid, users, warning) =
-            match found(&directory).map_err(failed("look for the user's namespaces"))? {
-                Some((pid, users)) => (pid, users, None),
-                None => make(state, &directory, supervisor)?,
-            };
-        let Ok(namespace) = namespace(pid, "user") else { continue };
+        let made = match found(&directory) {
+            Ok(Some((pid, users))) => Ok((pid, users, None)),
+            // One whose maker was killed before it was written down goes by itself.
+            Err(error) => Err(error.to_string()),
+            Ok(None) => match orphaned(state) {
+                [0, 0] => Ok(make(&directory, supervisor, [0, 0])?),
+                // Who has them may end at this moment.
+                from => make(&directory, supervisor, from),
+            },
+        };
+        let entered = made.ok().and_then(|made| Some((namespace(made.0, "user").ok()?, made)));
+        let Some((namespace, (pid, users, warning))) = entered else {
+            drop(lock);
+            std::thread::sleep(PAUSE);
+            continue;
+        };
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::User))
             .map_err(|e| format!("enter the user's namespace: {e}"))?;
         drop(lock);
@@ -135,8 +148,12 @@ fn pipe(directory: &Path, name: &str, how: OFlags) -> Result<OwnedFd, Errno> {
     open(directory.join(name), how | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Starts a holder. The caller has the lock.
-fn make(state: &Path, directory: &Path, supervisor: &Path) -> Result<(i32, OwnedFd, Option<String>), String> {
+/// Starts a holder, of namespaces of its own or of those that other processes are in. The caller has the lock.
+fn make(
+    directory: &Path,
+    supervisor: &Path,
+    [from_user, from_network]: [u32; 2],
+) -> Result<(i32, OwnedFd, Option<String>), String> {
     let failed = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
     let refused = |e| {
         format!("containers for users without privileges need user namespaces, which this host refuses: {e}")
@@ -159,7 +176,6 @@ fn make(state: &Path, directory: &Path, supervisor: &Path) -> Result<(i32, Owned
     })();
     let (mut alive, read, users, outside, lock) = files.map_err(failed("prepare the user's namespaces"))?;
     let (ours, theirs) = message::pair().map_err(|e| format!("make a socket: {e}"))?;
-    let [from_user, from_network] = orphaned(state);
     let given = [alive.as_fd(), theirs.as_fd(), read.as_fd(), outside.as_fd(), lock.as_fd()];
     let words = [hold::WORD, &from_user.to_string(), &from_network.to_string()];
     let pid = detach::spawn(supervisor, &words, &given).map_err(|e| {
@@ -202,7 +218,10 @@ fn orphaned(state: &Path) -> [u32; 2] {
         if !status::alive(&dir) {
             continue;
         }
-        let Ok(pid) = status::read(&dir).map(|status| status.supervisor_pid.unsigned_abs()) else { continue };
+        // One whose container has ended is about to go.
+        let lasting = |status: &status::Status| status.status != StatusKind::Exited;
+        let Some(status) = status::read(&dir).ok().filter(lasting) else { continue };
+        let pid = status.supervisor_pid.unsigned_abs();
         let of = |kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
         if of("user").is_some_and(|it| Some(it) != user) {
             if of("net").is_some_and(|it| Some(it) != network) {

@@ -1,6 +1,7 @@
 //! Nodes and links in the container's `/dev`.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use cata_sys::mount::Depth;
 use cata_sys::path::Make;
@@ -58,13 +59,29 @@ fn make(root: &Tree, device: &Device) -> Result<(), Errno> {
 }
 
 fn bind(root: &Tree, device: &Device) -> Result<(), Errno> {
-    let source = rustix::fs::open(&device.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    if rustix::fs::fstat(&source)?.st_rdev != number(device) {
-        return Err(Errno::NODEV);
-    }
+    let source = match node(&device.path, device) {
+        Ok(source) => source,
+        // In the container it may have another name than on the host.
+        Err(errno) => node(&own_name(device).ok_or(errno)?, device)?,
+    };
     let tree = cata_sys::mount::clone_fd(source.as_fd(), Depth::This)?;
     let target = root.target(&device.path, Make::File, 0o666)?;
     cata_sys::mount::attach(tree.as_fd(), target.as_fd())
+}
+
+/// The host's node, if it is that device's.
+fn node(path: &Path, device: &Device) -> Result<OwnedFd, Errno> {
+    let source = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if rustix::fs::fstat(&source)?.st_rdev == number(device) { Ok(source) } else { Err(Errno::NODEV) }
+}
+
+/// As the kernel calls it.
+fn own_name(device: &Device) -> Option<PathBuf> {
+    let kind = if device.kind == DeviceKind::Block { "block" } else { "char" };
+    let event = format!("/sys/dev/{kind}/{}:{}/uevent", device.major, device.minor);
+    let text = std::fs::read_to_string(event).ok()?;
+    let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+    Some(Path::new("/dev").join(name))
 }
 
 fn file_type(kind: DeviceKind) -> FileType {
