@@ -137,6 +137,8 @@ fn checkpoint_goes_on(w: &World) {
     let _ = counts_on(&b);
     let _ = checkpoint(&["--parent-path", "../pre"]).ok();
     assert!(!b.state_dir("c").exists(), "it is gone, as it is on runc");
+    let descriptors = fs::read_to_string(format!("{images}/descriptors.json")).unwrap();
+    assert!(descriptors.contains("pipe:["), "{descriptors}");
     // The pipe has lost its writer.
     let last: u64 = first.done(PATIENCE).ok().lines().last().unwrap().parse().unwrap();
     let stopped = count(&b);

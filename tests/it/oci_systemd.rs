@@ -129,7 +129,25 @@ fn scopes_of_systemd(w: &World) {
     let _ = x.runtime(&["run", "--detach", "--bundle", &dir, "c1"]).ok();
     let _ = x.runtime(&["delete", "--force", "c1"]).ok();
 
+    checkpointed(&x, &dir, &w.scratch().join("images").display().to_string());
     refused(&mut x, &dir);
+}
+
+/// Where CRIU works: what is restored has a scope of systemd's again, with its limits.
+fn checkpointed(x: &Boxed, dir: &str, images: &str) {
+    if x.systemd.command("criu").arg("check").done().code() != 0 {
+        return;
+    }
+    let _ = x.runtime(&["run", "--detach", "--bundle", dir, "c1"]).ok();
+    let _ = x.runtime(&["checkpoint", "--image-path", images, "c1"]).ok();
+    eventually("the scope's end", PATIENCE, || {
+        (x.show("ActiveState") == ["ActiveState=inactive"]).then_some(())
+    });
+    let _ = x.runtime(&["restore", "--detach", "--image-path", images, "--bundle", dir, "c1"]).ok();
+    assert_eq!(x.status()["status"], "running");
+    assert_eq!(x.show("ActiveState,TasksMax"), ["ActiveState=active", "TasksMax=33"]);
+    let _ = x.runtime(&["exec", "c1", "sh", "-c", "! cat /dev/other"]).ok();
+    let _ = x.runtime(&["delete", "--force", "c1"]).ok();
 }
 
 fn refused(x: &mut Boxed, dir: &str) {

@@ -52,7 +52,11 @@ fn run(world: &World, given: &Given) -> Result<u8> {
     if !matches!(status, Status::Running | Status::Paused) {
         return Err(Error::new(format!("a {} container cannot be checkpointed", status.word())));
     }
-    let bundle = start::specification(&container)?;
+    let mut bundle = start::specification(&container)?;
+    if let Some(linux) = bundle.spec.linux_mut() {
+        // It has its cgroup, from whichever driver.
+        linux.set_cgroups_path(None).set_resources(None);
+    }
     let plan = bundle.plan(&container.record.id, &world.cache(), None)?;
     refuse(&plan)?;
     let directories = Directories::open(given, true, "dump.log")?;
@@ -62,7 +66,7 @@ fn run(world: &World, given: &Given) -> Result<u8> {
     } else {
         let outside = Outside::of(&plan, &container.record)?;
         options = outside.declare(options);
-        outside.save(&directories.images)?;
+        outside.save(&directories.images, container.record.pid)?;
         Request::Dump
     };
     options = outside::declare_namespaces(options, &plan)?;

@@ -18,6 +18,8 @@ use crate::store::{self, Record};
 
 /// Beside CRIU's images.
 const NAME: &str = "catamaran.json";
+/// What runc writes of the standard streams, and those look for who move its checkpoints.
+const DESCRIPTORS: &str = "descriptors.json";
 
 /// See the module.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,9 +76,16 @@ impl Outside {
         Ok(Self { mounts, streams, tied: record.tied })
     }
 
-    pub(crate) fn save(&self, images: &Path) -> Result<()> {
+    pub(crate) fn save(&self, images: &Path, pid: i32) -> Result<()> {
         let text = serde_json::to_vec(self).map_err(|e| Error::new(e.to_string()))?;
-        store::write(&images.join(NAME), &text)
+        store::write(&images.join(NAME), &text)?;
+        let link = |number: u8| {
+            let link = fs::read_link(format!("/proc/{pid}/fd/{number}")).unwrap_or_default();
+            link.to_string_lossy().into_owned()
+        };
+        let links: Vec<String> = (0..3).map(link).collect();
+        let text = serde_json::to_vec(&links).map_err(|e| Error::new(e.to_string()))?;
+        store::write(&images.join(DESCRIPTORS), &text)
     }
 
     pub(crate) fn load(images: &Path) -> Result<Self> {

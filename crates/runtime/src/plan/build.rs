@@ -142,13 +142,13 @@ fn hooks(spec: &oci::Spec) -> Result<Hooks, PlanError> {
     Ok(Hooks {
         runtime: prestart || some(hooks.create_runtime()),
         create_container: hook_list(hooks.create_container())?,
-        start_container: inside(spec, hook_list(hooks.start_container())?, hooks.start_container()),
+        start_container: with_environment(spec, hook_list(hooks.start_container())?, hooks.start_container()),
     })
 }
 
 /// Hooks that run in the container: one that names no environment has that of the container's process, as other
 /// runtimes have it. An empty one is empty.
-fn inside(spec: &oci::Spec, mut hooks: Vec<Hook>, named: &Option<Vec<oci::Hook>>) -> Vec<Hook> {
+fn with_environment(spec: &oci::Spec, mut hooks: Vec<Hook>, named: &Option<Vec<oci::Hook>>) -> Vec<Hook> {
     let process = || spec.process().as_ref().and_then(|process| process.env().clone()).unwrap_or_default();
     for (hook, named) in hooks.iter_mut().zip(named.iter().flatten()) {
         if named.env().is_none() {
