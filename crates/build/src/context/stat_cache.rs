@@ -3,6 +3,9 @@
 //! A file that was changed in the very moment it was read could be changed once more without a sign of it:
 //! such a young one is not remembered. What is remembered but was not asked for is forgotten at the next
 //! writing if it has not been used for a while.
+//!
+//! Files of finished layers never change: of those every digest is remembered ([`StatCache::of_layers`]), for as long
+//! as a build lasts. They are seen through several overlays, whose devices differ, while inodes are the layer's own.
 
 use std::collections::HashMap;
 use std::fs;
@@ -62,6 +65,8 @@ pub struct StatCache {
     known: HashMap<Face, Known>,
     used: std::cell::RefCell<std::collections::HashSet<Face>>,
     changed: bool,
+    /// Of files that never change, on one file system.
+    layers: bool,
     /// What is not older cannot be trusted to show its next change.
     trusted_until: u64,
 }
@@ -108,26 +113,45 @@ impl StatCache {
             known: HashMap::new(),
             used: std::cell::RefCell::default(),
             changed: false,
+            layers: false,
             trusted_until: u64::try_from(now.as_nanos()).unwrap_or(0),
         }
+    }
+
+    /// One of the files of layers, which is not kept.
+    #[must_use]
+    pub fn of_layers() -> Self {
+        Self { layers: true, ..Self::in_memory() }
+    }
+
+    fn face(&self, stat: &Stat) -> Face {
+        let face = Face::of(stat);
+        if self.layers { Face { device: 0, ..face } } else { face }
     }
 
     /// The digest of a file that has not changed.
     #[must_use]
     pub fn get(&self, stat: &Stat) -> Option<Digest> {
-        let face = Face::of(stat);
+        let face = self.face(stat);
         let known = self.known.get(&face)?;
         self.used.borrow_mut().insert(face);
         Some(known.digest)
     }
 
+    /// Takes over what another one knows.
+    pub fn absorb(&mut self, other: Self) {
+        if self.known.is_empty() {
+            self.known = other.known;
+        } else {
+            self.known.extend(other.known);
+        }
+    }
+
     /// Remembers.
     pub fn put(&mut self, stat: &Stat, digest: Digest) {
-        let face = Face::of(stat);
-        if face.mtime >= self.trusted_until
-            || face.ctime >= self.trusted_until
-            || self.known.len() >= FILES_MAX
-        {
+        let face = self.face(stat);
+        let young = face.mtime >= self.trusted_until || face.ctime >= self.trusted_until;
+        if (young && !self.layers) || self.known.len() >= FILES_MAX {
             return;
         }
         self.known.insert(face, Known { digest, unused: 0 });
@@ -180,4 +204,27 @@ fn sum(face: &Face, digest: &[u8; 32]) -> u64 {
         take(eight.iter().fold(0, |n, byte| n << 8 | u64::from(*byte)));
     }
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn young_files_are_remembered_of_layers_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("young");
+        let mut caches = [StatCache::in_memory(), StatCache::of_layers()];
+        fs::write(&path, "x").unwrap();
+        let stat = rustix::fs::stat(&path).unwrap();
+        caches.iter_mut().for_each(|cache| cache.put(&stat, Digest::from_bytes([1; 32])));
+        assert_eq!(caches.each_ref().map(|cache| cache.get(&stat).is_some()), [false, true]);
+        // The same file through an overlay has another device.
+        let elsewhere = Stat { st_dev: stat.st_dev + 1, ..stat };
+        let changed = Stat { st_ctime_nsec: stat.st_ctime_nsec + 1, ..stat };
+        let [_, layers] = caches;
+        let mut all = StatCache::of_layers();
+        all.absorb(layers);
+        assert_eq!([elsewhere, changed].map(|stat| all.get(&stat).is_some()), [true, false]);
+    }
 }

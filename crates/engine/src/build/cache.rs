@@ -31,6 +31,11 @@ use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::ledger;
 
+/// Less than this waits to be written, in KiB: a sync costs little.
+const CALM: u64 = 16 << 10;
+/// So many times longer a layer waits to be sealed while the disk is busy.
+const BUSY: u32 = 20;
+
 /// What a step made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StepRecord {
@@ -453,8 +458,10 @@ impl Cache {
     }
 
     /// Layers that were complete a while ago are most likely on disk: one sync, which then costs little, and
-    /// they are believed after a reboot too.
+    /// they are believed after a reboot too. While others write a lot, it would cost what theirs costs: then it waits
+    /// for a later build, but not for ever.
     pub(crate) fn seal_older(&self, than: Duration) -> Result<()> {
+        let than = if is_calm() { than } else { than * BUSY };
         let dir = self.root.join("steps");
         let mut waiting = Vec::new();
         for entry in fs::read_dir(&dir).map_err(Error::file("list", &dir))?.flatten() {
@@ -541,6 +548,16 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// Whether little waits to be written to any disk.
+fn is_calm() -> bool {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kibibytes = |name: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+    };
+    kibibytes("Dirty:") + kibibytes("Writeback:") < CALM
 }
 
 /// Held while a step is made.

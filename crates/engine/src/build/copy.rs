@@ -1,5 +1,6 @@
 //! COPY and ADD: a selection of files into a tree.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -7,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use cata_build::context::{Entry, EntryKind, Root as Source, Selection};
+use cata_build::context::{Entry, EntryKind, Root as Source, Selection, StatCache};
 use cata_build::metadata::Mode as Chmod;
+use cata_spec::Digest;
 use cata_sys::path::Root;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags,
@@ -41,6 +43,10 @@ pub(super) struct Target<'t> {
     /// ADD: archives among the sources are unpacked.
     pub(super) unpack: bool,
     pub(super) threads: usize,
+    /// Takes digests of the files that were made, if their times stay.
+    pub(super) known: Option<&'t Mutex<StatCache>>,
+    /// The directory that the root writes to, if it is an overlay.
+    pub(super) upper: Option<&'t Path>,
 }
 
 impl Target<'_> {
@@ -112,7 +118,7 @@ pub(super) fn copy(selection: &Selection, target: &Target<'_>) -> Result<bool, B
             };
             make_directory(target, &directory, target.fresh(), &mut made)?;
             let parent = open_directory(target.root, &directory)?;
-            let mut work = Work { buffer: vec![0; CHUNK], changed: &changed };
+            let mut work = Work::new(target, &changed);
             one(source, first, parent.as_fd(), &name, target, &mut work)?;
         }
         set_times(target.root, &made);
@@ -265,9 +271,25 @@ fn tree(
     let text = |path: &[u8]| -> PathBuf {
         Path::new("/").join(base.trim_start_matches('/')).join(OsStr::from_bytes(path))
     };
+    let mut new: HashSet<PathBuf> = made.iter().map(|(path, _)| PathBuf::from(path)).collect();
     for entry in source.entries.iter().skip(1).filter(|entry| entry.kind == EntryKind::Directory) {
-        directory(source, entry, &text(&entry.path), target, made)?;
+        let path = text(&entry.path);
+        if directory(source, entry, &path, target, made)? {
+            new.insert(path);
+        }
     }
+    let beneath = target.upper.and_then(|upper| upper_place(target.root, upper, base));
+    let open_parent = |directory: &[u8]| -> Result<OwnedFd, BuildError> {
+        let path = text(directory);
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let seen = target.root.open(&path, flags).map_err(|errno| BuildError::io("open", &path, errno))?;
+        // In a directory that is new nothing of lower layers shows: its files are made without the overlay.
+        let below = beneath.as_ref().filter(|_| new.contains(&path));
+        let name =
+            if directory.is_empty() { Path::new(".") } else { Path::new(OsStr::from_bytes(directory)) };
+        let direct = below.and_then(|place| place.open_without_links(name, flags).ok());
+        Ok(direct.filter(|direct| same_inode(direct, &seen)).unwrap_or(seen))
+    };
     let links = source.links();
     let files: Vec<&Entry> = source
         .entries
@@ -280,7 +302,7 @@ fn tree(
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<BuildError>> = Mutex::new(None);
     let work = || {
-        let mut with = Work { buffer: vec![0; CHUNK], changed };
+        let mut with = Work::new(target, changed);
         let mut parent: Option<(&[u8], OwnedFd)> = None;
         loop {
             let start = next.fetch_add(BATCH, Ordering::Relaxed);
@@ -293,12 +315,7 @@ fn tree(
                 let (directory, name) = split(&entry.path);
                 let done = (|| {
                     if parent.as_ref().is_none_or(|(known, _)| *known != directory) {
-                        let path = text(directory);
-                        let fd = target
-                            .root
-                            .open(&path, OFlags::PATH | OFlags::DIRECTORY)
-                            .map_err(|errno| BuildError::io("open", &path, errno))?;
-                        parent = Some((directory, fd));
+                        parent = Some((directory, open_parent(directory)?));
                     }
                     match &parent {
                         Some((_, fd)) => one(source, entry, fd.as_fd(), name.as_bytes(), target, &mut with),
@@ -331,6 +348,18 @@ fn tree(
     Ok(())
 }
 
+/// The directory at `base` in the layer that is written, if it can be told.
+fn upper_place(root: &Root, upper: &Path, base: &str) -> Option<Root> {
+    let place = own_path(open_directory(root, base).ok()?.as_fd());
+    let upper = Root::open_trusted(upper).ok()?;
+    upper.open_without_links(&place, OFlags::PATH | OFlags::DIRECTORY).ok().map(Root::new)
+}
+
+fn same_inode(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| stat.st_ino);
+    matches!((inode(one), inode(other)), (Ok(one), Ok(other)) if one == other)
+}
+
 /// Another name of a file that was copied.
 fn link(root: &Root, first: &Path, path: &Path) -> Result<(), BuildError> {
     let failed = |errno: Errno| BuildError::io("link", path, errno);
@@ -345,24 +374,24 @@ fn link(root: &Root, first: &Path, path: &Path) -> Result<(), BuildError> {
         .map_err(failed)
 }
 
-/// One directory of a tree. If it is there, it becomes what the source's is.
+/// One directory of a tree. If it is there, it becomes what the source's is. Says whether it is new.
 fn directory(
     source: &Source,
     entry: &Entry,
     path: &Path,
     target: &Target<'_>,
     made: &mut Vec<Made>,
-) -> Result<(), BuildError> {
+) -> Result<bool, BuildError> {
     let failed = |errno: Errno| BuildError::io("make", path, errno);
-    let fd = match target.root.open(path, OFlags::RDONLY | OFlags::DIRECTORY) {
-        Ok(fd) => fd,
+    let (fd, new) = match target.root.open(path, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Ok(fd) => (fd, false),
         Err(Errno::NOENT) => {
             let parent = path.parent().unwrap_or(Path::new("/"));
             let name = path.file_name().unwrap_or_default();
             let above = target.root.open(parent, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
             rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)).map_err(failed)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::openat(&above, name, flags, Mode::empty()).map_err(failed)?
+            (rustix::fs::openat(&above, name, flags, Mode::empty()).map_err(failed)?, true)
         }
         Err(_) => {
             return Err(BuildError::new(
@@ -381,7 +410,7 @@ fn directory(
     if let Some(shown) = path.to_str() {
         made.push((shown.to_owned(), Some(time(&entry.stat))));
     }
-    Ok(())
+    Ok(new)
 }
 
 fn split(path: &[u8]) -> (&[u8], &OsStr) {
@@ -396,6 +425,32 @@ struct Work<'w> {
     buffer: Vec<u8>,
     /// Set when a file is not what it was when its digest was taken.
     changed: &'w AtomicBool,
+    /// Files that were made, and whom to tell at the end.
+    made: Vec<(Stat, Digest)>,
+    known: Option<&'w Mutex<StatCache>>,
+}
+
+impl<'w> Work<'w> {
+    fn new(target: &Target<'w>, changed: &'w AtomicBool) -> Self {
+        Self { buffer: vec![0; CHUNK], changed, made: Vec::new(), known: target.known }
+    }
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        if let Some(known) = self.known {
+            let mut known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            self.made.drain(..).for_each(|(stat, digest)| known.put(&stat, digest));
+        }
+    }
+}
+
+/// Whether a file is still what it was when its digest was taken.
+fn same(now: &Stat, then: &Stat) -> bool {
+    now.st_ino == then.st_ino
+        && now.st_size == then.st_size
+        && (now.st_mtime, now.st_mtime_nsec) == (then.st_mtime, then.st_mtime_nsec)
+        && (now.st_ctime, now.st_ctime_nsec) == (then.st_ctime, then.st_ctime_nsec)
 }
 
 /// One file, link or node.
@@ -424,13 +479,6 @@ fn one(
         EntryKind::File => {
             let from = source.open(entry).map_err(failed)?;
             let now = rustix::fs::fstat(&from).map_err(failed)?;
-            if now.st_ino != entry.stat.st_ino
-                || now.st_size != entry.stat.st_size
-                || (now.st_mtime, now.st_mtime_nsec) != (entry.stat.st_mtime, entry.stat.st_mtime_nsec)
-                || (now.st_ctime, now.st_ctime_nsec) != (entry.stat.st_ctime, entry.stat.st_ctime_nsec)
-            {
-                work.changed.store(true, Ordering::Relaxed);
-            }
             if FileType::from_raw_mode(now.st_mode) != FileType::RegularFile {
                 return Err(failed(Errno::STALE));
             }
@@ -441,8 +489,18 @@ fn one(
             if mode & (0o7000 | umask()) != 0 {
                 rustix::fs::fchmod(&to, Mode::from_raw_mode(mode)).map_err(failed)?;
             }
-            xattrs(&from, &to).map_err(failed)?;
+            let plain = !xattrs(&from, &to).map_err(failed)?;
             rustix::fs::futimens(&to, &stamps(time(&entry.stat))).map_err(failed)?;
+            // Looked at when all was read: whoever wrote before or meanwhile left a mark.
+            let sound = same(&rustix::fs::fstat(&from).map_err(failed)?, &entry.stat);
+            if !sound {
+                work.changed.store(true, Ordering::Relaxed);
+            }
+            // Holes and attributes are part of a digest, and may not have come along.
+            if let (Some(digest), Some(_), true) = (entry.digest, work.known, sound && plain && !sparse(&now))
+            {
+                work.made.push((rustix::fs::fstat(&to).map_err(failed)?, digest));
+            }
         }
         EntryKind::Link => {
             let to = source.link(entry);
@@ -499,11 +557,17 @@ fn own(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<(), Errno> {
     rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
 }
 
+/// Whether a file has holes worth keeping.
+fn sparse(stat: &Stat) -> bool {
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    let stored = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+    size > stored + HOLES
+}
+
 /// Bytes; holes of a large file stay holes.
 fn content(from: &OwnedFd, to: &OwnedFd, stat: &Stat, buffer: &mut [u8]) -> Result<(), Errno> {
     let size = u64::try_from(stat.st_size).unwrap_or(0);
-    let stored = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
-    if size > stored + HOLES {
+    if sparse(stat) {
         rustix::fs::ftruncate(to, size)?;
         let mut at = 0;
         while at < size {
@@ -538,13 +602,14 @@ fn stretch(from: &OwnedFd, to: &OwnedFd, mut at: u64, end: u64, buffer: &mut [u8
     Ok(())
 }
 
-/// Those that a layer keeps.
-fn xattrs(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
+/// Those that a layer keeps; says whether there are any.
+fn xattrs(from: &OwnedFd, to: &OwnedFd) -> Result<bool, Errno> {
     let mut names = [0; 4096];
     let length = match rustix::fs::flistxattr(from, &mut names) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(()),
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(false),
         other => other?,
     };
+    let mut any = false;
     for name in names[..length].split(|byte| *byte == 0) {
         if !(name.starts_with(b"user.") || name == b"security.capability") {
             continue;
@@ -552,12 +617,13 @@ fn xattrs(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
         let name = OsStr::from_bytes(name);
         let mut value = vec![0; 64 * 1024];
         let length = rustix::fs::fgetxattr(from, name, &mut value)?;
+        any = true;
         match rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty()) {
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(errno),
         }
     }
-    Ok(())
+    Ok(any)
 }
 
 /// The permission bits that are withheld in this process.

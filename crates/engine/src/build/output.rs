@@ -116,6 +116,8 @@ impl Engine {
             parents: false,
             unpack: false,
             threads: usize::try_from(self.host.cpus).unwrap_or(1),
+            known: None,
+            upper: None,
         };
         copy::copy(&found, &target).map(|_| ())
     }

@@ -135,7 +135,7 @@ impl Solver<'_> {
             _ => None,
         };
         let threads = usize::try_from(self.engine.host.cpus).unwrap_or(1);
-        let found = sources::find(place, step, self.cache, |snapshot| self.paths(snapshot), threads)?;
+        let found = sources::find(place, step, self.known(), |snapshot| self.paths(snapshot), threads)?;
         let key = found.key();
         if let Some(selection) = selection {
             self.cache.remember_content(&selection, &key);
@@ -577,7 +577,7 @@ impl Solver<'_> {
     /// A copy of what a place shows, in `to`; the path of it.
     fn copied(&self, place: &Place, step: &CopyStep, to: &Path) -> Result<PathBuf, BuildError> {
         let threads = usize::try_from(self.engine.host.cpus).unwrap_or(1);
-        let found = sources::find(place, step, self.cache, |snapshot| self.paths(snapshot), threads)?;
+        let found = sources::find(place, step, self.known(), |snapshot| self.paths(snapshot), threads)?;
         let root = Root::open_trusted(to).map_err(|errno| BuildError::io("open", to, errno))?;
         let target = copy::Target {
             root: &root,
@@ -589,6 +589,8 @@ impl Solver<'_> {
             parents: false,
             unpack: false,
             threads,
+            known: None,
+            upper: None,
         };
         copy::copy(&found.selection, &target)?;
         let single = found.selection.roots.first().filter(|root| {

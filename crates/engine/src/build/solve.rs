@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use cata_build::attest::Material;
+use cata_build::context::StatCache;
 use cata_build::graph::{Base, Given, Graph};
 use cata_build::key::{self, Key};
 use cata_build::lint::{self, Warning};
@@ -90,6 +91,8 @@ pub(super) struct Common {
     several: bool,
     /// When the build began, RFC 3339.
     started: String,
+    /// Digests of files of layers: those that were copied need not be read to be copied on.
+    stats: Mutex<StatCache>,
 }
 
 impl Common {
@@ -101,6 +104,7 @@ impl Common {
             made: Mutex::default(),
             several: request.platforms.len() > 1,
             started: super::finish::now(request.epoch),
+            stats: Mutex::new(StatCache::of_layers()),
         })
     }
 
@@ -463,7 +467,7 @@ impl<'s> Solver<'s> {
         if let Some(epoch) = self.request.epoch {
             super::finish::clamp_times(&making.diff(), epoch)?;
         }
-        let changes = cata_image::layer::diff::changes(&making.diff()).map_err(cata_image::Error::from)?;
+        let empty = cata_image::layer::diff::is_empty(&making.diff()).map_err(cata_image::Error::from)?;
         let record = StepRecord {
             title: first_line(&step.title).to_owned(),
             created: super::finish::now(self.request.epoch),
@@ -476,7 +480,7 @@ impl<'s> Solver<'s> {
             captured: None,
         };
         let key = if sound { key } else { unsound(&key) };
-        let record = self.cache.publish(&key, &making, record, changes.is_empty())?;
+        let record = self.cache.publish(&key, &making, record, empty)?;
         lock(&self.common.made).insert(key);
         Ok((record, false, key))
     }
@@ -495,6 +499,11 @@ impl<'s> Solver<'s> {
         let target = copy::Target { owner, ..target(&root, path) };
         copy::make_directories(&target, path)?;
         Ok(true)
+    }
+
+    /// What looking for files needs to know.
+    pub(super) fn known(&self) -> (&'s Cache, &'s Mutex<StatCache>) {
+        (self.cache, &self.common.stats)
     }
 
     /// What a COPY or a mount is taken from, with the key of all of it if it is a tree.
@@ -541,7 +550,7 @@ impl<'s> Solver<'s> {
             }
         }
         let threads = usize::try_from(self.engine.host.cpus).unwrap_or(1);
-        let found = sources::find(&place, copy, self.cache, |snapshot| self.paths(snapshot), threads)?;
+        let found = sources::find(&place, copy, self.known(), |snapshot| self.paths(snapshot), threads)?;
         let mut keyer = key::Keyer::new("sources");
         keyer.text(&found.key().to_string());
         for source in &copy.sources {
@@ -577,7 +586,8 @@ impl<'s> Solver<'s> {
         making: &Making,
     ) -> Result<bool, BuildError> {
         let lower = self.paths(upon)?;
-        let root = overlay::write(&lower, &making.diff(), &making.work())?;
+        let upper = making.diff();
+        let root = overlay::write(&lower, &upper, &making.work())?;
         let owner = match &copy.chown {
             None => None,
             Some(text) if copy.link => {
@@ -595,6 +605,9 @@ impl<'s> Solver<'s> {
             parents: copy.parents,
             unpack: copy.add && copy.unpack != Some(false),
             threads: usize::try_from(self.engine.host.cpus).unwrap_or(1),
+            // With `SOURCE_DATE_EPOCH` times are set once more when all is there.
+            known: self.request.epoch.is_none().then_some(&self.common.stats),
+            upper: (!lower.is_empty()).then_some(&upper),
             ..target(&root, &copy.destination)
         };
         let mut changed = copy::copy(&found.selection, &target)?;
@@ -691,6 +704,8 @@ fn target<'t>(root: &'t cata_sys::path::Root, destination: &'t str) -> copy::Tar
         parents: false,
         unpack: false,
         threads: 1,
+        known: None,
+        upper: None,
     }
 }
 

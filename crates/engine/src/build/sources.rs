@@ -1,7 +1,6 @@
 //! What COPY and mounts take from: the context, named contexts, images, other stages.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -143,7 +142,7 @@ impl Found {
 pub(super) fn find(
     place: &Place,
     step: &CopyStep,
-    cache: &Cache,
+    (cache, layers): (&Cache, &Mutex<StatCache>),
     paths: impl Fn(&Snapshot) -> Result<Vec<PathBuf>, BuildError>,
     threads: usize,
 ) -> Result<Found, BuildError> {
@@ -169,8 +168,12 @@ pub(super) fn find(
         }
         Place::Tree(snapshot) => {
             let root = overlay::read(&paths(snapshot)?, &cache.empty())?;
-            let selection = select(&root, &sources, &how(&none, true), None)?;
-            let _ = root.as_fd();
+            let known = || layers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            // Not held while files are read: another stage does without meanwhile.
+            let mut stats = std::mem::replace(&mut *known(), StatCache::of_layers());
+            let selection = select(&root, &sources, &how(&none, true), Some(&mut stats));
+            known().absorb(stats);
+            let selection = selection?;
             Ok(Found { selection, place: place.clone(), _root: root })
         }
         Place::Nothing if sources.is_empty() => {

@@ -78,6 +78,24 @@ pub fn changes(upper: &Path) -> Result<Vec<Change>, LayerError> {
     Ok(list)
 }
 
+/// Whether an upper directory changes nothing. Looks no further than it must.
+///
+/// # Errors
+/// As [`changes`].
+pub fn is_empty(upper: &Path) -> Result<bool, LayerError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let failed = |errno: Errno| LayerError::source(b"/", errno);
+    let fd = rustix::fs::open(upper, flags, Mode::empty()).map_err(failed)?;
+    for name in names_of(&fd, b"")? {
+        let stat = rustix::fs::statat(&fd, os(&name), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        // Sockets are not carried by layers.
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Writes an upper directory as a plain tar.
 ///
 /// # Errors

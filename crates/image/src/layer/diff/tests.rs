@@ -104,3 +104,13 @@ fn what_a_layer_cannot_say_is_refused() {
         assert!(error.contains("redirect"), "{error}");
     }
 }
+
+#[test]
+fn a_directory_of_sockets_alone_is_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(is_empty(dir.path()).unwrap());
+    let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+    assert!(is_empty(dir.path()).unwrap());
+    fs::write(dir.path().join("z"), "").unwrap();
+    assert!(!is_empty(dir.path()).unwrap());
+}
