@@ -55,6 +55,8 @@ pub struct Instruction {
     pub text: String,
     /// The keyword as written.
     pub keyword: String,
+    /// Comments right above it, without their marks: of ARG and FROM they may describe what is named.
+    pub comments: Vec<String>,
     /// What it says.
     pub kind: Kind,
 }
@@ -215,6 +217,15 @@ impl Default for Command {
 pub struct Onbuild {
     /// One line, then the here-documents, if any.
     pub trigger: String,
+}
+
+impl Instruction {
+    /// What a comment above says of `name`: `# name description`.
+    #[must_use]
+    pub fn description(&self, name: &str) -> Option<&str> {
+        let of_name = |line: &String| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
+        self.comments.iter().find(|line| of_name(line)).map(|line| line[name.len()..].trim())
+    }
 }
 
 impl Kind {

@@ -99,12 +99,25 @@ impl Graph {
                 *known = Some(value.clone());
             }
         }
+        // As if nothing were given: what the defaults alone make of a FROM.
+        let mut defaults = globals.clone();
         let mut graph =
             Self { stages: Vec::new(), target: 0, globals: BTreeMap::new(), escape, warnings: Vec::new() };
         for instruction in &file.instructions {
             match &instruction.kind {
                 Kind::From(from) => {
                     let stage = graph.from(instruction, from, &globals)?;
+                    let (name, _) = expand(&defaults, &from.image, escape, instruction.line)?;
+                    if !crate::lint::is_image_name(&name) && graph.stage_named(stage.index, &name).is_none() {
+                        graph.warnings.push(Warning::new(
+                            Rule::InvalidDefaultArgInFrom,
+                            instruction.line,
+                            format!(
+                                "Default value for ARG {} results in empty or invalid base image name",
+                                from.image
+                            ),
+                        ));
+                    }
                     graph.stages.push(stage);
                 }
                 Kind::Arg(args) if graph.stages.is_empty() => {
@@ -117,6 +130,11 @@ impl Graph {
                             (None, None) => globals.get(&arg.name).cloned().flatten(),
                         };
                         globals.insert(arg.name.clone(), value);
+                        let default = match &arg.default {
+                            Some(default) => Some(expand(&defaults, default, escape, instruction.line)?.0),
+                            None => defaults.get(&arg.name).cloned().flatten(),
+                        };
+                        defaults.insert(arg.name.clone(), default);
                     }
                 }
                 kind => {

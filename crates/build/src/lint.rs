@@ -1,7 +1,11 @@
 //! PURE: what is allowed and probably not meant. The rules have BuildKit's names.
 
-use crate::ast::{Command, Dockerfile, Kind, OddityKind};
+use cata_spec::Reference;
+
+use crate::ast::{Command, Dockerfile, Instruction, Kind, OddityKind};
 use crate::error::excerpt;
+use crate::ignore::Ignore;
+use crate::stage::{Action, CopySource, Origin, Plan};
 
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +44,7 @@ pub enum Rule {
     FromAsCasing,
     FromPlatformFlagConstDisallowed,
     InvalidDefaultArgInFrom,
+    InvalidDefinitionDescription,
     JSONArgsRecommended,
     LegacyKeyValueFormat,
     MaintainerDeprecated,
@@ -54,6 +59,46 @@ pub enum Rule {
     WorkdirRelativePath,
 }
 
+impl Rule {
+    /// Whether it is only looked at when somebody asks for it.
+    #[must_use]
+    pub fn is_experimental(self) -> bool {
+        matches!(self, Self::CopyIgnoredFile | Self::InvalidDefinitionDescription)
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::ConsistentInstructionCasing => "All commands should be typed in the same case",
+            Self::CopyIgnoredFile => "What COPY takes should not be left out by .dockerignore",
+            Self::DuplicateStageName => "Stage names should be unique",
+            Self::ExposeInvalidFormat => "EXPOSE should name ports, no addresses or ports of the host",
+            Self::ExposeProtoCasing => "Protocols in EXPOSE should be in lower case",
+            Self::FromAsCasing => "AS should be typed in the case of FROM",
+            Self::FromPlatformFlagConstDisallowed => "FROM --platform should not be constant",
+            Self::InvalidDefaultArgInFrom => "Defaults of global ARGs should make a valid base image name",
+            Self::InvalidDefinitionDescription => {
+                "A comment right above an ARG or a stage should begin with its name"
+            }
+            Self::JSONArgsRecommended => "JSON arguments hand signals of the system on",
+            Self::LegacyKeyValueFormat => "ENV and LABEL should be written with an equals sign",
+            Self::MaintainerDeprecated => "MAINTAINER is deprecated, use a label",
+            Self::MultipleInstructionsDisallowed => {
+                "Of several instructions of this kind only the last one counts"
+            }
+            Self::NoEmptyContinuation => "Empty continuation lines will become errors",
+            Self::RedundantTargetPlatform => "FROM --platform=$TARGETPLATFORM is the default",
+            Self::ReservedStageName => "Stage names should not be those that mean something else",
+            Self::SecretsUsedInArgOrEnv => "Sensitive data should not be in ARG or ENV",
+            Self::StageNameCasing => "Stage names should be in lower case",
+            Self::UndefinedArgInFrom => "FROM should use ARGs that were declared",
+            Self::UndefinedVar => "Variables should be declared before they are used",
+            Self::WorkdirRelativePath => "WORKDIR should not depend on the base image's",
+        }
+    }
+}
+
 /// What a `# check=` line says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
@@ -63,30 +108,56 @@ pub struct Settings {
     pub skip: Vec<String>,
     /// `error=true`: findings are errors.
     pub error: bool,
+    /// `experimental=all`.
+    pub experimental_all: bool,
+    /// `experimental=A,B`.
+    pub experimental: Vec<String>,
 }
 
 impl Settings {
-    /// Reads the line: `skip=A,B;error=true`.
-    #[must_use]
-    pub fn read(text: &str) -> Self {
+    /// Reads the line: `skip=A,B;error=true;experimental=C`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(text: &str) -> Result<Self, String> {
         let mut settings = Self::default();
-        for part in text.split(';') {
-            match part.trim().split_once('=') {
+        let list = |rules: &str| rules.split(',').map(|rule| rule.trim().to_owned()).collect();
+        for part in text.split(';').map(str::trim).filter(|part| !part.is_empty()) {
+            match part.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
                 Some(("skip", "all")) => settings.skip_all = true,
-                Some(("skip", rules)) => {
-                    settings.skip = rules.split(',').map(|r| r.trim().to_owned()).collect();
+                Some(("skip", rules)) => settings.skip = list(rules),
+                Some(("experimental", "all")) => settings.experimental_all = true,
+                Some(("experimental", rules)) => settings.experimental = list(rules),
+                Some(("error", value)) => {
+                    settings.error = match value.to_ascii_lowercase().as_str() {
+                        "true" | "1" | "t" => true,
+                        "false" | "0" | "f" => false,
+                        _ => return Err(format!("check: error={value} is neither true nor false")),
+                    }
                 }
-                Some(("error", value)) => settings.error = value == "true",
-                _ => {}
+                _ => return Err(format!("check: invalid option `{part}`")),
             }
         }
-        settings
+        Ok(settings)
+    }
+
+    /// Of a file; `over` (`--build-arg BUILDKIT_DOCKERFILE_CHECK`) replaces its line.
+    ///
+    /// # Errors
+    /// As [`Settings::read`].
+    pub fn of(file: &Dockerfile, over: Option<&str>) -> Result<Self, String> {
+        over.or(file.directives.check.as_deref()).map_or_else(|| Ok(Self::default()), Self::read)
     }
 
     /// Whether a finding is wanted.
     #[must_use]
     pub fn wants(&self, warning: &Warning) -> bool {
-        !self.skip_all && !self.skip.iter().any(|rule| *rule == format!("{:?}", warning.rule))
+        let name = format!("{:?}", warning.rule);
+        let lies_in = |list: &[String]| list.contains(&name);
+        if warning.rule.is_experimental() && (self.experimental_all || lies_in(&self.experimental)) {
+            return true;
+        }
+        !warning.rule.is_experimental() && !self.skip_all && !lies_in(&self.skip)
     }
 }
 
@@ -112,8 +183,57 @@ pub fn file(file: &Dockerfile) -> Vec<Warning> {
         }
         repeated(&instruction.kind, &mut once, &mut add);
         one(&instruction.kind, &mut add);
+        described(instruction, &mut add);
     }
     found
+}
+
+/// What COPY and ADD take of the context although `.dockerignore` leaves it out.
+#[must_use]
+pub fn ignored(plan: &Plan, ignore: &Ignore) -> Vec<Warning> {
+    let mut found = Vec::new();
+    for step in plan.steps.iter().filter(|step| step.line > 0) {
+        let Action::Copy(copy) = &step.action else { continue };
+        if copy.origin != Origin::Context {
+            continue;
+        }
+        for source in &copy.sources {
+            let CopySource::Path(path) = source else { continue };
+            let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+            if !parts.is_empty() && ignore.leaves_out(&parts) {
+                let verb = if copy.add { "Add" } else { "Copy" };
+                found.push(Warning::new(
+                    Rule::CopyIgnoredFile,
+                    step.line,
+                    format!("Attempting to {verb} file {path:?} that is excluded by .dockerignore"),
+                ));
+            }
+        }
+    }
+    found
+}
+
+/// Whether an image could have this name.
+pub(crate) fn is_image_name(name: &str) -> bool {
+    name == "scratch" || Reference::parse(name).is_ok()
+}
+
+/// A comment right above is taken for a description, which begins with the name.
+fn described(instruction: &Instruction, add: &mut dyn FnMut(Rule, String)) {
+    let (what, names): (_, Vec<&str>) = match &instruction.kind {
+        Kind::From(from) => ("FROM", from.name.iter().map(String::as_str).collect()),
+        Kind::Arg(args) => ("ARG", args.iter().map(|arg| arg.name.as_str()).collect()),
+        _ => return,
+    };
+    let (Some(comment), Some(first)) = (instruction.comments.last(), names.first()) else { return };
+    if names.iter().any(|name| comment.split(' ').next() == Some(name)) {
+        return;
+    }
+    let example = if names.len() > 1 { "<arg_key>" } else { first };
+    add(
+        Rule::InvalidDefinitionDescription,
+        format!("Comment for {what} should follow the format: `# {example} <description>`"),
+    );
 }
 
 fn repeated(kind: &Kind, once: &mut Vec<&'static str>, add: &mut dyn FnMut(Rule, String)) {
@@ -284,10 +404,70 @@ mod tests {
         assert_eq!(file(&crate::parse(clean).unwrap()), []);
     }
 
+    /// Each rule finds what it is for, and nothing in the same file mended.
+    #[test]
+    fn every_rule_has_a_file_it_speaks_of() {
+        use Rule::*;
+        let cases = [
+            (ConsistentInstructionCasing, "FROM a\nrun x\nUSER b", "FROM a\nRUN x\nUSER b"),
+            (CopyIgnoredFile, "FROM a\nCOPY b.log /", "FROM a\nCOPY b.txt /"),
+            (DuplicateStageName, "FROM a AS b\nFROM a AS b", "FROM a AS b\nFROM a AS c"),
+            (ExposeInvalidFormat, "FROM a\nEXPOSE 1:2", "FROM a\nEXPOSE 2"),
+            (ExposeProtoCasing, "FROM a\nEXPOSE 1/TCP", "FROM a\nEXPOSE 1/tcp"),
+            (FromAsCasing, "FROM a as b", "FROM a AS b"),
+            (
+                FromPlatformFlagConstDisallowed,
+                "FROM --platform=linux/amd64 a",
+                "FROM --platform=$BUILDPLATFORM a",
+            ),
+            (InvalidDefaultArgInFrom, "ARG T\nFROM a:$T", "ARG T=1\nFROM a:$T"),
+            (InvalidDefinitionDescription, "FROM b\n# something\nARG A", "FROM b\n# A is something\nARG A"),
+            (JSONArgsRecommended, "FROM a\nCMD b", "FROM a\nCMD [\"b\"]"),
+            (LegacyKeyValueFormat, "FROM a\nENV a b", "FROM a\nENV a=b"),
+            (MaintainerDeprecated, "FROM a\nMAINTAINER b", "FROM a\nLABEL maintainer=b"),
+            (MultipleInstructionsDisallowed, "FROM a\nCMD [\"b\"]\nCMD [\"c\"]", "FROM a\nCMD [\"c\"]"),
+            (NoEmptyContinuation, "FROM a\nRUN b \\\n\n c", "FROM a\nRUN b \\\n c"),
+            (RedundantTargetPlatform, "FROM --platform=$TARGETPLATFORM a", "FROM a"),
+            (ReservedStageName, "FROM a AS scratch", "FROM a AS b"),
+            (SecretsUsedInArgOrEnv, "FROM a\nARG API_TOKEN", "FROM a\nARG API_ADDRESS"),
+            (StageNameCasing, "FROM a AS Bee", "FROM a AS bee"),
+            (UndefinedArgInFrom, "FROM a$B", "ARG B=1\nFROM a$B"),
+            (UndefinedVar, "FROM scratch\nCOPY $b /", "FROM scratch\nARG b\nCOPY $b /"),
+            (WorkdirRelativePath, "FROM scratch\nWORKDIR a", "FROM scratch\nWORKDIR /a"),
+        ];
+        let ignore = Ignore::parse("*.log").unwrap();
+        let all = |text: &str| -> Vec<Warning> {
+            let parsed = crate::parse(text).unwrap();
+            let given = crate::graph::Given::default();
+            let graph = crate::graph::Graph::new(&parsed, &given).unwrap();
+            let mut found = file(&parsed);
+            found.extend(graph.warnings.clone());
+            for stage in &graph.stages {
+                let base = crate::stage::scratch();
+                let plan = crate::stage::plan(&graph, stage.index, &given, &base, None).unwrap();
+                found.extend(ignored(&plan, &ignore));
+                found.extend(plan.warnings);
+            }
+            found
+        };
+        for (rule, wrong, right) in cases {
+            let has = |text: &str| all(text).iter().any(|warning| warning.rule == rule);
+            assert!(has(wrong), "{rule:?} says nothing of {wrong:?}");
+            assert!(!has(right), "{rule:?} speaks of {right:?}");
+            assert!(!rule.description().is_empty());
+        }
+    }
+
     #[test]
     fn settings_are_read() {
-        let settings = Settings::read("skip=JSONArgsRecommended,StageNameCasing;error=true");
+        let settings = Settings::read("skip=JSONArgsRecommended,StageNameCasing;error=true").unwrap();
         assert!(settings.error && !settings.wants(&Warning::new(Rule::StageNameCasing, 1, "")));
         assert!(settings.wants(&Warning::new(Rule::UndefinedVar, 1, "")));
+        let ignored = Warning::new(Rule::CopyIgnoredFile, 1, "");
+        assert!(!settings.wants(&ignored));
+        assert!(Settings::read("skip=all;experimental=CopyIgnoredFile").unwrap().wants(&ignored));
+        for wrong in ["error=perhaps", "skips=all", "all"] {
+            assert!(Settings::read(wrong).is_err(), "{wrong}");
+        }
     }
 }

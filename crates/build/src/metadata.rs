@@ -2,13 +2,15 @@
 
 use crate::error::{Error, Result};
 
-/// `EXPOSE`: `80`, `53/udp`, `8000-8010/tcp`; each as `port/protocol`.
+/// `EXPOSE`: `80`, `53/udp`, `8000-8010/tcp`; each as `port/protocol`. An address or a port of the host in front means
+/// nothing in an image; the lint speaks of it.
 ///
 /// # Errors
 /// Not a port.
 pub fn ports(word: &str) -> Result<Vec<String>> {
     let bad = || Error::new(format!("invalid port `{word}`")).at(word).hint("EXPOSE 80, 53/udp or 8000-8010");
-    let (range, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
+    let own = word.rsplit_once(':').map_or(word, |(_, own)| own);
+    let (range, protocol) = own.split_once('/').unwrap_or((own, "tcp"));
     let protocol = protocol.to_ascii_lowercase();
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
         return Err(bad());
@@ -487,8 +489,9 @@ mod tests {
     fn ports_are_ranges_with_protocols() {
         assert_eq!(ports("80").unwrap(), ["80/tcp"]);
         assert_eq!(ports("53/UDP").unwrap(), ["53/udp"]);
+        assert_eq!(ports("127.0.0.1:1:80/udp").unwrap(), ["80/udp"]);
         assert_eq!(ports("8000-8002").unwrap().len(), 3);
-        for bad in ["", "0", "70000", "9-8", "80/x", "127.0.0.1:80:80"] {
+        for bad in ["", "0", "70000", "9-8", "80/x", "80:x"] {
             assert!(ports(bad).is_err(), "{bad}");
         }
     }

@@ -29,6 +29,7 @@ pub fn push(
     progress: &dyn Progress,
 ) -> Result<Pushed, Error> {
     let reference = &request.reference;
+    store.clear_leftovers()?;
     let _lease = store.lease()?;
     let resolved = store.resolve_for(&reference.to_string(), request.platform.as_ref());
     let mut image = resolved.map_err(|error| match error {

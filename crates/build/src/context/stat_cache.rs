@@ -220,8 +220,9 @@ mod tests {
         caches.iter_mut().for_each(|cache| cache.put(&stat, Digest::from_bytes([1; 32])));
         assert_eq!(caches.each_ref().map(|cache| cache.get(&stat).is_some()), [false, true]);
         // The same file through an overlay has another device.
-        let elsewhere = Stat { st_dev: stat.st_dev + 1, ..stat };
-        let changed = Stat { st_ctime_nsec: stat.st_ctime_nsec + 1, ..stat };
+        let (mut elsewhere, mut changed) = (stat, stat);
+        elsewhere.st_dev += 1;
+        changed.st_ctime_nsec += 1;
         let [_, layers] = caches;
         let mut all = StatCache::of_layers();
         all.absorb(layers);

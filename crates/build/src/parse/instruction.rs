@@ -46,6 +46,7 @@ pub(super) fn read(line: Logical, lines: &mut Lines<'_>) -> Result<Instruction> 
         keyword: keyword.to_owned(),
         kind,
         text: line.text,
+        comments: line.comments,
     })
 }
 
@@ -314,7 +315,7 @@ fn onbuild(rest: &str, lines: &mut Lines<'_>) -> Result<Onbuild> {
             Error::new(format!("{} isn't allowed as an ONBUILD trigger", word.to_ascii_uppercase())).at(word)
         );
     }
-    let inner = read(Logical { number: lines.taken(), text: rest.to_owned() }, lines)?;
+    let inner = read(Logical { number: lines.taken(), text: rest.to_owned(), comments: Vec::new() }, lines)?;
     let heredocs = match &inner.kind {
         Kind::Run(run) => run.heredocs.as_slice(),
         Kind::Copy(copy) | Kind::Add(copy) => copy.heredocs.as_slice(),

@@ -10,6 +10,8 @@ pub(super) struct Logical {
     pub(super) number: usize,
     /// Continued lines joined.
     pub(super) text: String,
+    /// Comments right above it.
+    pub(super) comments: Vec<String>,
 }
 
 /// Reads the directives at the top; returns them and the first line behind them, counted from 0.
@@ -63,15 +65,21 @@ impl<'t> Lines<'t> {
     /// The next instruction's text; `None` at the end.
     pub(super) fn next_logical(&mut self) -> Option<Logical> {
         let mut text: Option<(usize, String)> = None;
+        let mut comments = Vec::new();
         while let Some(line) = self.lines.get(self.next) {
             self.next += 1;
             let number = self.next;
             let trimmed = line.trim();
-            if trimmed.starts_with('#') {
+            if let Some(comment) = trimmed.strip_prefix('#') {
+                if text.is_none() {
+                    comments.push(comment.trim().to_owned());
+                }
                 continue;
             }
             if trimmed.is_empty() {
-                if text.is_some() {
+                if text.is_none() {
+                    comments.clear();
+                } else {
                     self.oddities.push(Oddity { line: number, kind: OddityKind::EmptyContinuation });
                 }
                 continue;
@@ -87,7 +95,7 @@ impl<'t> Lines<'t> {
         }
         let (number, text) = text?;
         let text = text.trim().to_owned();
-        if text.is_empty() { self.next_logical() } else { Some(Logical { number, text }) }
+        if text.is_empty() { self.next_logical() } else { Some(Logical { number, text, comments }) }
     }
 
     /// The next line as it is, for here-documents.

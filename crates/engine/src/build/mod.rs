@@ -5,12 +5,14 @@
 //! says all that its result depends on. RUN is a container like any other ([`run`]); COPY writes into an
 //! overlay that is mounted nowhere ([`overlay`], [`copy`]). [`finish`] makes the image.
 
+mod agent;
 mod attest;
 mod cache;
 mod copy;
 mod error;
 mod finish;
 mod git;
+mod outline;
 mod output;
 mod overlay;
 mod prune;
@@ -25,11 +27,13 @@ mod users;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use agent::KeyAgent;
 pub use cache::Shared;
 pub use cata_image::Algorithm;
 pub use error::BuildError;
+pub use outline::{Asked, Outline, OutlineArg, OutlineStage, outline};
 pub use output::Unpacked;
-pub use prune::{CacheEntry, PruneRequest, Pruned};
+pub use prune::{CacheEntry, CacheFilter, PruneRequest, Pruned};
 pub use remote::{Keys, RemoteContext};
 pub use request::{
     Annotation, AnnotationOf, BuildEvent, BuildProgress, BuildRequest, Built, CachePlace, CacheTarget,
@@ -40,61 +44,10 @@ pub use solve::Snapshot;
 pub use cata_build::source::{GitSource, is_remote};
 
 use cata_build::graph::{Given, Graph};
-use cata_build::lint;
 use cata_spec::Platform;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-
-/// A Dockerfile looked at without building.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outline {
-    /// Stages with their names, in order.
-    pub stages: Vec<(String, bool)>,
-    /// What the lint has to say.
-    pub warnings: Vec<lint::Warning>,
-    /// Whether a `# check=` line makes warnings errors.
-    pub fatal: bool,
-    /// Arguments above the first FROM and in the target, with their defaults.
-    pub args: Vec<(String, Option<String>)>,
-    /// The target's place in `stages`.
-    pub target: usize,
-}
-
-/// Reads and checks a Dockerfile; builds nothing.
-///
-/// # Errors
-/// A fault in it.
-pub fn outline(request: &BuildRequest) -> Result<Outline> {
-    let file = parse(request)?;
-    let graph = graph(request, &file, &given(request, request.platforms.first())?)?;
-    let settings = file.directives.check.as_deref().map(lint::Settings::read).unwrap_or_default();
-    let mut warnings = lint::file(&file);
-    warnings.extend(graph.warnings.clone());
-    let needed = graph.needed(graph.target);
-    let given = given(request, request.platforms.first())?;
-    for index in &needed {
-        // Without base images only stages that build on nothing known are planned as they will be; an
-        // unknown base has no variables, so what is undefined cannot be told.
-        let plan = cata_build::stage::plan(&graph, *index, &given, &cata_build::stage::scratch(), None)
-            .map_err(|error| language(request, &error))?;
-        let external = matches!(graph.stages[*index].base, cata_build::graph::Base::External(_));
-        warnings
-            .extend(plan.warnings.into_iter().filter(|w| !external || w.rule != lint::Rule::UndefinedVar));
-    }
-    warnings.retain(|warning| settings.wants(warning));
-    warnings.sort_by_key(|warning| (warning.line, warning.rule));
-    warnings.dedup();
-    let mut args = Vec::new();
-    for instruction in file.instructions.iter() {
-        if let cata_build::ast::Kind::Arg(list) = &instruction.kind {
-            args.extend(list.iter().map(|arg| (arg.name.clone(), arg.default.clone())));
-        }
-    }
-    let stages =
-        graph.stages.iter().map(|stage| (graph.title(stage.index), needed.contains(&stage.index))).collect();
-    Ok(Outline { stages, warnings, fatal: settings.error, args, target: graph.target })
-}
 
 fn language(request: &BuildRequest, error: &cata_build::Error) -> Error {
     Error::Build(Box::new(BuildError::language(error, &request.dockerfile.name, &request.dockerfile.text)))
@@ -193,7 +146,14 @@ impl Engine {
         refuse(request)?;
         let file = parse(request)?;
         let plans = plans(request, &file)?;
+        let settings = outline::settings(request, &file)?;
+        if settings.error {
+            // What can be told without its base images is told before anything is made.
+            outline::refuse(&settings, &outline(request)?.warnings)?;
+        }
         let failed = |error: BuildError| Error::Build(Box::new(error));
+        // Of a build that was killed while it wrote or compressed layers.
+        self.images.clear_leftovers().map_err(|error| crate::image::image_error(error.into()))?;
         // Whatever a step finds in the store stays there until the image names it.
         let _images = self.image_lease()?;
         let (cache, lease) = cache::Cache::open(self)?;
@@ -214,12 +174,11 @@ impl Engine {
         });
         common.save();
         let solved = solved.map_err(failed)?;
-        let mut warnings: Vec<String> = Vec::new();
-        for warning in solvers.iter().flat_map(|solver| solver.warnings(&file)) {
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
-            }
-        }
+        let found = solvers.iter().flat_map(|solver| solver.warnings(&file)).collect();
+        let found = outline::wanted(&settings, found);
+        outline::refuse(&settings, &found)?;
+        let mut warnings: Vec<String> =
+            found.iter().map(|w| format!("{:?}: {} (line {})", w.rule, w.message, w.line)).collect();
         let image =
             if request.store { Some(finish::image(&solvers, &solved).map_err(failed)?) } else { None };
         if request.store {

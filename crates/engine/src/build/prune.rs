@@ -21,8 +21,42 @@ pub struct CacheEntry {
     pub size: u64,
     /// Whether an image has its layer too: then it frees nothing.
     pub shared: bool,
+    /// When it was made, RFC 3339, where that is known.
+    pub created: Option<String>,
     /// When it was last used.
     pub used: SystemTime,
+}
+
+/// Which entries are meant; of what is given, everything must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CacheFilter {
+    /// How its name begins.
+    pub ids: Vec<String>,
+    /// Its kind.
+    pub kinds: Vec<String>,
+    /// What its description holds.
+    pub descriptions: Vec<String>,
+    /// Whether an image has its layer too.
+    pub shared: Option<bool>,
+    /// Whether a build is using it: nothing is, when there is an answer.
+    pub in_use: Option<bool>,
+    /// Only what was not used for so long.
+    pub until: Option<Duration>,
+}
+
+impl CacheFilter {
+    /// Whether an entry is meant.
+    #[must_use]
+    pub fn takes(&self, entry: &CacheEntry, now: SystemTime) -> bool {
+        let any = |list: &[String], fits: &dyn Fn(&String) -> bool| list.is_empty() || list.iter().any(fits);
+        let idle = now.duration_since(entry.used).unwrap_or_default();
+        any(&self.ids, &|id| entry.id.starts_with(id.as_str()) || id.starts_with(&entry.id))
+            && any(&self.kinds, &|kind| *kind == entry.kind)
+            && any(&self.descriptions, &|text| entry.description.contains(text.as_str()))
+            && self.shared.is_none_or(|shared| shared == entry.shared)
+            && self.in_use != Some(true)
+            && self.until.is_none_or(|until| idle >= until)
+    }
 }
 
 /// What is to be removed.
@@ -30,8 +64,8 @@ pub struct CacheEntry {
 pub struct PruneRequest {
     /// Cache mounts too.
     pub all: bool,
-    /// Only what was not used for so long.
-    pub until: Option<Duration>,
+    /// Only these.
+    pub filter: CacheFilter,
     /// Only as much as brings the whole below this.
     pub keep: Option<u64>,
 }
@@ -76,6 +110,7 @@ impl Engine {
                 kind: "regular",
                 size,
                 shared,
+                created: Some(record.created),
                 used,
             });
         }
@@ -87,6 +122,7 @@ impl Engine {
                 kind: "exec.cachemount",
                 size: tree_size(&path.join("data")),
                 shared: false,
+                created: None,
                 used,
             });
         }
@@ -98,6 +134,7 @@ impl Engine {
                 kind: "source",
                 size: tree_size(&directory),
                 shared: false,
+                created: None,
                 used: fs::metadata(&directory).and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH),
             });
         }
@@ -121,10 +158,11 @@ impl Engine {
         let mut pruned = Pruned::default();
         let now = SystemTime::now();
         for entry in self.entries(&cache)? {
-            let young =
-                request.until.is_some_and(|until| now.duration_since(entry.used).unwrap_or_default() < until);
             let enough = request.keep.is_some_and(|keep| left <= keep);
-            if young || enough || (entry.kind == "exec.cachemount" && !request.all) {
+            if !request.filter.takes(&entry, now)
+                || enough
+                || (entry.kind == "exec.cachemount" && !request.all)
+            {
                 continue;
             }
             if entry.kind == "regular" {

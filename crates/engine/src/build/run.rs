@@ -17,6 +17,7 @@ use cata_sys::path::{Make, Root};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags, Timestamps};
 
+use super::agent::Forward;
 use super::cache::Making;
 use super::request::BuildEvent;
 use super::solve::{Snapshot, Solved, Solver};
@@ -65,10 +66,12 @@ struct Kept {
     _locks: Vec<File>,
     secrets: Option<PathBuf>,
     env: Vec<String>,
+    agents: Vec<Forward>,
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
+        self.agents.clear();
         if let Some(secrets) = &self.secrets {
             let _ = fs::remove_dir_all(secrets);
         }
@@ -465,7 +468,7 @@ impl Solver<'_> {
                 format!("RUN --mount=type=ssh,id={id} is not possible with --isolation vm"),
             )
             .hint(Some("a socket does not lead from the machine's kernel to the host's".to_owned()))),
-            MountKind::Ssh { id, required, .. } => {
+            MountKind::Ssh { id, required, mode, uid, gid } => {
                 let Some(socket) = self.request.ssh.get(id) else {
                     return if *required {
                         Err(BuildError::new(Kind::InvalidArgument, format!("unset ssh forward key {id}"))
@@ -480,12 +483,30 @@ impl Solver<'_> {
                     mount.target.clone()
                 };
                 kept.env.push(format!("SSH_AUTH_SOCK={target}"));
-                Ok(vec![bind(socket, &target, false)])
+                let path = self.secrets_directory(kept)?.join(format!("agent-{at}"));
+                kept.agents.push(Forward::new(path.clone(), socket, (*uid, *gid, *mode))?);
+                Ok(vec![bind(&path, &target, false)])
             }
         }
     }
 
-    /// On a tmpfs, readable by nobody else, and removed after the step.
+    /// On a tmpfs, nobody else's, and removed after the step.
+    fn secrets_directory(&self, kept: &mut Kept) -> Result<PathBuf, BuildError> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        if let Some(dir) = &kept.secrets {
+            return Ok(dir.clone());
+        }
+        let dir = self.engine.paths.state.join("build").join(names::random_id().short());
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(|e| BuildError::io("make", &dir, e))?;
+        kept.secrets = Some(dir.clone());
+        Ok(dir)
+    }
+
+    /// Readable by nobody else.
     fn secret_file(
         &self,
         id: &str,
@@ -495,21 +516,8 @@ impl Solver<'_> {
         kept: &mut Kept,
     ) -> Result<PathBuf, BuildError> {
         use std::io::Write as _;
-        use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-        let dir = match &kept.secrets {
-            Some(dir) => dir.clone(),
-            None => {
-                let dir = self.engine.paths.state.join("build").join(names::random_id().short());
-                fs::DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(&dir)
-                    .map_err(|e| BuildError::io("make", &dir, e))?;
-                kept.secrets = Some(dir.clone());
-                dir
-            }
-        };
-        let path = dir.join(format!("secret-{at}"));
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let path = self.secrets_directory(kept)?.join(format!("secret-{at}"));
         let io = |e: std::io::Error| {
             BuildError::io("keep the secret in", &path, e).hint(Some(format!("secret {id}")))
         };

@@ -251,6 +251,7 @@ impl<'s> Solver<'s> {
             cata_build::stage::plan(self.graph, index, self.given, &solved.config, Some(&solved.arguments))
                 .map_err(|error| BuildError::language(&error, name, text))?;
         lock(&self.warnings).extend(plan.warnings.iter().cloned());
+        lock(&self.warnings).extend(self.common.contexts.ignored(&plan));
         lock(&self.consumed).extend(plan.consumed.iter().cloned());
         if self.request.no_cache_filter.iter().any(|filter| Some(filter.as_str()) == stage.name.as_deref()) {
             solved.snapshot.fresh = true;
@@ -649,15 +650,11 @@ impl<'s> Solver<'s> {
     }
 
     /// What the lint has to say of what was built.
-    pub(super) fn warnings(&self, file: &cata_build::Dockerfile) -> Vec<String> {
-        let settings = file.directives.check.as_deref().map(lint::Settings::read).unwrap_or_default();
+    pub(super) fn warnings(&self, file: &cata_build::Dockerfile) -> Vec<Warning> {
         let mut found = lint::file(file);
         found.extend(self.graph.warnings.iter().cloned());
         found.extend(lock(&self.warnings).iter().cloned());
-        found.sort_by_key(|warning| (warning.line, warning.rule));
-        found.dedup();
-        let wanted = found.iter().filter(|warning| settings.wants(warning));
-        wanted.map(|w| format!("{:?}: {} (line {})", w.rule, w.message, w.line)).collect()
+        found
     }
 
     /// Build arguments that nothing asked for.

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use cata_build::context::{How, Selection, StatCache, select};
 use cata_build::ignore::Ignore;
 use cata_build::key::Key;
-use cata_build::stage::{CopySource, CopyStep};
+use cata_build::lint::Warning;
+use cata_build::stage::{CopySource, CopyStep, Plan};
 use cata_image::Image;
 use cata_sys::path::Root;
 
@@ -86,6 +87,11 @@ impl Contexts {
         };
         let named = request.contexts.iter().map(|(name, context)| (name.clone(), context.clone())).collect();
         Ok(Self { main, named, opened: Mutex::default() })
+    }
+
+    /// What a stage takes of the context although it is left out.
+    pub(super) fn ignored(&self, plan: &Plan) -> Vec<Warning> {
+        self.main.as_ref().map(|local| cata_build::lint::ignored(plan, &local.ignore)).unwrap_or_default()
     }
 
     pub(super) fn main(&self) -> Place {

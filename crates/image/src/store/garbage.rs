@@ -85,7 +85,10 @@ impl Store {
     }
 
     /// Removes what a process that died left half-made, if nobody else is at work.
-    pub(crate) fn clear_leftovers(&self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]: the store cannot be locked.
+    pub fn clear_leftovers(&self) -> Result<(), StoreError> {
         if let Some(lease) = self.exclusive_lease()? {
             self.sweep_leftovers(&lease);
         }

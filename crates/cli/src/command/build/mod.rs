@@ -1,6 +1,7 @@
 //! `build`, `builder` and `buildx`.
 
 mod cache;
+mod look;
 mod options;
 mod output;
 mod screen;
@@ -9,7 +10,8 @@ use std::fs;
 use std::time::Instant;
 
 use cata_engine::build::{
-    BuildEvent, BuildProgress as _, BuildRequest, Built, Context, Keys, NamedContext, RemoteContext, Unpacked,
+    BuildEvent, BuildProgress as _, BuildRequest, Built, Context, KeyAgent, Keys, NamedContext,
+    RemoteContext, Unpacked,
 };
 
 use crate::render::error::Failure;
@@ -34,7 +36,7 @@ pub(crate) const BUILDX: Node = Node::group("buildx", "The same as builder", BUI
 
 impl Verb for Build {
     fn call(self, session: &Session) -> Outcome {
-        let call = self.look();
+        let look = self.look();
         let quiet = self.quiet;
         let outputs = output::plan(&self)?;
         let mut request = self.request()?;
@@ -45,7 +47,7 @@ impl Verb for Build {
                 request.tags.push(name.clone());
             }
         }
-        let screen = Screen::new(self.progress, quiet || call != Call::Build);
+        let screen = Screen::new(self.progress, quiet || look.call != Call::Build);
         let _contexts = match self.contexts(session, &mut request, &screen) {
             Ok(contexts) => contexts,
             Err(failure) => {
@@ -53,9 +55,9 @@ impl Verb for Build {
                 return Err(failure);
             }
         };
-        if call != Call::Build {
+        if look.call != Call::Build {
             drop(screen.finish());
-            return look(&request, call);
+            return look::look(&request, look);
         }
         let engine = session.engine()?;
         let built = engine.build(&request, &screen);
@@ -85,6 +87,7 @@ impl Verb for Build {
 struct Contexts {
     _unpacked: Option<Unpacked>,
     _remote: Vec<RemoteContext>,
+    _agents: Vec<KeyAgent>,
 }
 
 impl Build {
@@ -96,6 +99,11 @@ impl Build {
         screen: &Screen,
     ) -> Result<Contexts, Failure> {
         let mut contexts = Contexts::default();
+        for (id, files) in self.keys()? {
+            let agent = session.engine()?.key_agent(&files)?;
+            request.ssh.insert(id, agent.socket());
+            contexts._agents.push(agent);
+        }
         if let Some(mut archive) = self.archive()? {
             let unpacked = session.engine()?.build_context(&mut archive)?;
             request.context = Context::Directory(unpacked.path());
@@ -180,44 +188,4 @@ fn fetch(
     let error = fetched.as_ref().err().map(ToString::to_string);
     screen.event(BuildEvent::End { step, cached: false, took: start.elapsed(), error });
     Ok(fetched?)
-}
-
-/// `--check` and `--call`.
-fn look(request: &BuildRequest, call: Call) -> Outcome {
-    let outline = cata_engine::build::outline(request)?;
-    let file = &request.dockerfile;
-    match call {
-        Call::Check | Call::Build => {
-            if outline.warnings.is_empty() {
-                session::print_line("Check complete, no warnings found.")?;
-                return Ok(Exit::OK);
-            }
-            let count = outline.warnings.len();
-            let noun = if count == 1 { "warning has" } else { "warnings have" };
-            session::print_line(format!("Check complete, {count} {noun} been found!"))?;
-            for warning in &outline.warnings {
-                session::print(format!("\n{}", warning.text(&file.name, &file.text)))?;
-            }
-            // As Docker: `--check` exists for scripts.
-            Ok(Exit(1))
-        }
-        Call::Targets => {
-            let default = outline.target;
-            session::print_line("TARGET")?;
-            for (at, (name, _)) in outline.stages.iter().enumerate() {
-                let mark = if at == default { " (default)" } else { "" };
-                session::print_line(format!("{name}{mark}"))?;
-            }
-            Ok(Exit::OK)
-        }
-        Call::Outline => {
-            session::print_line("BUILD ARG            VALUE")?;
-            for (name, default) in &outline.args {
-                let value =
-                    request.args.get(name).or(default.as_ref()).map(String::as_str).unwrap_or_default();
-                session::print_line(format!("{name:<20} {value}"))?;
-            }
-            Ok(Exit::OK)
-        }
-    }
 }

@@ -58,7 +58,7 @@ pub(crate) struct Build {
     /// Secret for RUN --mount=type=secret (id=ID,src=FILE or id=ID,env=NAME)
     #[arg(long, value_name = "secret")]
     secret: Vec<String>,
-    /// Agent for RUN --mount=type=ssh (default|ID=SOCKET)
+    /// Agent or keys for RUN --mount=type=ssh (default|ID=SOCKET|ID=KEY[,KEY...])
     #[arg(long, value_name = "ssh")]
     ssh: Vec<String>,
     /// What RUN is walled off with (process or vm)
@@ -115,9 +115,9 @@ pub(crate) struct Build {
     /// Check the Dockerfile instead of building
     #[arg(long)]
     check: bool,
-    /// Look at the Dockerfile instead of building (build, check, outline, targets)
-    #[arg(long = "call", value_name = "string", default_value = "build", value_parser = Call::parse)]
-    pub(super) call_value: Call,
+    /// Look at the Dockerfile instead of building (build, check, outline, targets; with ,format=json)
+    #[arg(long = "call", value_name = "string", default_value = "build", value_parser = Look::parse)]
+    call_value: Look,
     /// Attest where the image comes from (true, false, mode=min or mode=max)
     #[arg(long, value_name = "string")]
     pub(super) provenance: Option<String>,
@@ -148,22 +148,43 @@ pub(crate) enum Call {
     Targets,
 }
 
-impl Call {
+/// That, and as what it is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Look {
+    pub(super) call: Call,
+    pub(super) json: bool,
+}
+
+impl Look {
     fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "build" => Ok(Self::Build),
-            "check" | "lint" => Ok(Self::Check),
-            "outline" => Ok(Self::Outline),
-            "targets" => Ok(Self::Targets),
-            _ => Err("expected build, check, outline or targets".to_owned()),
+        let mut fields = text.split(',');
+        let call = match fields.next().unwrap_or_default() {
+            "build" => Call::Build,
+            "check" | "lint" => Call::Check,
+            "outline" => Call::Outline,
+            "targets" => Call::Targets,
+            _ => return Err("expected build, check, outline or targets".to_owned()),
+        };
+        let mut look = Self { call, json: false };
+        for field in fields {
+            look.json = match field {
+                "format=json" => true,
+                "format=text" => false,
+                _ => return Err(format!("{field}: expected format=json or format=text")),
+            };
         }
+        if look.json && look.call == Call::Build {
+            return Err("format= is for check, outline and targets".to_owned());
+        }
+        Ok(look)
     }
 }
 
 impl Build {
     /// What `--check` and `--call` together mean.
-    pub(super) fn look(&self) -> Call {
-        if self.check { Call::Check } else { self.call_value }
+    pub(super) fn look(&self) -> Look {
+        let call = if self.check { Call::Check } else { self.call_value.call };
+        Look { call, ..self.call_value }
     }
 
     /// The request; the context's archive, if it is one, is still to be unpacked.
@@ -206,7 +227,7 @@ impl Build {
             pull: self.pull,
             platforms: self.platform.clone(),
             secrets: self.secret.iter().map(|text| secret(text)).collect::<Result<_, _>>()?,
-            ssh: self.ssh.iter().map(|text| ssh(text)).collect::<Result<_, _>>()?,
+            ssh: self.agents()?,
             isolation: self.isolation.unwrap_or(Isolation::Process),
             network: self.network.clone(),
             extra_hosts: self.add_host.clone(),
@@ -220,6 +241,28 @@ impl Build {
             cache_from: self.cache_from.clone(),
             cache_to: self.cache_to.clone(),
         })
+    }
+
+    /// `--ssh`: the agents that are there already.
+    fn agents(&self) -> Result<BTreeMap<String, PathBuf>, Failure> {
+        let mut agents = BTreeMap::new();
+        for text in &self.ssh {
+            if let (id, Answering::Agent(path)) = ssh(text)? {
+                agents.insert(id, path);
+            }
+        }
+        Ok(agents)
+    }
+
+    /// `--ssh`: keys as files.
+    pub(super) fn keys(&self) -> Result<Vec<(String, Vec<PathBuf>)>, Failure> {
+        let mut keys = Vec::new();
+        for text in &self.ssh {
+            if let (id, Answering::Keys(files)) = ssh(text)? {
+                keys.push((id, files));
+            }
+        }
+        Ok(keys)
     }
 
     /// `--build-arg`; a name alone takes the caller's variable. `SOURCE_DATE_EPOCH` is taken from there too.
@@ -484,20 +527,43 @@ fn secret(text: &str) -> Result<(String, Secret), Failure> {
     Ok(((*id).to_owned(), Secret(content)))
 }
 
-/// `default`, `ID`, `ID=SOCKET`.
-fn ssh(text: &str) -> Result<(String, PathBuf), Failure> {
-    let (id, path) = match text.split_once('=') {
-        Some((id, path)) => (id, PathBuf::from(path)),
-        None => (text, std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from).unwrap_or_default()),
-    };
+/// What answers for an id of `--ssh`.
+enum Answering {
+    /// An agent, by its socket.
+    Agent(PathBuf),
+    /// Keys, for an agent of this build's.
+    Keys(Vec<PathBuf>),
+}
+
+/// `default`, `ID`, `ID=SOCKET`, `ID=KEY[,KEY…]`.
+fn ssh(text: &str) -> Result<(String, Answering), Failure> {
     use std::os::unix::fs::FileTypeExt as _;
-    let socket = fs::metadata(&path).is_ok_and(|metadata| metadata.file_type().is_socket());
-    if !socket {
-        return Err(Failure::flag(format!("--ssh {text}: no agent's socket at `{}`", path.display()))
-            .with_hint("start ssh-agent; keys as files are not supported"));
+    let environment = || std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from);
+    let (id, paths) = match text.split_once('=') {
+        Some((id, paths)) => (id, paths.split(',').map(PathBuf::from).collect::<Vec<_>>()),
+        None => (text, environment().into_iter().collect()),
+    };
+    if paths.is_empty() {
+        return Err(Failure::flag(format!("--ssh {text}: SSH_AUTH_SOCK names no agent"))
+            .with_hint("start ssh-agent, or give a key: --ssh default=FILE"));
     }
-    let path = path.canonicalize().map_err(|e| Failure::io(format!("--ssh {text}"), &e))?;
-    Ok((id.to_owned(), path))
+    let mut keys = Vec::new();
+    for path in &paths {
+        let io = |e: std::io::Error| Failure::io(format!("--ssh {text}: {}", path.display()), &e);
+        let metadata = fs::metadata(path).map_err(io)?;
+        if metadata.file_type().is_socket() {
+            if paths.len() > 1 {
+                return Err(Failure::flag(format!("--ssh {text}: an agent's socket stands alone")));
+            }
+            return Ok((id.to_owned(), Answering::Agent(path.canonicalize().map_err(io)?)));
+        }
+        if !metadata.is_file() {
+            let shown = path.display();
+            return Err(Failure::flag(format!("--ssh {text}: {shown} is neither a socket nor a key")));
+        }
+        keys.push(path.clone());
+    }
+    Ok((id.to_owned(), Answering::Keys(keys)))
 }
 
 /// Addresses that contexts can be fetched from.

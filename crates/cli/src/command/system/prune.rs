@@ -1,6 +1,6 @@
 //! `system prune`: containers, networks, images, builds' cache, and, when asked, volumes.
 
-use cata_engine::build::PruneRequest;
+use cata_engine::build::{CacheFilter, PruneRequest};
 use clap::Args;
 
 use crate::command::prune::{PruneOptions, reclaimed, removed_images, section};
@@ -52,7 +52,11 @@ impl Verb for Prune {
             let until = filter.until.map(|until| {
                 std::time::Duration::from_nanos(crate::render::time::now().saturating_sub(until))
             });
-            let cache = engine.build_prune(&PruneRequest { all: self.all, until, keep: None })?;
+            let cache = engine.build_prune(&PruneRequest {
+                all: self.all,
+                filter: CacheFilter { until, ..CacheFilter::default() },
+                keep: None,
+            })?;
             let ids: Vec<&str> = cache.entries.iter().map(|entry| entry.id.as_str()).collect();
             session::print(section("Deleted build cache objects", &ids))?;
             freed += cache.freed;
