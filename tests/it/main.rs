@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use cata_tests::harness;
 
+mod api;
 mod archives;
 mod attach;
 mod bad_input;
@@ -55,6 +56,7 @@ use test;
 
 fn main() -> ExitCode {
     let modules = [
+        api::tests(),
         archives::tests(),
         attach::tests(),
         bad_input::tests(),

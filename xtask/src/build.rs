@@ -33,12 +33,13 @@ pub(crate) struct Programs {
 }
 
 /// The programs and their packages.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("cata", "cata-cli"),
     ("cata-supervisor", "cata-supervisor"),
     ("cata-guest", "cata-guest"),
     ("cata-vmm", "cata-vmm"),
     ("cata-runtime", "cata-oci"),
+    ("cata-serve", "cata-api"),
 ];
 
 /// Builds all programs.

@@ -25,12 +25,13 @@ pub(crate) struct Options {
 }
 
 /// Who types it is beside `cata`; the others are found by it in `libexec`.
-const PLACES: [(&str, &str); 5] = [
+const PLACES: [(&str, &str); 6] = [
     ("cata", "bin"),
     ("cata-runtime", "bin"),
     ("cata-supervisor", "libexec/catamaran"),
     ("cata-guest", "libexec/catamaran"),
     ("cata-vmm", "libexec/catamaran"),
+    ("cata-serve", "libexec/catamaran"),
 ];
 
 /// Where shells look for completions.

@@ -63,6 +63,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("oci", &["spec", "sys", "runtime"]),
     ("supervisor", &["spec", "sys", "runtime", "sandbox", "network"]),
     ("engine", &["spec", "sys", "runtime", "kernel", "image", "build", "network", "guest", "sandbox"]),
+    ("api", &["spec", "engine"]),
     ("cli", &["spec", "engine"]),
 ];
 

@@ -78,7 +78,10 @@ impl Engine {
     }
 
     /// A program of the engine's.
-    pub(crate) fn companion(&self, name: &str) -> Result<PathBuf> {
+    ///
+    /// # Errors
+    /// [`Error::NoCompanion`].
+    pub fn companion(&self, name: &str) -> Result<PathBuf> {
         companion(name)
     }
 }

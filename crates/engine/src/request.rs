@@ -516,6 +516,9 @@ pub struct HealthRequest {
     pub disabled: bool,
     /// `--health-cmd`.
     pub command: Option<String>,
+    /// Program and arguments, no shell between: what only the API can say.
+    #[serde(default)]
+    pub argv: Vec<String>,
     /// Nanoseconds.
     pub interval: Option<u64>,
     /// Nanoseconds.

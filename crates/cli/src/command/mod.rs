@@ -65,6 +65,7 @@ pub(crate) const TREE: &[Node] = &[
     Node::verb::<system::version::Version>("version", "", "Print the version"),
     system::INFO,
     system::EVENTS,
+    system::SERVE,
     Node::verb::<system::completion::Completion>(
         "completion",
         "bash|zsh|fish",

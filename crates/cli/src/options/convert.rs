@@ -296,6 +296,7 @@ fn health(life: &LifeOptions) -> Parsed<HealthRequest> {
         |time: Option<Duration>| time.and_then(|t| u64::try_from(t.as_nanos()).ok()).filter(|n| *n > 0);
     let request = HealthRequest {
         disabled: life.no_healthcheck,
+        argv: Vec::new(),
         command: life.health_cmd.clone().filter(|c| !c.is_empty()),
         interval: nanos(life.health_interval),
         timeout: nanos(life.health_timeout),

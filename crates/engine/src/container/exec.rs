@@ -33,6 +33,8 @@ pub struct ExecOptions {
     pub privileged: bool,
     /// `-d`: nobody waits.
     pub detach: bool,
+    /// By which it can be asked for; made up when absent.
+    pub id: Option<String>,
 }
 
 /// A process started by exec.
@@ -103,7 +105,7 @@ impl Engine {
         } else {
             (ExecStdio::Passed(passed), [stdin, stdout, stderr].into_iter().flatten().collect())
         };
-        let id = names::random_id().to_string();
+        let id = options.id.unwrap_or_else(|| names::random_id().to_string());
         self.tell_container(
             &record,
             &format!("exec_create: {}", request.argv.join(" ")),
@@ -112,6 +114,38 @@ impl Engine {
         let exec = Exec { id, request, stdio, wait: !options.detach };
         let started = client.exec(exec, &fds).map_err(|e| not_started(&e))?;
         Ok(Session { client, number: started.number, pid: started.pid, terminal: started.terminal })
+    }
+
+    /// A new id for something that is no container.
+    #[must_use]
+    pub fn new_id(&self) -> String {
+        names::random_id().to_string()
+    }
+
+    /// Sets the size of a running container's terminal.
+    ///
+    /// # Errors
+    /// [`Error::State`] when it does not run, or has none.
+    pub fn resize(&self, container: &str, (rows, columns): (u16, u16)) -> Result<()> {
+        let size = WindowSize { rows, columns };
+        self.client(container)?.1.resize(size).map_err(|e| client_error("resize", &e))
+    }
+
+    /// Sets the size of an exec's terminal.
+    ///
+    /// # Errors
+    /// As [`Engine::resize`]; no such exec.
+    pub fn resize_exec(&self, container: &str, exec: &str, (rows, columns): (u16, u16)) -> Result<()> {
+        let size = WindowSize { rows, columns };
+        self.client(container)?.1.resize_exec(exec, size).map_err(|e| client_error("resize", &e))
+    }
+
+    /// An exec's pid, and its exit code once it has ended.
+    ///
+    /// # Errors
+    /// The container does not run; no such exec.
+    pub fn exec_state(&self, container: &str, exec: &str) -> Result<(i32, Option<i32>)> {
+        self.client(container)?.1.inspect_exec(exec).map_err(|e| client_error("inspect the exec", &e))
     }
 
     /// Streams of a running container, and a question about its end asked before they were handed out.

@@ -106,6 +106,23 @@ impl Engine {
         ledger::read(&path).ok().flatten().unwrap_or_default()
     }
 
+    /// What a container is doing now.
+    ///
+    /// # Errors
+    /// A state that cannot be read.
+    pub fn present(&self, record: &Record) -> Result<View> {
+        self.view(record.clone())
+    }
+
+    /// Whether a container has a process, be it frozen.
+    ///
+    /// # Errors
+    /// As [`Engine::present`].
+    pub fn is_running(&self, record: &Record) -> Result<bool> {
+        let (status, owner) = self.status(&record.id)?;
+        Ok(owner == Owner::Alive && matches!(status.status, StatusKind::Running | StatusKind::Paused))
+    }
+
     /// Every container with its present, newest first.
     ///
     /// # Errors

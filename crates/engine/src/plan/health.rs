@@ -36,6 +36,7 @@ const RETRIES: u32 = 3;
 /// [`Error::Invalid`] for flags that contradict one another or an image's test of an unknown form.
 pub fn plan(request: &HealthRequest, image: Option<&ImageHealth>) -> Result<Option<HealthPlan>, Error> {
     let flags = request.command.is_some()
+        || !request.argv.is_empty()
         || request.interval.is_some()
         || request.timeout.is_some()
         || request.start_period.is_some()
@@ -50,6 +51,7 @@ pub fn plan(request: &HealthRequest, image: Option<&ImageHealth>) -> Result<Opti
     let image = image.cloned().unwrap_or_default();
     let argv = match &request.command {
         Some(line) => shell(line),
+        None if !request.argv.is_empty() => request.argv.clone(),
         None => match image.test.first().map(String::as_str) {
             None | Some("NONE") => return Ok(None),
             Some("CMD") => image.test[1..].to_vec(),

@@ -59,6 +59,7 @@ impl Verb for Exec {
             terminal::check_tty(self.interactive, self.tty)?;
         }
         let options = ExecOptions {
+            id: None,
             argv: words.collect(),
             env,
             user: self.user,

@@ -19,6 +19,7 @@ pub(crate) fn run(session: &Session, machine: &str, argv: Vec<String>) -> Outcom
     let tty = stdin.is_terminal() && stdout.is_terminal();
     let term = std::env::var("TERM").ok().filter(|_| tty).map(|term| format!("TERM={term}"));
     let options = ExecOptions {
+        id: None,
         argv,
         env: std::iter::once("HOME=/root".to_owned()).chain(term).collect(),
         tty,

@@ -1,4 +1,4 @@
-//! `system` with its `df`, `events`, `prune`, `start`, `stop` and `unit`, `login`, `logout`, `version`, `info` and `completion`.
+//! `system` with its `df`, `events`, `prune`, `start`, `stop` and `unit`, `login`, `logout`, `serve`, `version`, `info` and `completion`.
 
 pub(crate) mod boot;
 pub(crate) mod completion;
@@ -7,6 +7,7 @@ mod events;
 mod info;
 mod login;
 mod prune;
+mod serve;
 pub(crate) mod version;
 
 use crate::tree::Node;
@@ -19,6 +20,9 @@ pub(crate) const EVENTS: Node = Node::verb::<events::Events>(
     "",
     "Print what happens to containers, images, networks and volumes",
 );
+
+pub(crate) const SERVE: Node =
+    Node::verb::<serve::Serve>("serve", "", "Serve Docker's Engine API on a unix socket");
 
 pub(crate) const LOGIN: Node = Node::verb::<login::Login>("login", "[SERVER]", "Log in to a registry");
 pub(crate) const LOGOUT: Node = Node::verb::<login::Logout>("logout", "[SERVER]", "Log out from a registry");
