@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
 
 /// Whoever a user is on this machine, he may open `/dev/net/tun` on every other.
 fn open_tun() {
+    fs::create_dir_all("/dev/net").unwrap();
     let _ = Run::new("mount").args(["-t", "tmpfs", "tmpfs", "/dev/net"]).done().ok();
     let _ = Run::new("mknod").args(["-m", "666", "/dev/net/tun", "c", "10", "200"]).done().ok();
 }
@@ -83,6 +84,20 @@ fn networks_of_a_user(w: &World) {
     host_server("198.51.100.1:9999");
     host_server("127.0.0.1:9998");
     let own = fs::read_link("/proc/self/ns/net").unwrap();
+
+    // Her first commands, all at once: they come to be in one user namespace.
+    std::thread::scope(|scope| {
+        for name in ["aa", "bb", "cc"] {
+            let run = &run;
+            scope.spawn(move || run(&["run", "-d", "--name", name, "busybox", "sleep", "600"]).ok());
+        }
+    });
+    let users = ["aa", "bb", "cc"].map(|name| {
+        let pid = run(&["inspect", "--format", "{{.State.Pid}}", name]).text();
+        fs::read_link(format!("/proc/{pid}/ns/user")).unwrap()
+    });
+    assert!(users.iter().all(|one| *one == users[0]), "{users:?}");
+    let _ = run(&["rm", "-f", "aa", "bb", "cc"]).ok();
 
     // Names, addresses, a way out; the host's loopback is the host's own.
     let _ = run(&["network", "create", "sea"]).ok();

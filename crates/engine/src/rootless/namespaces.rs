@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Pid, Uid, WaitOptions, waitpid};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-use super::ids;
+use super::{ids, outside};
 
 /// How often a holder that has just ended is looked for again.
 const ATTEMPTS: usize = 500;
@@ -158,6 +158,7 @@ fn make(
     let refused = |e| {
         format!("containers for users without privileges need user namespaces, which this host refuses: {e}")
     };
+    outside::wait_for_end(directory);
     let files = (|| -> io::Result<_> {
         for name in [hold::USERS, hold::OUTSIDE] {
             match mknodat(CWD, directory.join(name), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0) {
@@ -170,13 +171,13 @@ fn make(
         flock(&alive, FlockOperation::NonBlockingLockExclusive)?;
         let read = pipe(directory, hold::USERS, OFlags::RDONLY)?;
         let users = pipe(directory, hold::USERS, OFlags::WRONLY)?;
-        let outside = pipe(directory, hold::OUTSIDE, OFlags::RDWR)?;
+        let out = pipe(directory, hold::OUTSIDE, OFlags::RDWR)?;
         let lock = File::open(directory.join(hold::LOCK))?;
-        Ok((alive, read, users, outside, lock))
+        Ok((alive, read, users, out, lock))
     })();
-    let (mut alive, read, users, outside, lock) = files.map_err(failed("prepare the user's namespaces"))?;
+    let (mut alive, read, users, out, lock) = files.map_err(failed("prepare the user's namespaces"))?;
     let (ours, theirs) = message::pair().map_err(|e| format!("make a socket: {e}"))?;
-    let given = [alive.as_fd(), theirs.as_fd(), read.as_fd(), outside.as_fd(), lock.as_fd()];
+    let given = [alive.as_fd(), theirs.as_fd(), read.as_fd(), out.as_fd(), lock.as_fd()];
     let words = [hold::WORD, &from_user.to_string(), &from_network.to_string()];
     let pid = detach::spawn(supervisor, &words, &given).map_err(|e| {
         format!("start {}: {e}: is cata-supervisor installed beside cata?", supervisor.display())

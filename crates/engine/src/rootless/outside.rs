@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cata_sandbox::hold;
 use cata_sys::detach;
@@ -72,6 +72,18 @@ pub(crate) fn open_up(held: &Held) -> Result<Opening, String> {
     detach::spawn(&program, &words, &[end.as_fd(), says.as_fd(), lock.as_fd()])
         .map_err(|e| format!("start {}: {e}", program.display()))?;
     Ok(Opening(Some(ready)))
+}
+
+/// Waits until the one of a holder that is gone has gone too: it might be found on its way out, and taken for one
+/// that stays.
+pub(super) fn wait_for_end(directory: &Path) {
+    let Ok(lock) = File::open(directory.join(LOCK)) else { return };
+    let begun = Instant::now();
+    while flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+        && begun.elapsed() < PATIENCE
+    {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 impl Opening {
