@@ -19,12 +19,13 @@ mod engine;
 mod measure;
 mod report;
 mod runtime;
+mod vm;
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// `build`: builds of images; `runtime`: OCI runtimes; otherwise containers
-    #[arg(value_parser = ["build", "runtime"])]
+    /// `build`: builds of images; `runtime`: OCI runtimes; `vm`: hypervisors, in the lab; otherwise containers
+    #[arg(value_parser = ["build", "runtime", "vm"])]
     what: Option<String>,
     /// How often each engine does each thing
     #[arg(long, default_value_t = 10)]
@@ -35,10 +36,16 @@ pub(crate) struct Options {
     /// Only these engines: cata, podman, docker, crun, runc (of `build`: cata, podman, docker, buildah)
     #[arg(long, value_delimiter = ',')]
     engine: Vec<String>,
+    /// Hypervisors on this machine's own KVM
+    #[arg(long)]
+    here: bool,
 }
 
 /// Prepares and measures, or, inside the world, only measures.
 pub(crate) fn run(options: &Options, world: Option<World>) -> Result<()> {
+    if options.what.as_deref() == Some("vm") {
+        return vm::run(options.here, options.rounds, world);
+    }
     let runtimes = options.what.as_deref() == Some("runtime");
     if let Some(world) = world {
         return if runtimes {

@@ -1,11 +1,11 @@
 //! Boots a kernel in a machine of this library and says how it ended: for the lab, and for measurements.
 //!
 //!     boot --kernel FILE [--initramfs FILE]… [--cmdline TEXT] [--cpus N] [--memory MIB] [--serial] [--disk FILE]… [--rng] [--balloon]
-//!          [--fs TAG=SOCKET] [--vsock SOCKET] [--tap (as descriptor 3)] [--pause MS] [--balloon-at MS=MIB]
+//!          [--fs TAG=SOCKET] [--vsock SOCKET] [--tap NAME] [--pause MS] [--balloon-at MS=MIB]
 //!
 //!     boot --probe
 //!
-//! The console goes to standard output, what is said of the machine to standard error.
+//! The console, or the serial port, goes to standard output; what is said of the machine to standard error.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -65,7 +65,7 @@ fn parse(mut arguments: VecDeque<String>, events: &mut Events) -> anyhow::Result
                 config.fs.push(FsConfig { tag: tag.into(), socket: UnixStream::connect(path)?.into() });
             }
             "--tap" => {
-                let [tap] = cata_sys::detach::received::<1>()?;
+                let tap = cata_sys::tap::make(&value()?)?;
                 config.net.push(NetConfig { tap, mac: [2, 0, 0, 0, 0, 1], mtu: 1500 });
             }
             "--vsock" => {
@@ -84,7 +84,10 @@ fn parse(mut arguments: VecDeque<String>, events: &mut Events) -> anyhow::Result
         }
     }
     let mut config = config.context("--kernel is missing")?;
-    config.console = Some(console()?);
+    // The serial port has standard output for itself.
+    if config.serial.is_none() {
+        config.console = Some(console()?);
+    }
     (config.vcpus, config.memory_bytes) = (cpus, memory << 20);
     Ok(config)
 }
