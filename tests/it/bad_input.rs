@@ -211,7 +211,7 @@ fn bad_values_of_flags(w: &World) {
 }
 
 fn unsupported_flags_are_named(w: &World) {
-    for flag in ["--gpus=all", "--link=x", "--storage-opt=size=1g"] {
+    for flag in ["--volume-driver=nfs", "--link=x", "--storage-opt=size=1g"] {
         let name = flag.split('=').next().unwrap();
         w.cata(&["run", "--rm", flag, "busybox", "true"]).fails(125, &[name, "not supported"]);
     }
