@@ -21,6 +21,7 @@ mod engines;
 mod events;
 mod exec;
 mod faults;
+mod hypervisor;
 mod isolation;
 mod kernels;
 mod life;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         exec::tests(),
         faults::tests(),
         isolation::tests(),
+        hypervisor::tests(),
         kernels::tests(),
         life::tests(),
         limits::tests(),
