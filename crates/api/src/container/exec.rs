@@ -73,8 +73,8 @@ pub(crate) fn create(server: &Server, mut call: Call, id: &str) -> Outcome<Answe
         pid: 0,
         code: None,
     };
-    // Said again at the start; a terminal's size comes with it, or later.
-    fields.ignore(&["Detach", "ConsoleSize"]);
+    // Said again at the start, or in the path; a terminal's size comes with the start, or later.
+    fields.ignore(&["Detach", "ConsoleSize", "Container"]);
     fields.finish()?;
     let exec_id = server.engine.new_id();
     let mut execs = locked(&server.execs);
