@@ -1,5 +1,6 @@
 //! What a client is told when something is not done: a status and a message.
 
+use cata_engine::error::chain;
 use cata_engine::{Error, Kind};
 use hyper::StatusCode;
 
@@ -74,15 +75,4 @@ impl From<std::io::Error> for Refusal {
     fn from(error: std::io::Error) -> Self {
         Self::failed(&error)
     }
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

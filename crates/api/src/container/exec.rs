@@ -104,29 +104,31 @@ pub(crate) fn start(server: &Shared, mut call: Call, id: &str) -> Outcome<Answer
     exec.options.id = Some(id.to_owned());
     exec.options.detach = detach;
     exec.options.window = window(&size);
-    let begun = begin(server, &exec, detach);
-    let (session, streams) = match begun {
-        Ok(begun) => begun,
-        Err(refusal) => {
-            let code = refusal.exit_code.map_or(126, i32::from);
-            note(server, id, |exec| exec.code = Some(code));
-            if detach || refusal.exit_code.is_none() {
-                return Err(refusal);
-            }
-            // A command that cannot be started says so on its own stream, and has Docker's exit code.
-            let terminal = exec.options.tty;
-            let speak = Box::new(move |line: Line| stream::say(&line, &refusal.message, !terminal));
-            return Ok(Answer::Hijack { kind: kind(terminal), speak });
-        }
-    };
-    let pid = session.pid;
-    note(server, id, |exec| exec.pid = pid);
     if detach {
-        return Ok(Answer::Empty(StatusCode::OK));
+        let begun = begin(server, &exec, true);
+        note(server, id, |exec| match &begun {
+            Ok((session, _)) => exec.pid = session.pid,
+            Err(refusal) => exec.code = Some(code(refusal)),
+        });
+        return begun.map(|_| Answer::Empty(StatusCode::OK));
+    }
+    if !server.engine.is_running(&server.engine.find(&exec.container)?)? {
+        return Err(Refusal::conflict(format!("container {} is not running", exec.container)));
     }
     let terminal = exec.options.tty;
     let (server, id) = (Shared::clone(server), id.to_owned());
+    // It starts when the head of the answer has been sent: some clients lose what comes together with that.
     let speak = Box::new(move |line: Line| {
+        let begun = begin(&server, &exec, false);
+        let (session, streams) = match begun {
+            Ok(begun) => begun,
+            // A command that cannot be started says so on its own stream, and has Docker's exit code.
+            Err(refusal) => {
+                note(&server, &id, |exec| exec.code = Some(code(&refusal)));
+                return stream::say(&line, &refusal.message, !terminal);
+            }
+        };
+        note(&server, &id, |exec| exec.pid = session.pid);
         let Ok(end) = session.as_fd().try_clone_to_owned() else { return };
         // Its exit code must be there when the client sees the stream end.
         stream::converse(line, streams, Some(end.as_fd()), || {
@@ -137,6 +139,11 @@ pub(crate) fn start(server: &Shared, mut call: Call, id: &str) -> Outcome<Answer
         });
     });
     Ok(Answer::Hijack { kind: kind(terminal), speak })
+}
+
+/// The exit code of a command that could not be started.
+fn code(refusal: &Refusal) -> i32 {
+    refusal.exit_code.map_or(126, i32::from)
 }
 
 /// The exit code, if it has ended by now.

@@ -23,7 +23,7 @@ pub(crate) struct Serve {
     /// Group that may connect besides root
     #[arg(short = 'G', long, value_name = "string")]
     group: Option<String>,
-    /// End when nobody has been connected for so long (10m)
+    /// End when nobody has been connected for so long, as 10m (never)
     #[arg(long, value_name = "duration", value_parser = parse::duration::parse)]
     idle: Option<Duration>,
 }
