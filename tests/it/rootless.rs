@@ -226,8 +226,8 @@ fn limits_of_a_user(w: &World) {
         alice.become_her(Run::new("sh").args(["-c", &enter, "sh"])).arg(&cata).args(words).done()
     };
     let limits = ["--memory", "64m", "--pids-limit", "50", "--cpus", "0.5"];
-    let started =
-        run(&[&["run", "-d", "--name", "caged"][..], &limits, &["busybox", "sleep", "600"]].concat()).ok();
+    let caged = ["run", "-d", "--network", "none", "--name", "caged"];
+    let started = run(&[&caged[..], &limits, &["busybox", "sleep", "600"]].concat()).ok();
     assert_eq!(started.stderr, "");
     let read = |file: &str| {
         let file = format!("/sys/fs/cgroup/{file}");
@@ -242,8 +242,9 @@ fn limits_of_a_user(w: &World) {
     assert_eq!(elsewhere(&["inspect", "--format", "{{.State.Status}}", "caged"]).text(), "paused");
     let _ = elsewhere(&["unpause", "caged"]).ok();
     // They are kept: the kernel ends who goes beyond, and it is said.
-    let eater =
-        ["run", "--name", "eater", "-m", "16m", "busybox", "sh", "-c", "head -c 100m /dev/zero | tail"];
+    let eat = "head -c 100m /dev/zero | tail";
+    let eater = "run --network none --name eater -m 16m busybox sh -c".split(' ').chain([eat]);
+    let eater: Vec<&str> = eater.collect();
     let _ = run(&eater);
     assert_eq!(elsewhere(&["inspect", "--format", "{{.State.OOMKilled}}", "eater"]).text(), "true");
     let _ = elsewhere(&["rm", "-f", "eater", "caged"]).ok();
