@@ -15,7 +15,11 @@ use crate::oci_rootless::{ID, User};
 use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test!(networks_of_a_user).needs(&["slirp4netns"]), test!(builds_of_a_user), test!(limits_of_a_user)]
+    vec![
+        test!(networks_of_a_user).needs(&["slirp4netns"]),
+        test!(builds_of_a_user),
+        test!(limits_of_a_user).also_in_lab(),
+    ]
 }
 
 /// Whoever a user is on this machine, he may open `/dev/net/tun` on every other.
