@@ -134,6 +134,12 @@ fn api_serves_dockers_client(w: &World) {
     assert_eq!(done(w, &["wait", "www"]).text(), "137");
     let _ = done(w, &["rm", "-f", "-v", "www"]).ok();
     done(w, &["inspect", "www"]).fails(1, &["No such object: www"]);
+    let gpu = r#"{"cdiVersion":"0.5.0","kind":"nvidia.com/gpu",
+        "devices":[{"name":"all","containerEdits":{"env":["GPU=here"]}}]}"#;
+    std::fs::create_dir_all("/var/run/cdi").unwrap();
+    std::fs::write("/var/run/cdi/gpu.json", gpu).unwrap();
+    let run = ["run", "--rm", "--gpus", "all", "busybox", "sh", "-c", "echo $GPU"];
+    assert_eq!(done(w, &run).text(), "here");
     server.kill();
 }
 
@@ -309,7 +315,7 @@ fn api_is_killed_and_nothing_is_lost(w: &World) {
 fn api_refuses_by_name(w: &World) {
     let mut server = serve(w);
     for (args, text) in [
-        (&["run", "--gpus", "all", "busybox"][..], "HostConfig.DeviceRequests"),
+        (&["run", "--gpus", "all", "busybox"][..], "nvidia.com/gpu=all"),
         (&["run", "--storage-opt", "size=1g", "busybox"], "HostConfig.StorageOpt"),
         (&["run", "--runtime", "kata", "busybox"], "invalid runtime name: kata"),
         (&["run", "--log-driver", "syslog", "busybox"], "the log driver syslog"),

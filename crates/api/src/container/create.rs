@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 
+use cata_engine::cdi::GPU_CAPABILITIES;
 use cata_engine::request::{
-    Attach, BlockLimit, BlockLimitKind, CreateRequest, DeviceRequest, DeviceRule, EndpointRequest,
-    HealthRequest, Isolation, Lender, LogPlan, MountRequest, MountSource, NamespaceMode, NetworkMode,
-    PortRequest, PullPolicy, Resources, RestartPolicy, SeccompRequest, Security, Transport, Ulimit,
-    UserNamespace,
+    Attach, BlockLimit, BlockLimitKind, CreateRequest, DeviceName, DeviceRequest, DeviceRule,
+    EndpointRequest, GpuRequest, Gpus, HealthRequest, Isolation, Lender, LogPlan, MountRequest, MountSource,
+    NamespaceMode, NetworkMode, PortRequest, PullPolicy, Resources, RestartPolicy, SeccompRequest, Security,
+    Transport, Ulimit, UserNamespace,
 };
 use cata_spec::Name;
 use serde_json::Value;
@@ -176,9 +177,50 @@ fn take_devices(request: &mut CreateRequest, host: &mut Fields) -> Outcome<()> {
         });
         device.finish()?;
     }
+    for mut asked in host.objects("DeviceRequests")? {
+        take_device_request(request, &mut asked)?;
+        asked.finish()?;
+    }
     for rule in host.list("DeviceCgroupRules")? {
         request.device_rules.push(device_rule(&rule)?);
     }
+    Ok(())
+}
+
+/// Devices by name (`cdi`), or graphics processors.
+fn take_device_request(request: &mut CreateRequest, asked: &mut Fields) -> Outcome<()> {
+    let driver = asked.text("Driver")?;
+    let ids = asked.list("DeviceIDs")?;
+    let count = asked.number("Count")?;
+    let capabilities = asked.value("Capabilities");
+    if driver.as_deref() == Some("cdi") {
+        for id in &ids {
+            request.device_names.push(DeviceName::new(id).map_err(Refusal::invalid)?);
+        }
+        return Ok(());
+    }
+    let words =
+        capabilities.as_array().into_iter().flatten().flat_map(|set| set.as_array().into_iter().flatten());
+    let mut gpu = false;
+    for word in words.filter_map(Value::as_str) {
+        gpu |= word == "gpu";
+        if !GPU_CAPABILITIES.contains(&word) {
+            return Err(Refusal::unsupported(format!("a device with the capability {word}")));
+        }
+    }
+    if !gpu {
+        return Err(Refusal::unsupported("a device request that is not for a gpu"));
+    }
+    let gpus = match count {
+        _ if !ids.is_empty() => Gpus::Named(ids),
+        None => Gpus::Count(0),
+        Some(-1) => Gpus::All,
+        Some(count) => {
+            let wrong = |_| Refusal::invalid(format!("invalid count of a device request: {count}"));
+            Gpus::Count(u32::try_from(count).map_err(wrong)?)
+        }
+    };
+    request.gpus.push(GpuRequest { driver, gpus });
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use cata_engine::cdi::GPU_CAPABILITIES;
 use cata_engine::request::{DeviceName, DeviceRequest, DeviceRule, GpuRequest, Gpus};
 
 use super::{ParseError, Parsed};
@@ -44,11 +45,6 @@ fn node(text: &str) -> Parsed<DeviceRequest> {
         access: access.to_owned(),
     })
 }
-
-/// What Docker calls capabilities of a graphics processor. A vendor's description has one set of files for a device,
-/// so that each of these gives all of them.
-const GPU_CAPABILITIES: [&str; 8] =
-    ["gpu", "compute", "compat32", "graphics", "utility", "video", "display", "ngx"];
 
 /// `--gpus all`, `--gpus 2`, `--gpus '"device=0,1",driver=nvidia'`.
 pub(crate) fn gpus(text: &str) -> Parsed<GpuRequest> {

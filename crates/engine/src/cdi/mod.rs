@@ -23,6 +23,11 @@ pub const DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 /// Vendors whose graphics processors `--gpus` means, the first that is there.
 const GPU_KINDS: [(&str, &str); 2] = [("nvidia", "nvidia.com/gpu"), ("amd", "amd.com/gpu")];
 
+/// What Docker calls capabilities of a graphics processor. A description has one set of files for a device, so that
+/// each of these gives all of them.
+pub const GPU_CAPABILITIES: [&str; 8] =
+    ["gpu", "compute", "compat32", "graphics", "utility", "video", "display", "ngx"];
+
 /// The most that a description may have, bytes: those of a machine with many devices have some hundred thousand.
 const BYTES_MAX: u64 = 16 << 20;
 
