@@ -4,6 +4,7 @@
 //! what counts. CPU time is that of the whole world, from its cgroup: clients, daemons, helpers and the
 //! payload, however they are started. Nothing here is a test; nothing fails for being slow.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -70,13 +71,18 @@ pub(crate) fn run(options: &Options, world: Option<World>) -> Result<()> {
             ("CATA_SUPERVISOR".into(), programs.supervisor.into()),
         ]
     };
+    in_world(programs, Some(Duration::from_secs(3600)))
+}
+
+/// Runs this program again in a world of its own.
+fn in_world(env: Vec<(OsString, OsString)>, deadline: Option<Duration>) -> Result<()> {
     let name = format!("cata-bench-{}", std::process::id());
     let setup = Setup {
         dir: cache::dir()?.join("worlds").join(&name),
         name,
         args: std::env::args_os().skip(1).collect(),
-        env: programs,
-        deadline: Some(Duration::from_secs(3600)),
+        env,
+        deadline,
         linger: false,
         output: None,
         shares_network: false,

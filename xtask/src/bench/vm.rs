@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cata_kernel::cpio;
-use cata_tests::world::{Setup, World};
+use cata_tests::world::World;
 use cata_tests::{cache, kernel};
 
 use crate::{build, deps, images};
@@ -69,10 +69,14 @@ pub(super) fn run(here: bool, rounds: usize, world: Option<World>) -> Result<()>
     }
     ensure!(rustix::process::geteuid().is_root(), "the benchmark needs root: it makes machines");
     if std::env::var_os("CATA_LAB").is_some() {
-        return in_world(&[]);
+        return super::in_world(Vec::new(), None);
     }
     let programs = prepare()?;
-    if here { in_world(&programs) } else { in_lab(&programs, rounds) }
+    if here {
+        let env = programs.into_iter().map(|(name, path)| (name.into(), path.into()));
+        return super::in_world(env.collect(), None);
+    }
+    in_lab(&programs, rounds)
 }
 
 /// Builds everything; what the measuring program is to know.
@@ -113,23 +117,6 @@ fn in_lab(programs: &[(&str, PathBuf)], rounds: usize) -> Result<()> {
     command.args(["bench", "vm", "--rounds", &rounds.to_string()]);
     let status = command.status().context("run the lab")?;
     ensure!(status.success(), "the benchmark failed: {status}");
-    Ok(())
-}
-
-fn in_world(programs: &[(&str, PathBuf)]) -> Result<()> {
-    let name = format!("cata-bench-{}", std::process::id());
-    let setup = Setup {
-        dir: cache::dir()?.join("worlds").join(&name),
-        name,
-        args: std::env::args_os().skip(1).collect(),
-        env: programs.iter().map(|(name, path)| (name.into(), path.into())).collect(),
-        deadline: None,
-        linger: false,
-        output: None,
-        shares_network: false,
-    };
-    let status = setup.run()?;
-    ensure!(status.success(), "the benchmark failed");
     Ok(())
 }
 

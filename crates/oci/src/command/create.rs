@@ -77,6 +77,15 @@ fn create(world: &World, given: &Given) -> Result<u8> {
 }
 
 fn run(world: &World, given: &Given) -> Result<u8> {
+    in_front(world, given, |new| new.run(given.on("detach")))
+}
+
+/// Makes a container by `make`, and stands in front of it until it ends, unless it is to be detached.
+pub(super) fn in_front<'a>(
+    world: &'a World,
+    given: &'a Given,
+    make: impl FnOnce(&mut New<'a>) -> Result<Spawned>,
+) -> Result<u8> {
     let detach = given.on("detach");
     let front = if detach { None } else { Some(Front::new()?) };
     if !detach && !given.on("no-subreaper") {
@@ -84,7 +93,7 @@ fn run(world: &World, given: &Given) -> Result<u8> {
             .map_err(|e| Error::new(format!("become a subreaper: {e}")))?;
     }
     let mut new = New::prepare(world, given)?;
-    let spawned = match new.run(detach) {
+    let spawned = match make(&mut new) {
         Ok(spawned) => spawned,
         Err(error) => return Err(new.undo(error)),
     };

@@ -22,7 +22,6 @@ use crate::criu::wire::Message;
 use crate::criu::{self, Criu, Directories, Notice, Request, option};
 use crate::error::{Error, Result};
 use crate::store::{self, Container, Status};
-use crate::wait::Front;
 use crate::{console, hooks};
 
 pub(super) const COMMAND: Command = Command {
@@ -58,25 +57,7 @@ pub(super) const COMMAND: Command = Command {
 };
 
 fn run(world: &World, given: &Given) -> Result<u8> {
-    let detach = given.on("detach");
-    let front = if detach { None } else { Some(Front::new()?) };
-    if !detach && !given.on("no-subreaper") {
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-            .map_err(|e| Error::new(format!("become a subreaper: {e}")))?;
-    }
-    let mut new = New::prepare(world, given)?;
-    let spawned = match restore(world, given, &mut new) {
-        Ok(spawned) => spawned,
-        Err(error) => return Err(new.undo(error)),
-    };
-    world.timing.done("process");
-    let Some(front) = front else { return Ok(0) };
-    new.release();
-    let code = front.stand(&spawned)?;
-    if !given.on("keep") {
-        new.end()?;
-    }
-    Ok(code)
+    create::in_front(world, given, |new| restore(world, given, new))
 }
 
 fn restore(world: &World, given: &Given, new: &mut New<'_>) -> Result<Spawned> {
