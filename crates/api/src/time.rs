@@ -1,4 +1,4 @@
-//! Moments as clients write them, and spans as Docker says them.
+//! Moments as clients write them.
 
 use cata_engine::Stamp;
 
@@ -46,25 +46,6 @@ fn span_back(text: &str) -> Option<i64> {
     (!text.is_empty()).then_some(total)
 }
 
-/// A span in Docker's words.
-pub(crate) fn span(nanos: i64) -> String {
-    let seconds = nanos.max(0) / SECOND;
-    let (minutes, hours) = (seconds / 60, (seconds / 60 + 30) / 60);
-    match () {
-        () if seconds < 1 => "Less than a second".to_owned(),
-        () if seconds == 1 => "1 second".to_owned(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".to_owned(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".to_owned(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if hours < 24 * 14 => format!("{} days", hours / 24),
-        () if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
-        () if hours < 24 * 730 => format!("{} months", hours / 24 / 30),
-        () => format!("{} years", hours / 24 / 365),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +59,5 @@ mod tests {
         for bad in ["", "h", "5x", "soon"] {
             assert_eq!(moment(bad), None, "{bad}");
         }
-        assert_eq!(span(90 * SECOND), "About a minute");
     }
 }

@@ -26,6 +26,7 @@ pub mod prune;
 pub mod record;
 pub mod request;
 pub mod rootless;
+pub mod span;
 pub mod timing;
 pub mod volume;
 

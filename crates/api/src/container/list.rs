@@ -4,6 +4,7 @@ use cata_engine::container::inspect::{document, network_mode, status_word};
 use cata_engine::container::live::View;
 use cata_engine::health::HealthStatus;
 use cata_engine::record::MountKind;
+use cata_engine::span::span;
 use cata_engine::status::StatusKind;
 use cata_engine::{Engine, Stamp};
 use serde_json::{Value, json};
@@ -11,7 +12,6 @@ use serde_json::{Value, json};
 use crate::call::{Answer, Call, Filters};
 use crate::refusal::{Outcome, Refusal};
 use crate::route::Server;
-use crate::time;
 
 /// Filters that are there.
 const FILTERS: [&str; 11] =
@@ -170,7 +170,9 @@ fn ports(map: &Value) -> Vec<Value> {
 /// PURE: what `ps` shows.
 fn status_text(view: &View, now: Stamp) -> String {
     let status = &view.status;
-    let since = |stamp: Option<Stamp>| time::span(now.unix_nanos() - stamp.unwrap_or(now).unix_nanos());
+    let since = |stamp: Option<Stamp>| {
+        span(u64::try_from(now.unix_nanos() - stamp.unwrap_or(now).unix_nanos()).unwrap_or(0))
+    };
     match status.status {
         StatusKind::Created => "Created".to_owned(),
         StatusKind::Running => {

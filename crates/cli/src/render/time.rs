@@ -1,5 +1,6 @@
 //! Times for people: `3 minutes ago`, `Up 5 seconds`, and the long forms of `--format`.
 
+pub(crate) use cata_engine::span::span;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -15,27 +16,6 @@ pub(crate) fn zoned(nanos: u64, zone: &TimeZone) -> String {
 /// Nanoseconds since the epoch, now.
 pub(crate) fn now() -> u64 {
     u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or_default()
-}
-
-/// A span of time in Docker's words, given in nanoseconds.
-pub(crate) fn span(nanos: u64) -> String {
-    let seconds = nanos / NANOS_PER_SECOND;
-    let minutes = seconds / 60;
-    // Hours are rounded, as Docker does.
-    let hours = (minutes + 30) / 60;
-    match () {
-        () if seconds < 1 => "Less than a second".to_owned(),
-        () if seconds == 1 => "1 second".to_owned(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".to_owned(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".to_owned(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        () => format!("{} years", hours / 24 / 365),
-    }
 }
 
 /// How long ago `then` was, `now` and `then` in nanoseconds since the epoch.
