@@ -134,13 +134,18 @@ fn api_serves_dockers_client(w: &World) {
     assert_eq!(done(w, &["wait", "www"]).text(), "137");
     let _ = done(w, &["rm", "-f", "-v", "www"]).ok();
     done(w, &["inspect", "www"]).fails(1, &["No such object: www"]);
+    devices_by_name(w);
+    server.kill();
+}
+
+/// `--gpus` of Docker's client: what the Container Device Interface describes.
+fn devices_by_name(w: &World) {
     let gpu = r#"{"cdiVersion":"0.5.0","kind":"nvidia.com/gpu",
         "devices":[{"name":"all","containerEdits":{"env":["GPU=here"]}}]}"#;
     std::fs::create_dir_all("/var/run/cdi").unwrap();
     std::fs::write("/var/run/cdi/gpu.json", gpu).unwrap();
     let run = ["run", "--rm", "--gpus", "all", "busybox", "sh", "-c", "echo $GPU"];
     assert_eq!(done(w, &run).text(), "here");
-    server.kill();
 }
 
 fn api_gives_terminals_and_streams(w: &World) {
