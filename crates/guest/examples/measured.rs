@@ -27,8 +27,9 @@ const MORSEL: usize = 64 << 10;
 const DISK: &str = "/dev/vda";
 const CARD: &str = "/sys/class/net/eth0";
 
+/// The line is ended: one that could still go on is shown only when the next one begins.
 fn say(text: &str) -> io::Result<()> {
-    OpenOptions::new().write(true).open("/dev/kmsg")?.write_all(format!("<0>~{text}").as_bytes())
+    OpenOptions::new().write(true).open("/dev/kmsg")?.write_all(format!("<0>~{text}\n").as_bytes())
 }
 
 fn number(name: &str) -> usize {
@@ -53,9 +54,9 @@ fn live() -> io::Result<()> {
     for (fstype, target) in [("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys")] {
         mount_at(fstype, target)?;
     }
-    load_drivers()?;
-    while !Path::new(DISK).exists() || !Path::new(CARD).exists() {
-        thread::sleep(Duration::from_millis(1));
+    let failures = load_drivers()?;
+    for device in [DISK, CARD] {
+        appear(device, &failures)?;
     }
     say("D")?;
     let mut host = connect()?;
@@ -79,15 +80,32 @@ fn mount_at(fstype: &str, target: &str) -> io::Result<()> {
     Ok(mount::attach(tree.as_fd(), at.as_fd())?)
 }
 
-/// As `cata-guest` does it. One for a bus that the machine has not is no harm.
-fn load_drivers() -> io::Result<()> {
+/// How often, a millisecond apart, is looked whether a device has appeared.
+const LOOKS: u32 = 30_000;
+
+/// Waits for a device. A driver that failed is a reason only then: that of a bus which the machine has not is no harm.
+fn appear(device: &str, failures: &[String]) -> io::Result<()> {
+    for _ in 0..LOOKS {
+        if Path::new(device).exists() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Err(io::Error::other(format!("{device} did not appear; drivers that failed: {failures:?}")))
+}
+
+/// As `cata-guest` does it; those that failed, and why.
+fn load_drivers() -> io::Result<Vec<String>> {
+    let mut failures = Vec::new();
     let mut files: Vec<PathBuf> = fs::read_dir("/modules")?.flatten().map(|entry| entry.path()).collect();
     files.sort();
     for file in files {
-        let _ = rustix::system::finit_module(File::open(&file)?, c"", 0);
+        if let Err(error) = rustix::system::finit_module(File::open(&file)?, c"", 0) {
+            failures.push(format!("{}: {error}", file.display()));
+        }
         fs::remove_file(&file)?;
     }
-    Ok(())
+    Ok(failures)
 }
 
 /// A buffer that starts at a page, as direct transfers want it.
