@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(networks_of_a_user).needs(&["slirp4netns"]),
         test!(builds_of_a_user),
         test!(limits_of_a_user).also_in_lab(),
+        test!(ids_of_a_user_are_kept),
     ]
 }
 
@@ -206,6 +207,123 @@ fn builds_of_a_user(w: &World) {
     let _ = run(&["commit", "changed", "last"]).ok();
     assert_eq!(run(&["run", "--rm", "last", "ls", "/d"]).text(), "only");
     let _ = run(&["rm", "changed"]).ok();
+}
+
+/// What the image says belongs to root belongs to an id of `/etc/subuid`, and her own id is hers inside, too: no
+/// file of the store is changed for it.
+fn ids_of_a_user_are_kept(w: &World) {
+    let alice = User::new();
+    let cata = alice.engine(w);
+    let run = |words: &[&str]| -> Done { alice.command(&cata).args(words).done() };
+    // An image with what is hard to copy.
+    let script = "rm /bin/wget && mkdir /s && echo text > /s/a && chown 33:34 /s/a && ln /s/a /s/b && ln -s a /s/link && \
+        mkfifo /s/pipe && cp /bin/true /s/su && chmod 4755 /s/su && mkdir -m 1777 /s/t && rm -r /root && mkdir /root";
+    let _ = run(&["run", "--name", "maker", "--network", "none", "busybox", "sh", "-c", script]).ok();
+    let _ = run(&["commit", "maker", "made"]).ok();
+    let once = |options: &[&str], script: &str| {
+        run(&[&["run", "--rm", "--network", "none"], options, &["made", "sh", "-c", script]].concat())
+            .ok()
+            .lines()
+    };
+    let words = |line: &String| line.split_whitespace().collect::<Vec<_>>().join(" ");
+
+    // Several at once that need the same layers for the first time.
+    let look = "id -u; id -g; stat -c '%a %u:%g %F' / /s/a /s/link /s/pipe /s/su /s/t /root /etc/hosts; cat /s/b; \
+        test ! -e /bin/wget && ! touch /mine 2>/dev/null && touch /s/t/mine && stat -c %u:%g /s/t/mine; stat -c %h /s/a";
+    let expected = [
+        "4242",
+        "4242",
+        "755 0:0 directory",
+        "644 33:34 regular file",
+        "777 0:0 symbolic link",
+        "644 0:0 fifo",
+        "4755 0:0 regular file",
+        "1777 0:0 directory",
+        "755 0:0 directory",
+        "644 0:0 regular file",
+        "text",
+        "4242:4242",
+        "2",
+    ];
+    std::thread::scope(|scope| {
+        let seen: Vec<_> = (0..3).map(|_| scope.spawn(|| once(&["--userns", "keep-id"], look))).collect();
+        for seen in seen {
+            assert_eq!(seen.join().unwrap(), expected);
+        }
+    });
+    let map = once(&["--userns", "keep-id"], "cat /proc/self/uid_map");
+    assert_eq!(map.iter().map(words).collect::<Vec<_>>(), ["0 1 4242", "4242 0 1", "4243 4243 61294"]);
+
+    // What is hers on the host is hers inside, under the id that she wants; by `nomap` it is nobody's.
+    let home = alice.home.join("data");
+    fs::create_dir(&home).unwrap();
+    chown(&home, Some(ID), Some(ID)).unwrap();
+    let bind = format!("{}:/data", home.display());
+    let ids = ["--userns", "keep-id:uid=33,gid=34", "-v", &bind];
+    assert_eq!(once(&ids, "touch /data/f; stat -c %u:%g /data /data/f /s/a"), ["33:34"; 3]);
+    assert_eq!(fs::metadata(home.join("f")).unwrap().uid(), ID);
+    let nobody = ["--userns", "nomap", "-v", &bind, "-v", "vol:/v"];
+    let script = "id -u; stat -c %u:%g / /s/a /data/f; touch /data/g 2>/dev/null || echo no; touch /v/f; stat -c %u /v/f";
+    assert_eq!(once(&nobody, script), ["0", "0:0", "33:34", "65534:65534", "no", "0"]);
+    assert_eq!(
+        once(&["--userns", "0:5:100", "-u", "7:8"], "id -u; stat -c %u:%g / /s/a"),
+        ["7", "0:0", "33:34"]
+    );
+
+    a_life_with_kept_ids(&alice, &run);
+
+    run(&["run", "--userns", "auto", "made"]).fails(125, &["--userns auto", "keep-id"]);
+    run(&["run", "--userns", "0:5:10", "made"]).fails(125, &["s/a", "33:34"]);
+    // Nothing of the images is left behind.
+    let _ = run(&["rm", "-f", "maker"]).ok();
+    let _ = run(&["rmi", "-f", "made", "last", "busybox"]).ok();
+    let layers = alice.home.join(".local/share/catamaran/layers");
+    assert_eq!(fs::read_dir(layers).unwrap().count(), 0);
+}
+
+fn a_life_with_kept_ids(alice: &User, run: &dyn Fn(&[&str]) -> Done) {
+    let script = "echo begun > /v/began && exec sleep 600";
+    let kept =
+        ["run", "-d", "--name", "kept", "--userns", "keep-id", "-v", "own:/v", "made", "sh", "-c", script];
+    let _ = run(&kept).ok();
+    let mode = "{{.HostConfig.UsernsMode}} {{.Config.User}}";
+    assert_eq!(run(&["inspect", "--format", mode, "kept"]).text(), "keep-id 4242:4242");
+    let inside = |script: &str| run(&["exec", "-u", "0", "kept", "sh", "-c", script]).ok().lines();
+    eventually("its first file", PATIENCE, || {
+        (run(&["exec", "kept", "stat", "-c", "%u:%g", "/v/began"]).stdout == "4242:4242\n").then_some(())
+    });
+    // Its root may what root may, its network too.
+    let change =
+        "echo new > /root/f && chown 5:6 /root/f && chown 4242 /s/a && ip link show eth0 >/dev/null && id -u";
+    assert_eq!(inside(change), ["0"]);
+    let out = alice.home.join("out");
+    let copied = |name: &str| {
+        let _ = run(&["cp", "kept:/root/f", "out"]).ok();
+        let _ = run(&["cp", "out", &format!("kept:/root/{name}")]).ok();
+        let tar = alice.home.join("tar");
+        let _ = run(&["export", "-o", "tar", "kept"]).ok();
+        let listed = Run::new("tar").args(["--numeric-owner", "-tvf"]).arg(&tar);
+        let listed = listed.args(["root/f", "etc/passwd", "s/a"]).done().ok().stdout;
+        for owner in ["5/6", "0/0", "4242/34"] {
+            assert!(listed.contains(owner), "{name}: {listed}");
+        }
+    };
+    copied("running");
+    assert_eq!(fs::metadata(&out).unwrap().uid(), ID);
+    let _ = run(&["restart", "-t", "0", "kept"]).ok();
+    assert_eq!(inside("stat -c %u:%g /root/f /root/running /s/a"), ["5:6", "0:0", "4242:34"]);
+    let _ = run(&["stop", "-t", "0", "kept"]).ok();
+    copied("stopped");
+    assert_eq!(run(&["diff", "kept"]).ok().lines().len(), 5);
+    let _ = run(&["commit", "kept", "last"]).ok();
+    let _ = run(&["start", "kept"]).ok();
+    let owners = "stat -c %u:%g / /root /root/f /root/running /root/stopped /s/a /s/b";
+    let expected = ["0:0", "0:0", "5:6", "0:0", "0:0", "4242:34"];
+    assert_eq!(inside(owners)[..6], expected);
+    // Without all this the image that was made of it is as any other.
+    let plain = run(&["run", "--rm", "--network", "none", "last", "sh", "-c", owners]).ok().lines();
+    assert_eq!(plain[..6], expected);
+    let _ = run(&["rm", "-f", "kept"]).ok();
 }
 
 /// In a cgroup that somebody gave her there are limits, and what else needs one; elsewhere it is said what is missing.

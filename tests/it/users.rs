@@ -136,6 +136,16 @@ fn users_mapped_as_said(w: &World) {
     // The host's, as without it.
     let own = w.cata(&["run", "--rm", "--userns", "host", "busybox", "cat", "/proc/self/uid_map"]).text();
     assert_eq!(own.trim(), fs::read_to_string("/proc/self/uid_map").unwrap().trim());
+    // Root keeps its ids: they are those of the host, in a namespace without rights on it.
+    let script = "id -u; cat /proc/self/uid_map; readlink /proc/self/ns/user; stat -c %u:%g / /etc/hosts /v; touch /v/f";
+    let kept =
+        w.cata(&["run", "--rm", "--userns", "keep-id", "-v", "kept:/v", "busybox", "sh", "-c", script]);
+    let kept: Vec<String> =
+        kept.lines().iter().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!([&kept[0], &kept[1]], ["0", "0 0 4294967295"]);
+    assert_ne!(kept[2], fs::read_link("/proc/self/ns/user").unwrap().to_str().unwrap());
+    assert_eq!(kept[3..], ["0:0", "0:0", "0:0"]);
+    assert_eq!(owner(&w.root().join("volumes/kept/_data/f")), (0, 0));
     // The smallest map there is, and no group of terminals in it.
     let smallest = ["run", "--rm", "--userns", "0:100000:1", "--user"];
     assert_eq!(w.cata(&[&smallest[..], &["0:0", "busybox", "id", "-g"]].concat()).text(), "0");
@@ -193,7 +203,8 @@ fn users_refused(w: &World) {
         (&["--userns", "auto", "--network", "host"][..], &["--network host"][..]),
         (&["--userns", "auto", "--pid", "host"], &["--pid host"]),
         (&["--userns", "auto", "--privileged"], &["--privileged"]),
-        (&["--userns", "keep-id"], &["keep-id", "without privileges"]),
+        (&["--userns", "keep-id:uid=5"], &["keep-id", "without privileges"]),
+        (&["--userns", "keep-id", "--network", "host"], &["--network host"]),
         (&["--userns", "nomap"], &["nomap", "without privileges"]),
         (&["--userns", "auto", "--uidmap", "0:1:2"], &["--userns and --uidmap"]),
         (&["--userns", "auto:size=70000"], &["65536"]),

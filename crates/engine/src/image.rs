@@ -10,11 +10,13 @@ use cata_image::{
 };
 use cata_spec::{Digest, Platform, Reference};
 
+use crate::container::inside::owners;
 use crate::container::live::Owner;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 use crate::plan::config::ImageDefaults;
 use crate::plan::health::ImageHealth;
+use crate::plan::users::Users;
 use crate::request::{CreateRequest, PullPolicy};
 
 /// The image room's error as the engine's.
@@ -66,6 +68,14 @@ impl Engine {
     /// An image's layer directories, topmost first, unpacked again if one is missing.
     pub(crate) fn layers(&self, image: &Image) -> Result<Vec<PathBuf>> {
         self.images.layer_paths(image).map_err(image_error)
+    }
+
+    /// As [`Engine::layers`], for a container with these users.
+    pub(crate) fn layers_for(&self, image: &Image, users: Option<&Users>) -> Result<Vec<PathBuf>> {
+        match users.filter(|users| users.differ_on_disk()) {
+            Some(users) => self.images.twin_paths(image, &owners(users)).map_err(image_error),
+            None => self.layers(image),
+        }
     }
 
     /// The store.

@@ -169,8 +169,13 @@ pub enum UserNamespace {
         /// How many ids; `None`: as many as images use.
         size: Option<u32>,
     },
-    /// The caller's ids are the same inside.
-    KeepId,
+    /// The caller's ids are the same inside, or these.
+    KeepId {
+        /// Another user id.
+        uid: Option<u32>,
+        /// Another group id.
+        gid: Option<u32>,
+    },
     /// The caller's ids do not exist inside.
     NoMap,
     /// As said.

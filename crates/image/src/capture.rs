@@ -15,6 +15,7 @@ use crate::error::{Error, LayerError, StoreError};
 use crate::layer::diff::{self, Written};
 use crate::layer::unpack_blob;
 use crate::store::{Hasher, LayerRecord, Store};
+use crate::tree::Owners;
 
 /// Bytes gathered before they are hashed and written.
 const BUFFER: usize = 1 << 20;
@@ -52,17 +53,23 @@ impl Store {
     /// # Errors
     /// Something cannot be read; no space.
     pub fn capture(&self, upper: &Path) -> Result<Captured, Error> {
-        self.capture_without(upper, &|_| false)
+        self.capture_without(upper, &|_| false, &Owners::default())
     }
 
-    /// As [`Store::capture`], without what `left_out` says of paths relative to the root.
+    /// As [`Store::capture`], without what `left_out` says of paths relative to the root, and with the ids that
+    /// are "inside" for `owners`.
     ///
     /// # Errors
     /// As [`Store::capture`].
-    pub fn capture_without(&self, upper: &Path, left_out: &dyn Fn(&Path) -> bool) -> Result<Captured, Error> {
+    pub fn capture_without(
+        &self,
+        upper: &Path,
+        left_out: &dyn Fn(&Path) -> bool,
+        owners: &Owners,
+    ) -> Result<Captured, Error> {
         let _lease = self.lease()?;
         let (file, path) = self.ingest_file("capture")?;
-        let captured = self.capture_into(upper, left_out, &file, &path);
+        let captured = self.capture_into(upper, (left_out, owners), &file, &path);
         if captured.is_err() {
             let _ = std::fs::remove_file(&path);
         }
@@ -72,15 +79,16 @@ impl Store {
     fn capture_into(
         &self,
         upper: &Path,
-        left_out: &dyn Fn(&Path) -> bool,
+        (left_out, owners): (&dyn Fn(&Path) -> bool, &Owners),
         file: &File,
         path: &Path,
     ) -> Result<Captured, Error> {
         let mut sink = Sink { file, hasher: Hasher::new(), size: 0, buffer: Vec::with_capacity(BUFFER) };
-        let written = diff::write_layer_without(upper, left_out, &mut sink).map_err(|error| match error {
-            LayerError::Write(source) => Error::Store(StoreError::io("writing", path, source)),
-            other => other.into(),
-        })?;
+        let written =
+            diff::write_layer_without(upper, left_out, owners, &mut sink).map_err(|error| match error {
+                LayerError::Write(source) => Error::Store(StoreError::io("writing", path, source)),
+                other => other.into(),
+            })?;
         let diff_id = sink.hasher.finish();
         let descriptor = Descriptor::new(media_type::OCI_LAYER, diff_id, sink.size);
         if self.has_blob(&diff_id) {

@@ -354,6 +354,16 @@ pub enum LayerError {
     /// ENOSPC or EDQUOT.
     #[error("no space left on device while unpacking `{0}`")]
     NoSpace(String),
+    /// A file of somebody who is not there.
+    #[error("`{entry}` belongs to {uid}:{gid}, which the container's user namespace does not map")]
+    Unmapped {
+        /// Its name.
+        entry: String,
+        /// Its user.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
     /// The system refused to make the entry.
     #[error("cannot make `{entry}`")]
     Entry {

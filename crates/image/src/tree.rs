@@ -12,6 +12,7 @@ use crate::layer::apply::{Plain, apply_tree};
 use crate::layer::compression::Decoder;
 use crate::layer::diff;
 use crate::layer::place::Place;
+use crate::store::Hasher;
 
 /// How a stream is unpacked.
 #[derive(Debug)]
@@ -55,6 +56,18 @@ pub struct OwnerRange {
 const NOBODY: u32 = 65534;
 
 impl Owners {
+    /// The same for the same ranges, and short: a part of a file's name.
+    pub(crate) fn key(&self) -> String {
+        let mut hasher = Hasher::new();
+        for ranges in [&self.uids, &self.gids] {
+            for range in ranges {
+                hasher.update(format!("{}:{}:{} ", range.inside, range.outside, range.count).as_bytes());
+            }
+            hasher.update(b"/");
+        }
+        hasher.finish().hex()[..16].to_owned()
+    }
+
     /// As a stream says it; what cannot be said belongs to nobody.
     pub(crate) fn inside(&self, uid: u32, gid: u32) -> (u32, u32) {
         let find = |ranges: &[OwnerRange], id: u32| {

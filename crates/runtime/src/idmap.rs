@@ -34,11 +34,12 @@ pub(crate) fn trees(plan: &Plan, joined: Option<BorrowedFd<'_>>) -> Result<Trees
             Err(Errno::PERM) => None,
             tree => Some(tree.map_err(at(Stage::Root, path.display()))?),
         },
+        Root::Overlay { as_on_disk: true, .. } if unreachable => Some(overlay(plan, None)?),
         Root::Overlay { .. } if unreachable => Some(match joined {
-            Some(users) => mapped_overlay(plan, users)?,
+            Some(users) => overlay(plan, Some(users))?,
             None => {
                 let users = userns::make(&plan.uid_mappings, &plan.gid_mappings, false)?.user;
-                mapped_overlay(plan, users.as_fd())?
+                overlay(plan, Some(users.as_fd()))?
             }
         }),
         _ => None,
@@ -119,13 +120,13 @@ fn map(tree: BorrowedFd<'_>, depth: Depth, users: BorrowedFd<'_>, whose: &Path) 
     cata_sys::mount::set_idmap(tree, depth, users).map_err(at(Stage::Owners, whose.display()))
 }
 
-/// An overlay of the host's, of directories whose files belong to the ids of a user namespace.
+/// An overlay of the caller's own user namespace; with `users`, of directories whose files belong to the ids of that one.
 ///
 /// The owners on disk stay those of the image: nothing is ever changed for a mapping, and what a container writes
 /// can be used without it. The overlay itself must be the host's: one that belongs to a user namespace keeps its
 /// notes about removed files in other attributes. Until Linux 6.15 its directories must be somewhere in the mount
 /// namespace of who makes it. So somebody makes it in one of his own, in which each directory covers itself.
-fn mapped_overlay(plan: &Plan, users: BorrowedFd<'_>) -> Result<OwnedFd, SpawnError> {
+fn overlay(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<OwnedFd, SpawnError> {
     let failed = |errno| at(Stage::Root, "overlay")(errno);
     let root_of = |map: &[IdMapping]| map.iter().find(|m| m.container == 0).map(|m| m.host);
     let Some((uid, gid)) = root_of(&plan.uid_mappings).zip(root_of(&plan.gid_mappings)) else {
@@ -138,9 +139,13 @@ fn mapped_overlay(plan: &Plan, users: BorrowedFd<'_>) -> Result<OwnedFd, SpawnEr
         Side::Child(_) => {
             // Who makes an overlay writes to its upper directory now and then for as long as it exists. To the
             // mount of that directory only ids of the container mean something.
-            let made = cata_sys::capability::act_as(uid, gid)
-                .map_err(Failure::at(Stage::Owners, "overlay"))
-                .and_then(|()| cover(&plan.root, users));
+            let made = match users {
+                Some(users) => cata_sys::capability::act_as(uid, gid)
+                    .map_err(Failure::at(Stage::Owners, "overlay"))
+                    .and_then(|()| alone())
+                    .and_then(|()| cover(&plan.root, users)),
+                None => alone().and_then(|()| crate::init::root_tree(&plan.root)),
+            };
             let message = match made {
                 Ok(tree) => theirs.send(&Message::Tree, Some(tree.as_fd())),
                 Err(failure) => theirs.send(&Message::Failed(failure), None),
@@ -162,13 +167,16 @@ fn mapped_overlay(plan: &Plan, users: BorrowedFd<'_>) -> Result<OwnedFd, SpawnEr
     }
 }
 
-/// In the new mount namespace.
+/// The new mount namespace.
+fn alone() -> Result<(), Failure> {
+    cata_sys::mount::set_propagation(Path::new("/"), attribute::PRIVATE, Depth::Recursive)
+        .map_err(Failure::at(Stage::Root, "/"))
+}
+
 fn cover(root: &Root, users: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     let Root::Overlay { lower, upper, work, .. } = root else {
         return Err(Failure::at(Stage::Root, "overlay")(Errno::INVAL));
     };
-    cata_sys::mount::set_propagation(Path::new("/"), attribute::PRIVATE, Depth::Recursive)
-        .map_err(Failure::at(Stage::Root, "/"))?;
     let mut places: Vec<&Path> = lower.iter().map(std::path::PathBuf::as_path).collect();
     if let (Some(upper), Some(work)) = (upper, work) {
         // Both must be on one mount.

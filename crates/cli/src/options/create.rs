@@ -165,7 +165,7 @@ pub(crate) struct IsolationOptions {
     /// Choose the cgroup namespace (host, private)
     #[arg(long, value_name = "string", value_parser = parse::namespace::cgroup)]
     pub(crate) cgroupns: Option<NamespaceMode>,
-    /// Choose the user namespace (host, auto, auto:size=N, keep-id, nomap, CONTAINER:HOST:SIZE)
+    /// Choose the user namespace (host, auto, auto:size=N, keep-id, keep-id:uid=N,gid=N, nomap, CONTAINER:HOST:SIZE)
     #[arg(long, value_name = "string", value_parser = parse::namespace::user)]
     pub(crate) userns: Option<UserNamespace>,
     /// Map user ids of the container to the host's (CONTAINER:HOST:SIZE)

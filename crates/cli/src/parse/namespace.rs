@@ -36,27 +36,47 @@ pub(crate) fn cgroup(text: &str) -> Parsed<NamespaceMode> {
     }
 }
 
-/// `--userns host|auto|auto:size=N|keep-id|nomap|CONTAINER:HOST:SIZE`.
+/// `--userns host|auto|auto:size=N|keep-id|keep-id:uid=N,gid=N|nomap|CONTAINER:HOST:SIZE`.
 pub(crate) fn user(text: &str) -> Parsed<UserNamespace> {
     let invalid = || {
         ParseError::new(format!(
-            "--userns: invalid USER mode '{text}': must be host, auto, auto:size=N, keep-id, nomap or \
-             CONTAINER:HOST:SIZE"
+            "--userns: invalid USER mode '{text}': must be host, auto, auto:size=N, keep-id, \
+             keep-id:uid=N,gid=N, nomap or CONTAINER:HOST:SIZE"
         ))
     };
     match text {
         "" | "host" => Ok(UserNamespace::Host),
         "auto" => Ok(UserNamespace::Auto { size: None }),
-        "keep-id" => Ok(UserNamespace::KeepId),
+        "keep-id" => Ok(UserNamespace::KeepId { uid: None, gid: None }),
         "nomap" => Ok(UserNamespace::NoMap),
+        _ if text.starts_with("keep-id:") => kept(&text["keep-id:".len()..]).ok_or_else(invalid),
         _ => match text.strip_prefix("auto:size=") {
             Some(size) => Ok(UserNamespace::Auto { size: Some(size.parse().map_err(|_| invalid())?) }),
             None => {
                 let range = id_range(text).map_err(|_| invalid())?;
-                Ok(UserNamespace::Map(Users { uids: vec![range], gids: vec![range] }))
+                Ok(UserNamespace::Map(Users { uids: vec![range], gids: vec![range], on_disk: false }))
             }
         },
     }
+}
+
+/// `uid=N,gid=N`, one of them at least.
+fn kept(text: &str) -> Option<UserNamespace> {
+    let (mut uid, mut gid) = (None, None);
+    for part in text.split(',') {
+        let (name, id) = part.split_once('=')?;
+        let place = match name {
+            "uid" => &mut uid,
+            "gid" => &mut gid,
+            _ => return None,
+        };
+        // The last one is nobody's: the kernel means "none" by it.
+        let id = id.parse().ok().filter(|id| *id < u32::MAX - 1)?;
+        if place.replace(id).is_some() {
+            return None;
+        }
+    }
+    Some(UserNamespace::KeepId { uid, gid })
 }
 
 /// `--uidmap CONTAINER:HOST[:SIZE]`.
@@ -86,7 +106,7 @@ pub(crate) fn users(
             let or = |one: &[IdMapping], other: &[IdMapping]| {
                 if one.is_empty() { other.to_vec() } else { one.to_vec() }
             };
-            Ok(UserNamespace::Map(Users { uids: or(uids, gids), gids: or(gids, uids) }))
+            Ok(UserNamespace::Map(Users { uids: or(uids, gids), gids: or(gids, uids), on_disk: false }))
         }
     }
 }
@@ -140,12 +160,17 @@ mod tests {
     fn users_are_mapped_as_said() {
         let range = |container, host, size| IdMapping { container, host, size };
         assert_eq!(user("auto:size=1000"), Ok(UserNamespace::Auto { size: Some(1000) }));
-        let both = Users { uids: vec![range(0, 100_000, 10)], gids: vec![range(0, 100_000, 10)] };
+        let both =
+            Users { uids: vec![range(0, 100_000, 10)], gids: vec![range(0, 100_000, 10)], on_disk: false };
         assert_eq!(user("0:100000:10"), Ok(UserNamespace::Map(both.clone())));
+        assert_eq!(user("keep-id:gid=7,uid=33"), Ok(UserNamespace::KeepId { uid: Some(33), gid: Some(7) }));
+        let kept =
+            ["keep-id:", "keep-id:uid", "keep-id:uid=1,uid=2", "keep-id:x=1", "keep-id:uid=4294967295"];
         for bad in ["auto:size=x", "0:1:2:3", "a:b", "auto:uidmapping=0:1:1", "container:x", "-1:0:1"] {
             let text = user(bad).unwrap_err().to_string();
             assert!(text.contains("invalid USER mode") && text.contains(bad), "{text}");
         }
+        assert!(kept.iter().all(|bad| user(bad).is_err()));
         let one = vec![range(0, 100_000, 10)];
         assert_eq!(users(None, &one, &[]), Ok(UserNamespace::Map(both)));
         assert_eq!(users(None, &[], &[]), Ok(UserNamespace::Host));

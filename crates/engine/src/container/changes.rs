@@ -79,6 +79,11 @@ impl Engine {
         apart(|| differences(&changed, &upper, &lower_tree(&record.image.layers)?, &places))
     }
 
+    /// Whose the files in its upper directory are.
+    pub(crate) fn owners_on_disk(&self, record: &Record) -> Owners {
+        record.users.as_ref().filter(|users| users.on_disk).map(inside::owners).unwrap_or_default()
+    }
+
     /// Writes a container's files as a tar, without what is mounted in it.
     ///
     /// # Errors
@@ -88,7 +93,7 @@ impl Engine {
         let (status, owner) = self.status(&record.id)?;
         let runs = owner == Owner::Alive && status.pid > 0;
         apart(|| {
-            let mut owners = Owners::default();
+            let mut owners = self.owners_on_disk(&record);
             let tree = match self.machine_root(&record)? {
                 Some(tree) => tree,
                 None if runs && record.request.isolation == Isolation::Process => {
@@ -136,7 +141,7 @@ fn lower_tree(layers: &[PathBuf]) -> Result<OwnedFd> {
 
 fn overlay(lower: Vec<PathBuf>, top: Option<(PathBuf, PathBuf)>) -> Result<OwnedFd> {
     let (upper, work) = top.unzip();
-    let root = PlannedRoot::Overlay { lower, upper, work, options: Vec::new() };
+    let root = PlannedRoot::Overlay { lower, upper, work, options: Vec::new(), as_on_disk: true };
     cata_runtime::companion::root_tree(&root)
         .map_err(|text| Error::Runtime(Foreign::new(Kind::Internal, None, &std::io::Error::other(text))))
 }

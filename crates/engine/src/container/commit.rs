@@ -54,7 +54,8 @@ impl Engine {
         let upper = self.dir(&record.id).upper();
         let captured = if upper.exists() {
             let left_out = |path: &std::path::Path| differences.left_out.contains(path);
-            Some(self.images.capture_without(&upper, &left_out).map_err(image_error)?)
+            let owners = self.owners_on_disk(&record);
+            Some(self.images.capture_without(&upper, &left_out, &owners).map_err(image_error)?)
         } else {
             None
         };

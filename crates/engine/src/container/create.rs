@@ -21,7 +21,7 @@ use crate::ledger::{self, Durability};
 use crate::paths::ContainerDir;
 use crate::plan::{capabilities, config, mounts, namespaces, resources, signal, users, vm};
 use crate::record::{ImageFacts, MountKind, MountPoint, Record, VERSION};
-use crate::request::{BlockLimit, CreateRequest, DeviceRequest, Lender, NetworkMode};
+use crate::request::{BlockLimit, CreateRequest, DeviceRequest, Lender, NetworkMode, UserNamespace, Users};
 use crate::timing::Timing;
 use crate::volume::{self, Made, Volume, fill};
 
@@ -86,7 +86,7 @@ impl Engine {
             ));
         }
         namespaces::check(request)?;
-        users::check(request, rustix::process::geteuid().is_root())?;
+        users::check(request, self.host.rootless)?;
         resources::check(&request.resources, &self.host)?;
         capabilities::effective(request.privileged, &request.cap_add, &request.cap_drop)?;
         for device in &request.devices {
@@ -143,14 +143,15 @@ impl Engine {
             Some(name) => name.clone(),
             None => names::random_name(&id, 0),
         };
+        let users = self.known_users(&request.userns)?;
         let image = ImageFacts {
             id: image.id.to_string(),
             reference: request.image.clone(),
             platform: image.platform().to_string(),
-            layers: self.layers(image)?,
+            layers: self.layers_for(image, users.as_ref())?,
         };
         let created = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));
-        Ok(Record { version: VERSION, id, name, created, image, config, mounts, users: None, request })
+        Ok(Record { version: VERSION, id, name, created, image, config, mounts, users, request })
     }
 
     /// What other containers have mounted, but for memory.
@@ -187,10 +188,14 @@ impl Engine {
         for sub in [making.upper(), making.work(), making.path().join("log")] {
             make_dir(&sub, 0o755)?;
         }
-        record.users = self.take_users(&record.id, &record.request.userns)?;
+        if let UserNamespace::Auto { size } = record.request.userns {
+            record.users = Some(self.take_users(&record.id, size)?);
+        }
+        give_root(record, &making.upper())?;
         let durability = durability(record);
         let hostname = format!("{}\n", record.config.hostname);
         fs::write(making.hostname(), hostname).map_err(Error::file("write", making.hostname()))?;
+        give_root(record, &making.hostname())?;
         ledger::write(&making.record(), record, durability)?;
         self.prepare_mounts(record)?;
         match names::take(&self.paths, &record.name, &record.id) {
@@ -250,6 +255,10 @@ impl Engine {
             let path = volume::shared(&self.paths, name);
             fs::File::create(&path).map_err(Error::file("create", path))?;
         }
+        if made == Made::Now && record.request.userns == UserNamespace::NoMap {
+            // The caller's own it would be nobody's inside.
+            give_root(record, &mount.source)?;
+        }
         if copy {
             fill::from_layers(&record.image.layers, &mount.target, &mount.source)?;
         }
@@ -282,6 +291,15 @@ pub(crate) fn durability(record: &Record) -> Durability {
 pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {
     fs::DirBuilder::new().mode(mode).create(path).map_err(Error::file("create", path))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::file("set the mode of", path))
+}
+
+/// What the engine puts into a container belongs to the container's root, where nothing maps it.
+pub(crate) fn give_root(record: &Record, path: &Path) -> Result<()> {
+    match record.users.as_ref().filter(|users| users.differ_on_disk()).and_then(Users::root) {
+        Some((uid, gid)) => std::os::unix::fs::chown(path, Some(uid), Some(gid))
+            .map_err(Error::file("change the owner of", path)),
+        None => Ok(()),
+    }
 }
 
 /// The device of a limit as it is now.

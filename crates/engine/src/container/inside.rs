@@ -61,7 +61,13 @@ impl Engine {
             return as_its_root(record, &root, act);
         }
         // A mount namespace of its own, which ends with the thread: nothing to take down, whoever dies.
-        on_a_thread(|| act(&self.assemble(record)?, &Owners::default()))
+        on_a_thread(|| match record.users.as_ref().filter(|users| users.on_disk) {
+            Some(users) => {
+                become_root(record, users)?;
+                act(&self.assemble(record)?, &owners(users))
+            }
+            None => act(&self.assemble(record)?, &Owners::default()),
+        })
     }
 
     /// The root of a running container, volumes and all.
@@ -114,6 +120,7 @@ impl Engine {
                 upper: Some(dir.upper()),
                 work: Some(dir.work()),
                 options: Vec::new(),
+                as_on_disk: true,
             })
             .map_err(|text| {
                 Error::Runtime(Foreign::new(Kind::Internal, None, &std::io::Error::other(text)))
@@ -148,12 +155,16 @@ fn as_its_root<T: Send>(
     act: impl FnOnce(&Root, &Owners) -> Result<T> + Send,
 ) -> Result<T> {
     let Some(users) = &record.users else { return act(root, &Owners::default()) };
-    let owners = owners(users);
-    let (uid, gid) = users.root().unwrap_or_default();
     on_a_thread(|| {
-        cata_sys::capability::act_as(uid, gid).map_err(Error::file("become root of", record.id.as_str()))?;
-        act(root, &owners)
+        become_root(record, users)?;
+        act(root, &owners(users))
     })
+}
+
+/// The calling thread.
+fn become_root(record: &Record, users: &Users) -> Result<()> {
+    let (uid, gid) = users.root().unwrap_or_default();
+    cata_sys::capability::act_as(uid, gid).map_err(Error::file("become root of", record.id.as_str()))
 }
 
 /// Whose files of a running container are.

@@ -208,7 +208,11 @@ fn users_mode(mode: &UserNamespace) -> String {
         UserNamespace::Host => String::new(),
         UserNamespace::Auto { size: None } => "auto".to_owned(),
         UserNamespace::Auto { size: Some(size) } => format!("auto:size={size}"),
-        UserNamespace::KeepId => "keep-id".to_owned(),
+        UserNamespace::KeepId { uid, gid } => {
+            let named = |name: &str, id: &Option<u32>| id.map(|id| format!("{name}={id}"));
+            let ids: Vec<String> = [named("uid", uid), named("gid", gid)].into_iter().flatten().collect();
+            if ids.is_empty() { "keep-id".to_owned() } else { format!("keep-id:{}", ids.join(",")) }
+        }
         UserNamespace::NoMap => "nomap".to_owned(),
         UserNamespace::Map(_) => "private".to_owned(),
     }

@@ -173,6 +173,7 @@ impl Engine {
                 upper: Some(dir.upper()),
                 work: Some(dir.work()),
                 options: Vec::new(),
+                as_on_disk: true,
             },
             shares,
             disks: request

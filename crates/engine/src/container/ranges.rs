@@ -13,21 +13,24 @@ use crate::error::{Error, Result};
 use crate::paths::Paths;
 use crate::plan::users::{SIZE, Users, candidates, reserved};
 use crate::request::UserNamespace;
+use crate::rootless;
 
 impl Engine {
-    /// What a container's ids are on the host; a range is taken, and given back with [`release`].
-    pub(crate) fn take_users(&self, id: &ContainerId, wanted: &UserNamespace) -> Result<Option<Users>> {
-        match wanted {
-            UserNamespace::Host => Ok(None),
-            UserNamespace::Map(users) => Ok(Some(users.clone())),
-            UserNamespace::Auto { size } => {
-                self.take_range(id).map(|first| Some(Users::range(first, size.unwrap_or(SIZE))))
-            }
-            UserNamespace::KeepId | UserNamespace::NoMap => Err(Error::Unsupported {
-                what: "keeping the caller's ids is not supported yet".to_owned(),
-                hint: "use --uidmap and --gidmap".to_owned(),
-            }),
-        }
+    /// A container's ids on the host, where nothing has to be taken for them.
+    pub(crate) fn known_users(&self, wanted: &UserNamespace) -> Result<Option<Users>> {
+        let users = match wanted {
+            UserNamespace::Host | UserNamespace::Auto { .. } => return Ok(None),
+            UserNamespace::Map(users) => users.clone(),
+            UserNamespace::KeepId { .. } if !self.host.rootless => Users::same(),
+            UserNamespace::KeepId { uid, gid } => Users::keeping(rootless::own()?, (*uid, *gid)),
+            UserNamespace::NoMap => Users::without(rootless::own()?),
+        };
+        Ok(Some(users))
+    }
+
+    /// What a container's ids are on the host: a range is taken, and given back with [`release`].
+    pub(crate) fn take_users(&self, id: &ContainerId, size: Option<u32>) -> Result<Users> {
+        self.take_range(id).map(|first| Users::range(first, size.unwrap_or(SIZE)))
     }
 
     fn take_range(&self, id: &ContainerId) -> Result<u32> {

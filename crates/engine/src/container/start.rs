@@ -20,7 +20,7 @@ use cata_spec::Platform;
 
 use crate::cdi;
 use crate::container::boot;
-use crate::container::create::{find_block, find_device};
+use crate::container::create::{find_block, find_device, give_root};
 use crate::container::filter;
 use crate::container::live::{NETWORK_FILE, NetworkFacts, Owner, STARTED_FILE};
 use crate::container::ranges;
@@ -227,7 +227,7 @@ impl Engine {
         for layer in &record.image.layers {
             if !layer.exists() {
                 // Somebody removed it by hand, or a check did: unpack it again from its blob.
-                self.layers(&self.image(&record.image.id)?)?;
+                self.layers_for(&self.image(&record.image.id)?, record.users.as_ref())?;
                 break;
             }
         }
@@ -320,6 +320,7 @@ impl Engine {
                 upper: Some(dir.upper()),
                 work: Some(dir.work()),
                 options: Vec::new(),
+                as_on_disk: record.users.as_ref().is_some_and(|users| users.on_disk),
             }),
             user: Some(UserSpec::Named { user: record.config.user.clone(), groups }),
             // Those of devices, none of which is ours to run.
@@ -425,8 +426,11 @@ impl Engine {
         } else {
             hosts::text(&extra, &own, &record.config.hostname, request.domainname.as_deref())
         };
-        write_in_place(&dir.hosts(), &text)?;
-        write_in_place(&dir.resolv_conf(), &self.resolv_conf(record))
+        for (path, text) in [(dir.hosts(), text), (dir.resolv_conf(), self.resolv_conf(record))] {
+            write_in_place(&path, &text)?;
+            give_root(record, &path)?;
+        }
+        Ok(())
     }
 }
 

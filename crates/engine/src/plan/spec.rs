@@ -249,15 +249,15 @@ fn mounts(record: &Record, dir: &ContainerDir, given: &Given) -> Result<Vec<Moun
     }
     let file = |path: PathBuf| path.to_string_lossy().into_owned();
     // With users of its own, what belongs to the host's root belongs to the container's.
-    let bind: &[&str] =
-        if record.users.is_some() { &["bind", "rprivate", "idmap"] } else { &["rbind", "rprivate"] };
+    let mapped = record.users.as_ref().is_some_and(|users| !users.on_disk);
+    let bind: &[&str] = if mapped { &["bind", "rprivate", "idmap"] } else { &["rbind", "rprivate"] };
     if given.own_network_files {
         add("/etc/resolv.conf", "bind", &file(dir.resolv_conf()), bind)?;
         add("/etc/hosts", "bind", &file(dir.hosts()), bind)?;
     }
     add("/etc/hostname", "bind", &file(dir.hostname()), bind)?;
     for point in &record.mounts {
-        list.push(user_mount(point, record.users.is_some())?);
+        list.push(user_mount(point, mapped)?);
     }
     Ok(list)
 }

@@ -21,14 +21,70 @@ pub struct Users {
     pub uids: Vec<IdMapping>,
     /// Group ids.
     pub gids: Vec<IdMapping>,
+    /// Files belong to the host's ids on disk, too: no mount maps them.
+    #[serde(default)]
+    pub on_disk: bool,
+}
+
+/// What a user without privileges has in the namespace of his commands: himself as 0, and behind him the ids that the
+/// administrator gave him.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Own {
+    /// Who he is on the host.
+    pub uid: u32,
+    /// As which group.
+    pub gid: u32,
+    /// How many users come behind him.
+    pub uids: u32,
+    /// How many groups.
+    pub gids: u32,
 }
 
 impl Users {
+    /// `keep-id`: the caller is himself inside, or `kept`; all others follow in their order.
+    #[must_use]
+    pub fn keeping(own: Own, kept: (Option<u32>, Option<u32>)) -> Self {
+        let around = |id: u32, count: u32| {
+            let before = id.min(count);
+            let ranges = [
+                IdMapping { container: 0, host: 1, size: before },
+                IdMapping { container: id, host: 0, size: 1 },
+                IdMapping { container: id.saturating_add(1), host: before + 1, size: count - before },
+            ];
+            ranges.into_iter().filter(|range| range.size > 0).collect()
+        };
+        Self {
+            uids: around(kept.0.unwrap_or(own.uid), own.uids),
+            gids: around(kept.1.unwrap_or(own.gid), own.gids),
+            on_disk: true,
+        }
+    }
+
+    /// `nomap`: the caller is nobody inside.
+    #[must_use]
+    pub fn without(own: Own) -> Self {
+        let behind = |size| vec![IdMapping { container: 0, host: 1, size }];
+        Self { uids: behind(own.uids), gids: behind(own.gids), on_disk: true }
+    }
+
+    /// Everybody is himself, in a user namespace of its own.
+    #[must_use]
+    pub fn same() -> Self {
+        Self { on_disk: true, ..Self::range(0, u32::MAX) }
+    }
+
+    /// Whether files of images must belong to other ids on disk than the image says.
+    #[must_use]
+    pub fn differ_on_disk(&self) -> bool {
+        let differs = |ranges: &[IdMapping]| ranges.iter().any(|range| range.container != range.host);
+        self.on_disk && (differs(&self.uids) || differs(&self.gids))
+    }
+
     /// All ids up to `size` in one range.
     #[must_use]
     pub fn range(first: u32, size: u32) -> Self {
         let range = vec![IdMapping { container: 0, host: first, size }];
-        Self { uids: range.clone(), gids: range }
+        Self { uids: range.clone(), gids: range, on_disk: false }
     }
 
     /// The largest group id that exists inside.
@@ -100,18 +156,19 @@ pub fn reserved(text: &str) -> Vec<(u32, u32)> {
 ///
 /// # Errors
 /// [`Error::Invalid`], [`Error::Unsupported`].
-pub fn check(request: &CreateRequest, is_root: bool) -> Result<(), Error> {
+pub fn check(request: &CreateRequest, rootless: bool) -> Result<(), Error> {
     match &request.userns {
         UserNamespace::Host => return Ok(()),
-        UserNamespace::KeepId | UserNamespace::NoMap if is_root => {
-            let what = if request.userns == UserNamespace::KeepId { "keep-id" } else { "nomap" };
+        UserNamespace::KeepId { uid: None, gid: None } => {}
+        UserNamespace::KeepId { .. } | UserNamespace::NoMap if !rootless => {
+            let what = if request.userns == UserNamespace::NoMap { "nomap" } else { "keep-id:uid=,gid=" };
             return Err(Error::Unsupported {
                 what: format!("--userns {what} is for users without privileges"),
                 hint: "as root, `--userns auto` gives the container ids of its own, and --uidmap says which"
                     .to_owned(),
             });
         }
-        UserNamespace::KeepId | UserNamespace::NoMap => {}
+        UserNamespace::KeepId { .. } | UserNamespace::NoMap => {}
         UserNamespace::Auto { size } => {
             if size.is_some_and(|size| size == 0 || size > SIZE) {
                 return Err(Error::Invalid(format!("--userns auto: size must be between 1 and {SIZE}")));
@@ -159,7 +216,7 @@ pub fn check(request: &CreateRequest, is_root: bool) -> Result<(), Error> {
 }
 
 /// Ranges of one map do not overlap, on either side, and there is a root.
-fn map(flag: &str, ranges: &[IdMapping]) -> Result<(), Error> {
+pub(crate) fn map(flag: &str, ranges: &[IdMapping]) -> Result<(), Error> {
     let invalid = |why: String| Err(Error::Invalid(format!("{flag}: {why}")));
     if ranges.len() > 340 {
         return invalid("the kernel takes 340 ranges at most".to_owned());
@@ -206,6 +263,7 @@ mod tests {
         let users = Users {
             uids: vec![range(0, 100_000, 1000), range(1000, 5, 1)],
             gids: vec![range(0, 200_000, 10)],
+            on_disk: false,
         };
         assert_eq!(users.root(), Some((100_000, 200_000)));
         assert_eq!(users.uid_inside(5), Some(1000));
@@ -213,6 +271,26 @@ mod tests {
         assert_eq!((users.uid_inside(0), users.gid_inside(200_010)), (None, None));
         assert_eq!(users.outside(1000, 9), Some((5, 200_009)));
         assert_eq!((users.outside(0, 10), users.last_group()), (None, 9));
+    }
+
+    #[test]
+    fn callers_are_kept_or_left_out() {
+        let own = Own { uid: 1000, gid: 5, uids: 65536, gids: 3 };
+        let kept = Users::keeping(own, (None, None));
+        assert_eq!(kept.uids, [range(0, 1, 1000), range(1000, 0, 1), range(1001, 1001, 64536)]);
+        // One whose number is beyond what he was given.
+        assert_eq!(kept.gids, [range(0, 1, 3), range(5, 0, 1)]);
+        assert_eq!((kept.uid_inside(0), kept.outside(0, 0)), (Some(1000), Some((1, 1))));
+        let root = Users::keeping(own, (Some(0), Some(0)));
+        assert_eq!(root.uids, [range(0, 0, 1), range(1, 1, 65536)]);
+        assert!(kept.differ_on_disk() && !root.differ_on_disk() && !Users::same().differ_on_disk());
+        let without = Users::without(own);
+        assert_eq!((without.uids, without.gids), (vec![range(0, 1, 65536)], vec![range(0, 1, 3)]));
+        for users in [kept, root, Users::without(own), Users::same()] {
+            assert!(map("--uidmap", &users.uids).is_ok() && map("--gidmap", &users.gids).is_ok());
+        }
+        let alone = Users::keeping(Own { uids: 0, gids: 0, ..own }, (None, None));
+        assert!(map("--uidmap", &alone.uids).unwrap_err().to_string().contains("id 0"));
     }
 
     #[test]
@@ -230,14 +308,16 @@ mod tests {
     fn what_belongs_to_the_host_is_refused_beside_it() {
         let mut asked = request();
         asked.userns = UserNamespace::Auto { size: None };
-        assert!(check(&asked, true).is_ok());
+        assert!(check(&asked, false).is_ok());
         asked.network = NetworkMode::Host;
-        assert!(check(&asked, true).unwrap_err().to_string().contains("--network host"));
+        assert!(check(&asked, false).unwrap_err().to_string().contains("--network host"));
         asked.network = NetworkMode::None;
         asked.privileged = true;
-        assert!(check(&asked, true).unwrap_err().to_string().contains("--privileged"));
-        asked.userns = UserNamespace::KeepId;
-        assert!(check(&asked, true).unwrap_err().to_string().contains("keep-id"));
+        assert!(check(&asked, false).unwrap_err().to_string().contains("--privileged"));
+        asked.privileged = false;
+        asked.userns = UserNamespace::NoMap;
+        assert!(check(&asked, false).unwrap_err().to_string().contains("nomap"));
+        assert!(check(&asked, true).is_ok());
     }
 
     proptest! {

@@ -52,6 +52,23 @@ fn words(own: u32, ranges: &[(u32, u32)]) -> Vec<String> {
     words
 }
 
+/// A map as the kernel shows it to who lives with it: whose id is 0, and how many follow.
+pub(super) fn own(map: &str) -> Option<(u32, u32)> {
+    let mut own = None;
+    let mut next = 0;
+    for line in map.lines() {
+        let mut fields = line.split_whitespace().map(|field| field.parse::<u32>().ok());
+        let (inside, outside, count) = (fields.next()??, fields.next()??, fields.next()??);
+        // As `words` puts them: without a gap.
+        if inside != next {
+            break;
+        }
+        own = own.or(Some(outside));
+        next = inside.checked_add(count)?;
+    }
+    Some((own?, next - 1))
+}
+
 /// From outside: gives a process's new user namespace its ids; where it cannot have all, the user's own, and `Some`
 /// says why.
 pub(super) fn write(pid: i32) -> Result<Option<String>, String> {
@@ -103,5 +120,13 @@ mod tests {
         let expected = ["0", "4242", "1", "1", "700000", "65536", "65537", "900000", "10"];
         assert_eq!(words(4242, &list), expected);
         assert!(given(text, None, 5).is_empty());
+    }
+
+    #[test]
+    fn own_id_and_those_behind_it_are_read() {
+        let map = "         0       1000          1\n         1     100000      65536\n     65537 9 3\n";
+        assert_eq!(own(map), Some((1000, 65539)));
+        assert_eq!(own("0 1000 1\n5 100000 10\n"), Some((1000, 0)));
+        assert_eq!((own(""), own("1 2 3\n"), own("0 x 1\n")), (None, None, None));
     }
 }

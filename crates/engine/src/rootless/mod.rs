@@ -15,7 +15,8 @@ use cata_runtime::plan::{Bind, MountKind, NamespaceKind, Plan, Rlimit};
 pub use namespaces::enter;
 
 use crate::error::{Error, Result};
-use crate::request::{CreateRequest, NamespaceMode, Resources, UserNamespace};
+use crate::plan::users::{self, Own};
+use crate::request::{CreateRequest, NamespaceMode, Resources, UserNamespace, Users};
 
 /// Fills in what a user without privileges has instead, and refuses what he cannot have.
 pub(crate) fn adapt(request: &mut CreateRequest) -> Result<()> {
@@ -31,13 +32,47 @@ pub(crate) fn adapt(request: &mut CreateRequest) -> Result<()> {
     if cgroups::home().is_none() && request.resources != Resources::default() {
         return refuse("limits on resources are not possible", OWN_CGROUP);
     }
-    if request.userns != UserNamespace::Host {
-        return refuse(
-            "--userns is not supported",
-            "root in the container is this user already, and its other ids are those of /etc/subuid",
-        );
+    match &mut request.userns {
+        UserNamespace::Host => {}
+        UserNamespace::Auto { .. } => {
+            return refuse(
+                "--userns auto is not possible",
+                "a range of its own for each container needs owners mapped by mounts, which only root may do: \
+                 keep-id and nomap map the container's root to an id of /etc/subuid",
+            );
+        }
+        UserNamespace::KeepId { uid, gid } => {
+            let own = own()?;
+            users::map("--userns keep-id", &Users::keeping(own, (*uid, *gid)).uids)
+                .map_err(|_| nobody_else())?;
+            // Whom they are kept for.
+            let ids = || format!("{}:{}", uid.unwrap_or(own.uid), gid.unwrap_or(own.gid));
+            request.user = request.user.take().or_else(|| Some(ids()));
+        }
+        UserNamespace::NoMap => {
+            users::map("--userns nomap", &Users::without(own()?).uids).map_err(|_| nobody_else())?;
+        }
+        UserNamespace::Map(users) => users.on_disk = true,
     }
     Ok(())
+}
+
+fn nobody_else() -> Error {
+    Error::Unsupported {
+        what: "a user namespace of the container's own needs other ids than yours".to_owned(),
+        hint: "they are given by /etc/subuid and /etc/subgid (usermod --add-subuids, --add-subgids)"
+            .to_owned(),
+    }
+}
+
+/// Who this user is, and which ids are his.
+pub(crate) fn own() -> Result<Own> {
+    let read = |path: &str| {
+        let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
+        ids::own(&text).ok_or_else(nobody_else)
+    };
+    let ((uid, uids), (gid, gids)) = (read("/proc/self/uid_map")?, read("/proc/self/gid_map")?);
+    Ok(Own { uid, gid, uids, gids })
 }
 
 /// Where a user gets one.

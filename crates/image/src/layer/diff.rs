@@ -101,10 +101,10 @@ pub fn is_empty(upper: &Path) -> Result<bool, LayerError> {
 /// # Errors
 /// [`LayerError::Source`] names what cannot be read; [`LayerError::Write`].
 pub fn write_layer(upper: &Path, to: &mut dyn Write) -> Result<Written, LayerError> {
-    write_layer_without(upper, &|_| false, to)
+    write_layer_without(upper, &|_| false, &Owners::default(), to)
 }
 
-/// As [`write_layer`], without what `left_out` says of paths relative to the root. Of a directory that is left
+/// As [`write_layer`], for the ids that files belong to "inside", without what `left_out` says of paths relative to the root. Of a directory that is left
 /// out, what is in it must be too.
 ///
 /// # Errors
@@ -112,11 +112,12 @@ pub fn write_layer(upper: &Path, to: &mut dyn Write) -> Result<Written, LayerErr
 pub fn write_layer_without(
     upper: &Path,
     left_out: &dyn Fn(&Path) -> bool,
+    owners: &Owners,
     to: &mut dyn Write,
 ) -> Result<Written, LayerError> {
     let mut writer = Writer {
         to,
-        owners: Owners::default(),
+        owners: owners.clone(),
         links: HashMap::new(),
         buffer: vec![0; CHUNK],
         written: Written::default(),
@@ -197,18 +198,18 @@ enum Sense {
 }
 
 /// One thing found.
-struct Item<'i> {
-    path: &'i [u8],
-    name: &'i [u8],
-    parent: BorrowedFd<'i>,
-    stat: Stat,
-    kind: Kind,
+pub(super) struct Item<'i> {
+    pub(super) path: &'i [u8],
+    pub(super) name: &'i [u8],
+    pub(super) parent: BorrowedFd<'i>,
+    pub(super) stat: Stat,
+    pub(super) kind: Kind,
     /// Read already where the walk needed them.
-    xattrs: Option<Vec<(Vec<u8>, Vec<u8>)>>,
+    pub(super) xattrs: Option<Vec<(Vec<u8>, Vec<u8>)>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Whiteout,
     Directory { opaque: bool },
     Other,
@@ -222,7 +223,10 @@ struct Level {
 }
 
 /// Walks in the fixed order. Nothing is followed: names and links are a stranger's.
-fn walk(upper: &Path, visit: &mut dyn FnMut(Item<'_>) -> Result<(), LayerError>) -> Result<(), LayerError> {
+pub(super) fn walk(
+    upper: &Path,
+    visit: &mut dyn FnMut(Item<'_>) -> Result<(), LayerError>,
+) -> Result<(), LayerError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let failed = |errno: Errno| LayerError::source(b"/", errno);
     let fd = rustix::fs::open(upper, flags, Mode::empty()).map_err(failed)?;
@@ -399,10 +403,7 @@ impl Writer<'_> {
         let kept = xattrs(file.as_fd(), item.path)?.kept;
         let size = u64::try_from(item.stat.st_size).unwrap_or(0);
         self.written.size += size;
-        let stored = u64::try_from(item.stat.st_blocks).unwrap_or(0) * 512;
-        if size > stored + HOLES_MIN
-            && let Some(pieces) = pieces(&file, size).map_err(failed)?
-        {
+        if let Some(pieces) = holes(&file, &item.stat, size).map_err(failed)? {
             return self.sparse(item, &File::from(file), &Head { xattrs: &kept, ..head }, &pieces, size);
         }
         write(self.to, &Head { size, xattrs: &kept, ..head }).map_err(LayerError::Write)?;
@@ -451,6 +452,12 @@ impl Writer<'_> {
     }
 }
 
+/// Where a file with holes has data; `None`: it is not worth the trouble.
+pub(super) fn holes(file: &OwnedFd, stat: &Stat, size: u64) -> Result<Option<Vec<(u64, u64)>>, Errno> {
+    let stored = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+    if size > stored + HOLES_MIN { pieces(file, size) } else { Ok(None) }
+}
+
 /// Where a file has data; `None` if the file system cannot tell, or there are too many pieces.
 fn pieces(file: &OwnedFd, size: u64) -> Result<Option<Vec<(u64, u64)>>, Errno> {
     let mut pieces = Vec::new();
@@ -484,9 +491,9 @@ fn beside(path: &[u8], name: &[u8], other: &[u8]) -> Vec<u8> {
 
 /// Extended attributes of one thing.
 #[derive(Default)]
-struct Xattrs {
-    opaque: bool,
-    kept: Vec<(Vec<u8>, Vec<u8>)>,
+pub(super) struct Xattrs {
+    pub(super) opaque: bool,
+    pub(super) kept: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Xattrs {
@@ -522,7 +529,7 @@ impl Xattrs {
 }
 
 /// Those of an open file or directory.
-fn xattrs(fd: BorrowedFd<'_>, path: &[u8]) -> Result<Xattrs, LayerError> {
+pub(super) fn xattrs(fd: BorrowedFd<'_>, path: &[u8]) -> Result<Xattrs, LayerError> {
     let failed = |errno: Errno| LayerError::source(path, errno);
     let mut found = Xattrs::default();
     let list = grown(|space| rustix::fs::flistxattr(fd, space)).map_err(failed)?;
@@ -534,7 +541,7 @@ fn xattrs(fd: BorrowedFd<'_>, path: &[u8]) -> Result<Xattrs, LayerError> {
 }
 
 /// Those of what cannot be opened.
-fn xattrs_beside(item: &Item<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, LayerError> {
+pub(super) fn xattrs_beside(item: &Item<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, LayerError> {
     let failed = |errno: Errno| LayerError::source(item.path, errno);
     let place = [format!("/proc/self/fd/{}/", item.parent.as_raw_fd()).as_bytes(), item.name].concat();
     let mut found = Xattrs::default();

@@ -3,7 +3,7 @@
 //! Everything here eats bytes that a stranger wrote. [`header`] and [`pax`] read them, [`reader`] puts
 //! entries together, [`apply`](mod@apply) makes them beneath one directory and nowhere else, [`unpack`] runs
 //! decompression, verification and making side by side. The other way round, [`diff`] writes an overlay's
-//! upper directory as a layer.
+//! upper directory as a layer, and [`twin`] makes a layer once more for other owners.
 
 pub(crate) mod apply;
 pub(crate) mod compression;
@@ -14,6 +14,7 @@ pub(crate) mod pax;
 pub(crate) mod place;
 pub(crate) mod reader;
 pub(crate) mod sparse;
+pub(crate) mod twin;
 pub(crate) mod unpack;
 pub(crate) mod whiteout;
 

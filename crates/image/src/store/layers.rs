@@ -15,6 +15,7 @@ use super::blobs::temporary_name;
 use crate::error::{Error, StoreError};
 use crate::layer;
 use crate::request::Image;
+use crate::tree::Owners;
 
 /// `layer.json` beside `diff/`: what was unpacked, and what vouches for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +73,26 @@ impl Store {
         Ok(paths)
     }
 
+    /// As [`Store::layer_paths`], of layers whose files belong to whom `owners` says ("outside"): the first time
+    /// for these owners each is made once more, in the layer's own directory, with which it goes.
+    ///
+    /// # Errors
+    /// As [`Store::layer_paths`]; a file of somebody who is not there.
+    pub fn twin_paths(&self, image: &Image, owners: &Owners) -> Result<Vec<PathBuf>, Error> {
+        self.layer_paths(image)?.into_iter().map(|diff| self.twin(&diff, owners)).collect()
+    }
+
+    fn twin(&self, diff: &Path, owners: &Owners) -> Result<PathBuf, Error> {
+        let home = diff.with_file_name(format!("twin-{}", owners.key()));
+        let trusted = || record_in(&home).is_some_and(|record| record.is_trusted());
+        if !trusted() {
+            let made = self.begin_layer()?;
+            let size = layer::twin::make(diff, &made.diff(), owners)?;
+            self.publish_at(made, &home, &LayerRecord::fresh(size), &trusted)?;
+        }
+        Ok(home.join("diff"))
+    }
+
     /// The directory of a layer that is unpacked and can be believed: it has the files in `diff`.
     #[must_use]
     pub fn layer_home(&self, diff_id: &Digest) -> Option<PathBuf> {
@@ -95,8 +116,7 @@ impl Store {
     }
 
     fn layer_record(&self, diff_id: &Digest) -> Option<LayerRecord> {
-        let path = self.layers_dir().join(diff_id.hex()).join("layer.json");
-        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+        record_in(&self.layers_dir().join(diff_id.hex()))
     }
 
     /// Makes an empty layer under a temporary name.
@@ -118,31 +138,41 @@ impl Store {
     /// Makes a complete layer visible. If another process was faster, its work is kept.
     pub(crate) fn publish_layer(
         &self,
-        mut made: Unfinished,
+        made: Unfinished,
         diff_id: &Digest,
         record: &LayerRecord,
+    ) -> Result<(), StoreError> {
+        let to = self.layers_dir().join(diff_id.hex());
+        self.publish_at(made, &to, record, &|| self.trusted_layer(diff_id).is_some())
+    }
+
+    fn publish_at(
+        &self,
+        mut made: Unfinished,
+        to: &Path,
+        record: &LayerRecord,
+        trusted: &dyn Fn() -> bool,
     ) -> Result<(), StoreError> {
         let file = made.path.join("layer.json");
         let text = serde_json::to_vec(record).map_err(|e| StoreError::damaged(&file, e))?;
         std::fs::write(&file, text).map_err(|e| StoreError::io("writing", &file, e))?;
-        let to = self.layers_dir().join(diff_id.hex());
         loop {
-            match rename_new(&made.path, &to) {
+            match rename_new(&made.path, to) {
                 Ok(()) => {
                     made.kept = true;
                     return Ok(());
                 }
                 Err(Errno::EXIST | Errno::NOTEMPTY) => {
-                    if self.trusted_layer(diff_id).is_some() {
+                    if trusted() {
                         return Ok(());
                     }
                     let aside = Unfinished { path: self.ingest().join(temporary_name("stale")), kept: false };
-                    match rename_new(&to, &aside.path) {
+                    match rename_new(to, &aside.path) {
                         Ok(()) | Err(Errno::NOENT) => {}
-                        Err(errno) => return Err(StoreError::io("moving", &to, errno.into())),
+                        Err(errno) => return Err(StoreError::io("moving", to, errno.into())),
                     }
                 }
-                Err(errno) => return Err(StoreError::io("naming", &to, errno.into())),
+                Err(errno) => return Err(StoreError::io("naming", to, errno.into())),
             }
         }
     }
@@ -173,6 +203,10 @@ impl Store {
         }
         Ok(())
     }
+}
+
+fn record_in(home: &Path) -> Option<LayerRecord> {
+    serde_json::from_slice(&std::fs::read(home.join("layer.json")).ok()?).ok()
 }
 
 fn rename_new(from: &Path, to: &Path) -> Result<(), Errno> {

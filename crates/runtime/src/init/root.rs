@@ -20,7 +20,7 @@ pub(super) fn tree(root: &plan::Root) -> Result<OwnedFd, Failure> {
     match root {
         plan::Root::Path(path) => cata_sys::mount::clone_path(path, Depth::Recursive)
             .map_err(Failure::at(Stage::Root, path.display())),
-        plan::Root::Overlay { lower, upper, work, options } => {
+        plan::Root::Overlay { lower, upper, work, options, .. } => {
             overlay(lower, upper.as_ref().zip(work.as_ref()), options)
         }
     }

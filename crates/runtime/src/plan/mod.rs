@@ -100,6 +100,9 @@ pub enum Root {
         work: Option<PathBuf>,
         /// Further options, as `metacopy=on` or `volatile`.
         options: Vec<String>,
+        /// In a user namespace its files belong to whom they belong on disk; else their owners are mapped.
+        #[serde(default)]
+        as_on_disk: bool,
     },
     /// A directory, taken as it is.
     Path(PathBuf),

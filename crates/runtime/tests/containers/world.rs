@@ -91,7 +91,7 @@ impl World {
         fs::create_dir_all(&work).expect("work");
         let mut lower = extra.to_vec();
         lower.push(self.layer());
-        Root::Overlay { lower, upper: Some(upper), work: Some(work), options: Vec::new() }
+        Root::Overlay { lower, upper: Some(upper), work: Some(work), options: Vec::new(), as_on_disk: false }
     }
 
     pub(crate) fn options(&self) -> Options {
