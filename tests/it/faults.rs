@@ -1,6 +1,6 @@
 //! Faults: killed at any moment, nothing is lost and nothing leaks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cata_tests::command::{PATIENCE, Run, eventually};
@@ -14,6 +14,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(commands_at_once_leave_nothing),
         test!(damaged_container_hides_nobody_else),
         test!(damaged_volumes_and_networks_hide_no_others),
+        test!(what_disks_and_power_cuts_do_is_found_and_mended),
         test!(run_killed_at_any_moment),
         test!(rm_killed_at_any_moment),
         test!(pull_and_load_killed_at_any_moment),
@@ -274,6 +275,75 @@ fn damaged_volumes_and_networks_hide_no_others(w: &World) {
     // Its interface is known by its record alone.
     std::fs::write(networks.join("bad/record.json"), whole).unwrap();
     let _ = w.cata(&["network", "rm", "bad"]).ok();
+}
+
+/// Another file of that name and mode: other worlds have the one that was there by other names.
+fn replace(path: &Path, content: &[u8]) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, content).unwrap();
+    std::fs::set_permissions(&new, std::fs::metadata(path).unwrap().permissions()).unwrap();
+    std::fs::rename(new, path).unwrap();
+}
+
+fn what_disks_and_power_cuts_do_is_found_and_mended(w: &World) {
+    let check = |words: &[&str], code: i32, texts: &[&str]| {
+        let mut done = w.cata(&[&["system", "check"], words].concat()).exits(code);
+        for text in texts {
+            done = done.says(text);
+        }
+        // Nothing is said twice.
+        assert_eq!(done.stderr, "", "{done}");
+    };
+    let run = ["run", "-d", "--name", "web", "-v", "data:/data", "busybox", "sleep", "600"];
+    let id = w.cata(&run).text();
+    check(&[], 0, &["1 containers, 1 volumes", ": all sound"]);
+    // A file of an unpacked layer, while somebody runs on it and when nobody does.
+    let layer = PathBuf::from(w.field("web", "{{.GraphDriver.Data.LowerDir}}"));
+    let whole = std::fs::read(layer.join("bin/busybox")).unwrap();
+    let mut bytes = whole.clone();
+    bytes[1000] ^= 1;
+    replace(&layer.join("bin/busybox"), &bytes);
+    check(&["--quick"], 0, &[": all sound"]);
+    check(&[], 1, &["damaged: layer sha256:", "/bin/busybox has other content", "--repair"]);
+    check(&["--repair"], 1, &["/bin/busybox has other content", "container web runs on it"]);
+    let _ = w.cata(&["stop", "-t", "0", "web"]).ok();
+    check(&["--repair"], 0, &["repaired: layer sha256:", "unpacked again", "1 repaired, all sound now"]);
+    assert_eq!(std::fs::read(layer.join("bin/busybox")).unwrap(), whole);
+    // A name, a record, a volume.
+    std::fs::remove_file(w.root().join("names/web")).unwrap();
+    check(&["--repair"], 0, &["container web: its name does not lead to it (it has its name again)"]);
+    let _ = w.cata(&["volume", "create", "bad"]).ok();
+    std::fs::write(w.root().join("volumes/bad/record.json"), "{").unwrap();
+    check(&["--repair"], 1, &["damaged: volume bad: ", "cata volume rm -f"]);
+    let _ = w.cata(&["volume", "rm", "-f", "bad"]).ok();
+    let data = w.root().join("volumes/data/_data");
+    std::fs::remove_dir(&data).unwrap();
+    check(&["--repair"], 1, &["container web: its volume's files", "are missing"]);
+    std::fs::create_dir(&data).unwrap();
+    // A blob, and what a pull would bring again.
+    let id_of_image = w.field("web", "{{.Image}}");
+    let blob = w.root().join("content/blobs/sha256").join(id_of_image.trim_start_matches("sha256:"));
+    let document = std::fs::read(&blob).unwrap();
+    replace(&blob, b"{}");
+    check(&[], 1, &["its content has digest", "(image busybox:latest)", "cata pull busybox:latest"]);
+    let list = w.cata(&["images", "-q"]).ok();
+    assert!(list.stderr.contains("image busybox:latest") && list.stderr.contains("cata rmi"), "{list}");
+    replace(&blob, &document);
+    // The power goes before a layer made here is on the disk for certain: its container starts with all of it.
+    let _ = w.cata(&["start", "web"]).ok();
+    let _ = w.cata(&["exec", "web", "sh", "-c", "echo precious > /file"]).ok();
+    let _ = w.cata(&["commit", "web", "made"]).ok();
+    let _ = w.cata(&["create", "--name", "late", "made", "cat", "/file"]).ok();
+    let layers = w.field("late", "{{.GraphDriver.Data.LowerDir}}");
+    let top = PathBuf::from(layers.split(':').next().unwrap());
+    replace(&top.join("file"), b"");
+    let record = top.parent().unwrap().join("layer.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    std::fs::write(&record, text.replace(boot.trim(), "another")).unwrap();
+    assert_eq!(w.cata(&["start", "-a", "late"]).text(), "precious");
+    check(&[], 0, &[": all sound"]);
+    let _ = w.cata(&["rm", "-f", "late", &id]).ok();
 }
 
 /// Everybody does something else to the same few containers. Most of it fails, as it should; nothing may be left

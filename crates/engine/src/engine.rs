@@ -23,7 +23,16 @@ pub struct Engine {
     pub(crate) host: Host,
     pub(crate) images: cata_image::Store,
     pub(crate) networks: OnceLock<cata_network::Networks>,
-    pub(crate) damage: Mutex<BTreeSet<String>>,
+    pub(crate) damage: Mutex<BTreeSet<Damage>>,
+}
+
+/// Something whose record cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Damage {
+    /// What, and how that shows.
+    pub(crate) what: String,
+    /// The command that removes it.
+    pub(crate) remedy: String,
 }
 
 impl Engine {
@@ -66,7 +75,12 @@ impl Engine {
     #[must_use]
     pub fn damage(&self) -> Vec<String> {
         let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
-        damage.iter().cloned().collect()
+        damage.iter().map(|found| format!("{} (`{}` removes it)", found.what, found.remedy)).collect()
+    }
+
+    /// The same for who says all of it: [`Engine::damage`] then has nothing more to say.
+    pub(crate) fn take_damage(&self) -> BTreeSet<Damage> {
+        std::mem::take(&mut *self.damage.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The supervisor's program.

@@ -118,7 +118,10 @@ impl Engine {
     /// # Errors
     /// What the image room says.
     pub fn image_list(&self) -> Result<Vec<Image>> {
-        self.images.list().map_err(image_error)
+        let mut damaged = |name: &str, error: &cata_image::StoreError| {
+            self.note_left_out(&format!("image {name}"), error, &format!("cata rmi {name}"));
+        };
+        self.images.list_telling(&mut damaged).map_err(image_error)
     }
 
     /// How an image was made, newest step first.

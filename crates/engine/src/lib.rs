@@ -7,6 +7,7 @@
 
 pub mod build;
 pub mod cdi;
+pub mod check;
 pub mod compare;
 pub mod container;
 pub mod disk;

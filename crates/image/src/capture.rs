@@ -68,6 +68,16 @@ impl Store {
         owners: &Owners,
     ) -> Result<Captured, Error> {
         let _lease = self.lease()?;
+        self.capture_held(upper, left_out, owners)
+    }
+
+    /// As [`Store::capture_without`], for who holds the lease already.
+    pub(crate) fn capture_held(
+        &self,
+        upper: &Path,
+        left_out: &dyn Fn(&Path) -> bool,
+        owners: &Owners,
+    ) -> Result<Captured, Error> {
         let (file, path) = self.ingest_file("capture")?;
         let captured = self.capture_into(upper, (left_out, owners), &file, &path);
         if captured.is_err() {

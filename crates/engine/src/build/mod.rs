@@ -7,7 +7,7 @@
 
 mod agent;
 mod attest;
-mod cache;
+pub(crate) mod cache;
 mod copy;
 mod error;
 mod finish;

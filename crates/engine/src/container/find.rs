@@ -6,7 +6,7 @@ use std::io;
 use cata_spec::{ContainerId, Name};
 
 use crate::container::names;
-use crate::engine::Engine;
+use crate::engine::{Damage, Engine};
 use crate::error::{Error, Result};
 use crate::ledger;
 use crate::paths::ContainerDir;
@@ -92,8 +92,9 @@ impl Engine {
 
     /// What is wrong with something, and the command that removes it.
     pub(crate) fn note_left_out(&self, what: &str, error: &dyn std::error::Error, remedy: &str) {
-        let text = format!("{what}: {} (`{remedy}` removes it)", crate::error::chain(error));
-        self.damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(text);
+        let what = format!("{what}: {}", crate::error::chain(error));
+        let damage = Damage { what, remedy: remedy.to_owned() };
+        self.damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(damage);
     }
 
     /// The container that `text` means by its id, the beginning of it, or its name, whatever its record says.

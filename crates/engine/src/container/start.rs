@@ -224,12 +224,9 @@ impl Engine {
                 return Err(Error::NoMountSource(mount.source.clone()));
             }
         }
-        for layer in &record.image.layers {
-            if !layer.exists() {
-                // Somebody removed it by hand, or a check did: unpack it again from its blob.
-                self.layers_for(&self.image(&record.image.id)?, record.users.as_ref())?;
-                break;
-            }
+        // Removed by hand, or never on the disk for certain before the power went: unpacked again from its blob.
+        if !record.image.layers.iter().all(|layer| self.images.believes(layer)) {
+            self.layers_for(&self.image(&record.image.id)?, record.users.as_ref())?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! upper directory as a layer, and [`twin`] makes a layer once more for other owners.
 
 pub(crate) mod apply;
+pub mod compare;
 pub(crate) mod compression;
 pub mod diff;
 pub(crate) mod header;

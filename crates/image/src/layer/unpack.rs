@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use cata_spec::Digest;
@@ -86,11 +87,26 @@ pub(crate) struct Unpacked {
 impl Unpacked {
     /// Makes it visible if it is what it should be.
     pub(crate) fn publish(self, store: &Store, expected: &Digest) -> Result<(), Error> {
+        let record = self.record(expected)?;
+        Ok(store.publish_layer(self.place, expected, &record)?)
+    }
+
+    /// Puts it in the place of a layer that is damaged, if it is what it should be.
+    pub(crate) fn replace(self, store: &Store, expected: &Digest) -> Result<(), Error> {
+        let record = self.record(expected)?;
+        Ok(store.replace_layer(&self.place, expected, &record)?)
+    }
+
+    fn record(&self, expected: &Digest) -> Result<LayerRecord, Error> {
         if self.diff_id != *expected {
             return Err(LayerError::DiffId { expected: *expected, actual: self.diff_id }.into());
         }
-        let record = LayerRecord::fresh(self.applied.size);
-        Ok(store.publish_layer(self.place, expected, &record)?)
+        Ok(LayerRecord::fresh(self.applied.size))
+    }
+
+    /// Where its files are for now.
+    pub(crate) fn diff(&self) -> PathBuf {
+        self.place.diff()
     }
 }
 

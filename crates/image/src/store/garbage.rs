@@ -146,7 +146,7 @@ impl Store {
 }
 
 /// Entries whose names are digests.
-fn digests_in(dir: &Path) -> Vec<(Digest, std::path::PathBuf)> {
+pub(super) fn digests_in(dir: &Path) -> Vec<(Digest, std::path::PathBuf)> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     entries
         .flatten()

@@ -38,6 +38,15 @@ impl Entry {
         self.descriptor.annotations.get(NAME).map(String::as_str)
     }
 
+    /// What to call the image: its name, or the beginning of its id.
+    pub(crate) fn called(&self) -> String {
+        let name = self.name().and_then(|name| Reference::parse_untagged(name).ok());
+        name.map_or_else(
+            || self.noted_id().unwrap_or(self.descriptor.digest).hex()[..12].to_owned(),
+            |name| name.familiar(),
+        )
+    }
+
     /// Present in what this engine wrote; other tools write entries without.
     pub(crate) fn noted_id(&self) -> Option<Digest> {
         Digest::parse(self.descriptor.annotations.get(ID)?).ok()

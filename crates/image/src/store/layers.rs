@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use cata_spec::Digest;
-use rustix::fs::RenameFlags;
+use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -153,9 +153,7 @@ impl Store {
         record: &LayerRecord,
         trusted: &dyn Fn() -> bool,
     ) -> Result<(), StoreError> {
-        let file = made.path.join("layer.json");
-        let text = serde_json::to_vec(record).map_err(|e| StoreError::damaged(&file, e))?;
-        std::fs::write(&file, text).map_err(|e| StoreError::io("writing", &file, e))?;
+        made.describe(record)?;
         loop {
             match rename_new(&made.path, to) {
                 Ok(()) => {
@@ -175,6 +173,29 @@ impl Store {
                 Err(errno) => return Err(StoreError::io("naming", to, errno.into())),
             }
         }
+    }
+
+    /// Exchanges a layer for a complete one; what was there goes with `made`. Nobody may have it mounted.
+    pub(crate) fn replace_layer(
+        &self,
+        made: &Unfinished,
+        diff_id: &Digest,
+        record: &LayerRecord,
+    ) -> Result<(), StoreError> {
+        made.describe(record)?;
+        let to = self.layers_dir().join(diff_id.hex());
+        rustix::fs::renameat_with(CWD, &made.path, CWD, &to, RenameFlags::EXCHANGE)
+            .map_err(|errno| StoreError::io("exchanging", &to, errno.into()))
+    }
+
+    /// Whether a layer directory, as [`Store::layer_paths`] or [`Store::twin_paths`] gave it, is there and can be believed. Of one that is
+    /// kept elsewhere, only whether it is there.
+    #[must_use]
+    pub fn believes(&self, layer: &Path) -> bool {
+        if !layer.starts_with(self.layers_dir()) {
+            return layer.exists();
+        }
+        layer.parent().and_then(record_in).is_some_and(|record| record.is_trusted())
     }
 
     /// One `syncfs` for all of them, after which they are believed in any boot.
@@ -210,7 +231,7 @@ fn record_in(home: &Path) -> Option<LayerRecord> {
 }
 
 fn rename_new(from: &Path, to: &Path) -> Result<(), Errno> {
-    rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, RenameFlags::NOREPLACE)
+    rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
 }
 
 /// A layer in the making; its tree is removed unless it was published.
@@ -227,6 +248,12 @@ impl Unfinished {
 
     pub(crate) fn diff(&self) -> PathBuf {
         self.path.join("diff")
+    }
+
+    fn describe(&self, record: &LayerRecord) -> Result<(), StoreError> {
+        let file = self.path.join("layer.json");
+        let text = serde_json::to_vec(record).map_err(|e| StoreError::damaged(&file, e))?;
+        std::fs::write(&file, text).map_err(|e| StoreError::io("writing", &file, e))
     }
 }
 

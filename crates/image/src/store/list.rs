@@ -12,12 +12,22 @@ impl Store {
     /// # Errors
     /// The index cannot be read.
     pub fn list(&self) -> Result<Vec<Image>, Error> {
+        self.list_telling(&mut |_, _| ())
+    }
+
+    /// As [`Store::list`]; `damaged` hears what is left out (its name, or the beginning of its id), and why.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub fn list_telling(&self, damaged: &mut dyn FnMut(&str, &StoreError)) -> Result<Vec<Image>, Error> {
         let entries = self.entries()?;
         let mut images: Vec<Image> = Vec::new();
         for entry in distinct(&entries) {
             match self.listed(&entries, entry) {
                 Ok(image) => images.push(image),
-                Err(StoreError::MissingBlob(_) | StoreError::Damaged { .. }) => {}
+                Err(error @ (StoreError::MissingBlob(_) | StoreError::Damaged { .. })) => {
+                    damaged(&entry.called(), &error);
+                }
                 Err(error) => return Err(error.into()),
             }
         }

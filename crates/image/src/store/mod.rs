@@ -12,6 +12,7 @@
 //!   never waits for it: what cannot be deleted now is left for the next chance.
 
 mod blobs;
+pub mod check;
 mod garbage;
 mod index;
 mod layers;

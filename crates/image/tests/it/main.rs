@@ -12,6 +12,7 @@
 mod archive;
 mod auth;
 mod broken;
+mod check;
 mod fixture;
 mod index;
 mod layers;

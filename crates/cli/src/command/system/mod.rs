@@ -1,6 +1,7 @@
-//! `system` with its `df`, `events`, `prune`, `start`, `stop` and `unit`, `login`, `logout`, `serve`, `version`, `info` and `completion`.
+//! `system` with its `check`, `df`, `events`, `prune`, `start`, `stop` and `unit`, `login`, `logout`, `serve`, `version`, `info` and `completion`.
 
 pub(crate) mod boot;
+mod check;
 pub(crate) mod completion;
 mod df;
 mod events;
@@ -30,6 +31,7 @@ pub(crate) const LOGOUT: Node = Node::verb::<login::Logout>("logout", "[SERVER]"
 pub(crate) const NODES: &[Node] = &[
     INFO,
     EVENTS,
+    Node::verb::<check::Check>("check", "", "Look whether what is kept is whole, and mend it"),
     Node::verb::<df::Df>("df", "", "Show what takes up the disk"),
     Node::verb::<prune::Prune>("prune", "", "Remove what nobody uses"),
     Node::verb::<boot::Start>("start", "", "Start what a restart policy starts at boot"),
