@@ -28,6 +28,9 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(names_not_on_the_default_bridge),
         test!(names_follow_a_rename),
         test!(networks_are_apart),
+        test!(networks_of_a_running_container),
+        test!(networks_of_a_resting_container),
+        test!(network_changes_survive_being_killed),
         test!(network_commands),
         test!(network_with_ipv6),
         test!(network_internal_has_no_way_out),
@@ -291,6 +294,136 @@ fn names_follow_a_rename(w: &World) {
 fn names_not_on_the_default_bridge(w: &World) {
     server(w, "web", "x", &[]);
     assert_ne!(inside(w, &[], "ping -c 1 -W 1 web").code(), 0);
+}
+
+/// The default route of a container.
+fn route(w: &World, container: &str) -> String {
+    let routes = w.cata(&["exec", container, "ip", "route"]).lines();
+    routes.into_iter().find(|line| line.starts_with("default")).unwrap_or_default()
+}
+
+fn networks_of_a_running_container(w: &World) {
+    let _ = w.cata(&["network", "create", "--subnet", "10.71.0.0/24", "sea"]).ok();
+    let _ = w.cata(&["network", "create", "--subnet", "10.72.0.0/24", "air"]).ok();
+    let _ = w.cata(&["network", "create", "--internal", "hold"]).ok();
+    let _ = w.cata(&["run", "-d", "--name", "peer", "--network", "air", "busybox", "sleep", "900"]).ok();
+    server(w, "web", "deck", &["-p", "8080:80", "--hostname", "ship"]);
+    answers("127.0.0.1:8080", "deck");
+    let before = route(w, "web");
+
+    // `bridge` comes before `sea`: its route stays. Names are there at once, though the container had none.
+    let _ = w.cata(&["network", "connect", "--ip", "10.71.0.7", "--alias", "www", "sea", "web"]).ok();
+    assert_eq!(route(w, "web"), before);
+    assert_eq!(address(w, "web", "sea"), "10.71.0.7");
+    assert_eq!(w.field("web", "{{json .NetworkSettings.Networks.sea.Aliases}}"), r#"["www"]"#);
+    assert_eq!(w.field("web", "{{.NetworkSettings.Networks.sea.IPAMConfig.IPv4Address}}"), "10.71.0.7");
+    for name in ["web", "www"] {
+        assert_eq!(inside(w, &["--network", "sea"], &asking(name, 80)).text(), "deck", "{name}");
+    }
+    let files = w.cata(&["exec", "web", "cat", "/etc/resolv.conf", "/etc/hosts"]).text();
+    assert!(files.contains("nameserver 127.0.0.11") && files.contains("10.71.0.7\tship"), "{files}");
+
+    // `air` comes before `bridge`: the route is its, and so are published ports.
+    let _ = w.cata(&["network", "connect", "air", "web"]).ok();
+    assert!(route(w, "web").contains("via 10.72.0.1 dev eth2"), "{}", route(w, "web"));
+    let peer = address(w, "peer", "air");
+    let found = w.cata(&["exec", "web", "nslookup", "peer", "127.0.0.11"]).ok().stdout;
+    assert!(found.contains(&peer), "{found}");
+    answers("127.0.0.1:8080", "deck");
+    let _ = w.cata(&["network", "connect", "hold", "web"]).ok();
+    let names = w.field("web", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}");
+    assert_eq!(names.trim(), "air bridge hold sea");
+    let on = w.cata(&["network", "inspect", "-f", "{{range .Containers}}{{.Name}} {{end}}", "air"]).text();
+    assert!(on.contains("web") && on.contains("peer"), "{on}");
+
+    w.cata(&["network", "connect", "air", "web"]).fails(1, &["already exists in network air"]);
+    w.cata(&["network", "connect", "--ip", "10.72.0.1", "sea", "peer"]).fails(1, &["10.72.0.1"]);
+    w.cata(&["network", "connect", "host", "web"]).fails(1, &["host network"]);
+    w.cata(&["network", "connect", "none", "web"]).fails(1, &["none"]);
+    w.cata(&["network", "disconnect", "sea", "peer"]).fails(1, &["is not connected to network sea"]);
+    w.cata(&["network", "rm", "hold"]).fails(1, &["active endpoints", "web"]);
+
+    // A restart keeps them, the supervisor's own and one by stop and start.
+    let _ = w.cata(&["restart", "-t", "0", "web"]).ok();
+    answers("127.0.0.1:8080", "deck");
+    let _ = w.cata(&["stop", "-t", "0", "web"]).ok();
+    let _ = w.cata(&["start", "web"]).ok();
+    answers("127.0.0.1:8080", "deck");
+    assert_eq!(address(w, "web", "sea"), "10.71.0.7");
+
+    // Off again: ports go with the route, until nothing leads out; then they are kept.
+    let _ = w.cata(&["network", "disconnect", "air", "web"]).ok();
+    assert_eq!(route(w, "web"), before);
+    answers("127.0.0.1:8080", "deck");
+    assert_ne!(w.cata(&["exec", "peer", "nslookup", "web", "127.0.0.11"]).code(), 0);
+    for network in ["bridge", "sea", "hold"] {
+        let _ = w.cata(&["network", "disconnect", network, "web"]).ok();
+    }
+    let links = w.cata(&["exec", "web", "ls", "/sys/class/net"]).text();
+    assert!(!links.contains("eth"), "{links}");
+    assert_eq!(w.cata(&["port", "web"]).text(), "");
+    w.cata(&["run", "--rm", "-p", "8080:80", "busybox", "true"]).fails(125, &["8080"]);
+    let hosts = w.cata(&["exec", "web", "cat", "/etc/hosts"]).text();
+    assert!(!hosts.contains("ship"), "{hosts}");
+    // Its address is another's.
+    let taken = ["run", "-d", "--name", "next", "--network", "sea", "--ip", "10.71.0.7", "busybox"];
+    let _ = w.cata_run(taken.into_iter().chain(["sleep", "900"])).done().ok();
+    let _ = w.cata(&["network", "connect", "sea", "web"]).ok();
+    answers("127.0.0.1:8080", "deck");
+    let _ = w.cata(&["rm", "-f", "web", "next"]).ok();
+    assert!(ask("127.0.0.1:8080").is_none());
+    let told = w.cata(&["events", "--since", "1h", "--until", "0s", "--filter", "type=network"]).text();
+    assert!(told.contains("network connect") && told.contains("network disconnect"), "{told}");
+}
+
+fn networks_of_a_resting_container(w: &World) {
+    for name in ["sea", "sky"] {
+        let _ = w.cata(&["network", "create", name]).ok();
+    }
+    let create =
+        ["create", "--name", "cc", "--network", "name=sea,alias=one,gw-priority=5", "--network", "sky"];
+    let _ = w.cata_run(create.into_iter().chain(["busybox", "sleep", "900"])).done().ok();
+    let _ = w.cata(&["network", "disconnect", "sky", "cc"]).ok();
+    w.cata(&["network", "connect", "--gw-priority", "9", "--alias", "two", "bridge", "cc"])
+        .fails(1, &["alias"]);
+    let _ = w.cata(&["network", "connect", "--gw-priority", "9", "bridge", "cc"]).ok();
+    let names = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}";
+    assert_eq!(w.field("cc", names).trim(), "bridge sea");
+    let _ = w.cata(&["start", "cc"]).ok();
+    assert_eq!(w.field("cc", names).trim(), "bridge sea");
+    let gateway = w.field("cc", "{{(index .NetworkSettings.Networks \"bridge\").Gateway}}");
+    assert!(route(w, "cc").contains(&format!("via {gateway} ")));
+    // What is by another's network, or none, cannot.
+    let _ = w.cata(&["run", "-d", "--name", "hh", "--network", "host", "busybox", "sleep", "900"]).ok();
+    let _ = w.cata(&["run", "-d", "--name", "nn", "--network", "none", "busybox", "sleep", "900"]).ok();
+    w.cata(&["network", "connect", "sky", "hh"]).fails(1, &["sharing network namespace"]);
+    w.cata(&["network", "connect", "sky", "nn"]).fails(1, &["private (none) mode"]);
+    w.cata(&["network", "disconnect", "sky", "nobody"]).fails(1, &["nobody"]);
+    w.cata(&["network", "disconnect", "-f", "sky", "nobody"]).fails(1, &["nobody"]);
+}
+
+/// Whenever a change is killed: the next one goes through, and at the end nothing is left (the harness looks).
+fn network_changes_survive_being_killed(w: &World) {
+    for name in ["air", "sea"] {
+        let _ = w.cata(&["network", "create", name]).ok();
+    }
+    server(w, "web", "deck", &["--network", "sea", "-p", "8080:80"]);
+    for round in 0..12 {
+        for verb in ["connect", "disconnect"] {
+            let mut change = w.cata_run(["network", verb, "air", "web"]).start();
+            std::thread::sleep(Duration::from_millis(round * 2));
+            change.kill();
+        }
+    }
+    // Whichever of the changes came through.
+    let _ = w.cata(&["network", "connect", "air", "web"]);
+    let peer = w.cata(&["run", "--rm", "--network", "air", "busybox", "sh", "-c", &asking("web", 80)]);
+    assert_eq!(peer.text(), "deck");
+    answers("127.0.0.1:8080", "deck");
+    let _ = w.cata(&["network", "disconnect", "air", "web"]).ok();
+    answers("127.0.0.1:8080", "deck");
+    assert_eq!(w.cata(&["exec", "web", "ls", "/sys/class/net"]).lines(), ["eth0", "lo"]);
+    let _ = w.cata(&["network", "rm", "air"]).ok();
 }
 
 fn networks_are_apart(w: &World) {

@@ -6,6 +6,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use crate::call::{Answer, Call};
+use crate::container::create::endpoint;
 use crate::container::{labels, prune_filter};
 use crate::fields::Fields;
 use crate::refusal::{Outcome, Refusal};
@@ -93,6 +94,29 @@ pub(crate) fn remove(server: &Server, id: &str) -> Outcome<Answer> {
     let network = server.engine.network(id).map_err(|error| missing(error, id))?;
     server.engine.network_remove(network.name.as_str())?;
     Answer::done()
+}
+
+/// `POST /networks/{id}/connect`.
+pub(crate) fn connect(server: &Server, mut call: Call, id: &str) -> Outcome<Answer> {
+    let network = server.engine.network(id).map_err(|error| missing(error, id))?;
+    let mut fields = Fields::new("", call.document()?)?;
+    let container = fields.text("Container")?.ok_or_else(|| Refusal::invalid("no container is named"))?;
+    let wish = endpoint(network.name.as_str(), fields.value("EndpointConfig"), None)?;
+    fields.finish()?;
+    // The answer has no place for what the host could not give.
+    let _ = server.engine.network_connect(network.name.as_str(), &container, wish)?;
+    Answer::ok(Value::Null)
+}
+
+/// `POST /networks/{id}/disconnect`.
+pub(crate) fn disconnect(server: &Server, mut call: Call, id: &str) -> Outcome<Answer> {
+    let network = server.engine.network(id).map_err(|error| missing(error, id))?;
+    let mut fields = Fields::new("", call.document()?)?;
+    let container = fields.text("Container")?.ok_or_else(|| Refusal::invalid("no container is named"))?;
+    let force = fields.flag("Force")?;
+    fields.finish()?;
+    server.engine.network_disconnect(network.name.as_str(), &container, force)?;
+    Answer::ok(Value::Null)
 }
 
 /// `POST /networks/prune`.

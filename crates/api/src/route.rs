@@ -90,6 +90,8 @@ pub(crate) fn answer(server: &Shared, call: Call) -> Outcome<Answer> {
         ("GET", ["networks"]) => network::list(server, &call),
         ("POST", ["networks", "create"]) => network::create(server, call),
         ("POST", ["networks", "prune"]) => network::prune(server, &call),
+        ("POST", ["networks", id, "connect"]) => network::connect(server, call, id),
+        ("POST", ["networks", id, "disconnect"]) => network::disconnect(server, call, id),
         ("GET", ["networks", id]) => network::inspect(server, id),
         ("DELETE", ["networks", id]) => network::remove(server, id),
         ("GET", ["volumes"]) => volume::list(server, &call),

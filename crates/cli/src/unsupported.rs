@@ -78,6 +78,7 @@ const FLAGS: &[(&str, &[&str])] = &[
         ],
     ),
     ("ls", &["--cluster"]),
+    ("connect", &["--driver-opt", "--link", "--link-local-ip"]),
     (
         "",
         &[
@@ -104,10 +105,8 @@ const COMMANDS: &[&str] = &[
     "checkpoint",
     "compose",
     "config",
-    "connect",
     "context",
     "dial-stdio",
-    "disconnect",
     "manifest",
     "node",
     "plugin",

@@ -98,6 +98,16 @@ impl Engine {
         }
     }
 
+    /// A container was put on a network, or taken off it.
+    pub(crate) fn tell_endpoint(&self, record: &Record, network: &Network, action: &'static str) {
+        if is_told(record) {
+            let name = network.name.as_str();
+            let attributes =
+                pairs([("container", record.id.as_str()), ("name", name), ("type", network.driver.as_str())]);
+            self.tell(Subject::Network, action, &network.id, attributes);
+        }
+    }
+
     /// What its supervisor has to tell of a container, but for its networks.
     pub(crate) fn story(&self, record: &Record) -> Option<Story> {
         is_told(record).then(|| Story {

@@ -147,9 +147,7 @@ impl Engine {
                 // Users of their own come with a network of their own (`plan::users`).
                 return Ok(Surroundings { fds: kept()?, ..Surroundings::default() });
             }
-            NetworkMode::None => Vec::new(),
-            NetworkMode::Networks(list) if list.is_empty() => vec![default_endpoint()],
-            NetworkMode::Networks(list) => list.clone(),
+            NetworkMode::None | NetworkMode::Networks(_) => record.endpoints(),
         };
         let ports = if endpoints.is_empty() { Vec::new() } else { ports(record)? };
         let made =
@@ -175,7 +173,8 @@ impl Engine {
             .err()
             .map(|why| format!("the container's networks have no way out of this host: {why}"));
         let own = match held() {
-            Some(held) if !connected.endpoints.is_empty() => {
+            // One that is on no network may be on some later.
+            Some(held) if request.network != NetworkMode::None => {
                 Some(held.network().map_err(Error::file("open", held.network_path()))?)
             }
             _ => None,
@@ -193,7 +192,7 @@ impl Engine {
     }
 
     /// A user's network is brought out of the host by a program: begun here, if anybody wants it.
-    fn way_out(
+    pub(crate) fn way_out(
         &self,
         endpoints: &[EndpointRequest],
     ) -> Result<std::result::Result<outside::Opening, String>> {
@@ -206,8 +205,8 @@ impl Engine {
         Ok(Ok(outside::Opening::default()))
     }
 
-    /// `/etc/resolv.conf` of a container.
-    pub(crate) fn resolv_conf(&self, record: &Record) -> String {
+    /// `/etc/resolv.conf` of a container. `names`: there is a name service inside.
+    pub(crate) fn resolv_conf(&self, record: &Record, names: bool) -> String {
         let request = &record.request;
         let host = ResolvConf::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
         let wishes = Wishes {
@@ -217,9 +216,7 @@ impl Engine {
         };
         match &request.network {
             NetworkMode::Host => host.for_host_network(&wishes),
-            NetworkMode::Networks(list) if list.iter().any(|e| e.network.as_str() != DEFAULT) => {
-                host.for_user_network(&wishes)
-            }
+            NetworkMode::Networks(_) if names => host.for_user_network(&wishes),
             NetworkMode::Networks(_) if held().is_some() => {
                 ResolvConf { servers: vec![inside::NAME_SERVER], ..host }.for_default_bridge(&wishes)
             }
@@ -229,17 +226,11 @@ impl Engine {
 }
 
 pub(crate) fn default_endpoint() -> EndpointRequest {
-    EndpointRequest {
-        network: Name::parse(DEFAULT).expect("a valid name"),
-        aliases: Vec::new(),
-        ipv4: None,
-        ipv6: None,
-        mac: None,
-    }
+    EndpointRequest::new(Name::parse(DEFAULT).expect("a valid name"))
 }
 
 /// Ports asked for, and with `-P` every exposed one that was not.
-fn ports(record: &Record) -> Result<Vec<PortRequest>> {
+pub(crate) fn ports(record: &Record) -> Result<Vec<PortRequest>> {
     let mut ports = record.request.ports.clone();
     if record.request.publish_all {
         for exposed in &record.config.exposed {
@@ -309,16 +300,7 @@ fn hand_over(
         machine: machine.len(),
         links,
         service_plan,
-        undo: connected
-            .teardown
-            .into_iter()
-            .map(|step| match step {
-                Teardown::Netlink(protocol, batch) => Undo::Netlink { protocol, batch },
-                Teardown::Unlink(path) => Undo::Unlink(path),
-                Teardown::UnlinkEnding(directory, ending) => Undo::UnlinkEnding { directory, ending },
-                Teardown::NetlinkEach { protocol, dump, kind } => Undo::NetlinkEach { protocol, dump, kind },
-            })
-            .collect(),
+        undo: connected.teardown.into_iter().map(undo).collect(),
     };
     let mut fds = vec![connected.namespace];
     fds.extend(users);
@@ -328,8 +310,23 @@ fn hand_over(
     fds.extend(machine);
     fds.extend(connected.reservations);
     fds.extend(kept()?);
-    let facts = NetworkFacts { endpoints: connected.endpoints, ports: connected.ports };
+    let facts = NetworkFacts {
+        endpoints: connected.endpoints,
+        ports: connected.ports,
+        names: connected.services.names.is_some(),
+        held: Vec::new(),
+    };
     Ok(Surroundings { facts, go, fds, withheld: Vec::new() })
+}
+
+/// The network room's word as the sandbox's.
+pub(crate) fn undo(step: Teardown) -> Undo {
+    match step {
+        Teardown::Netlink(protocol, batch) => Undo::Netlink { protocol, batch },
+        Teardown::Unlink(path) => Undo::Unlink(path),
+        Teardown::UnlinkEnding(directory, ending) => Undo::UnlinkEnding { directory, ending },
+        Teardown::NetlinkEach { protocol, dump, kind } => Undo::NetlinkEach { protocol, dump, kind },
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::network::network_error;
 use crate::record::{MountKind, Record};
-use crate::request::NetworkMode;
 use crate::volume;
 
 /// A container this young that never ran may be one that a `run` of this moment is about to start.
@@ -117,7 +116,7 @@ impl Engine {
     /// What the network room says.
     pub fn network_prune(&self, filter: &PruneFilter) -> Result<Pruned<String>> {
         let records = self.readable_records()?;
-        let used: BTreeSet<&str> = records.iter().flat_map(networks_of).collect();
+        let used: BTreeSet<String> = records.iter().flat_map(networks_of).collect();
         let chosen = |network: &cata_network::Network| {
             !used.contains(network.name.as_str()) && filter.lets_go(network.created_ns, &network.labels)
         };
@@ -208,12 +207,8 @@ impl Engine {
 }
 
 /// The networks a container joins when it starts.
-pub(crate) fn networks_of(record: &Record) -> impl Iterator<Item = &str> {
-    let list = match &record.request.network {
-        NetworkMode::Networks(list) => list.as_slice(),
-        _ => &[],
-    };
-    list.iter().map(|endpoint| endpoint.network.as_str())
+pub(crate) fn networks_of(record: &Record) -> impl Iterator<Item = String> {
+    record.endpoints().into_iter().map(|endpoint| endpoint.network.to_string())
 }
 
 /// The volumes a container mounts when it starts.

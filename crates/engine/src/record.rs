@@ -7,8 +7,9 @@ use cata_sandbox::launch::HealthPlan;
 use cata_spec::{ContainerId, Name};
 use serde::{Deserialize, Serialize};
 
+use crate::network::default_endpoint;
 use crate::plan::users::Users;
-use crate::request::CreateRequest;
+use crate::request::{CreateRequest, EndpointRequest, NetworkMode};
 
 /// The version written; older ones are read by [`Record`]'s own defaults.
 pub const VERSION: u32 = 1;
@@ -33,8 +34,24 @@ pub struct Record {
     /// Whose its ids are on the host; `None`: the same.
     #[serde(default)]
     pub users: Option<Users>,
+    /// The networks it joins, once `network connect` or `disconnect` has changed what was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Vec<EndpointRequest>>,
     /// What was asked.
     pub request: CreateRequest,
+}
+
+impl Record {
+    /// The networks it joins when it starts, or is on.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<EndpointRequest> {
+        match (&self.networks, &self.request.network) {
+            (Some(list), _) => list.clone(),
+            (None, NetworkMode::Networks(list)) if list.is_empty() => vec![default_endpoint()],
+            (None, NetworkMode::Networks(list)) => list.clone(),
+            (None, _) => Vec::new(),
+        }
+    }
 }
 
 /// Which image a container was made of.

@@ -9,7 +9,7 @@
 //! | [`ipam`] | pools and leases |
 //! | [`bridge`] | a network's bridge on the host |
 //! | [`release`] | taking away what a killed supervisor left |
-//! | [`connect`] | a container's namespace and its endpoints |
+//! | [`connect`] | a container's namespace and its endpoints; another network for a running one |
 //! | [`firewall`] | the nf_tables table `catamaran` |
 //! | [`conntrack`] | flows of UDP ports, which outlive a container |
 //! | [`rename`] | a running container's new name |

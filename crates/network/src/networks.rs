@@ -18,7 +18,9 @@ use crate::create::{self, Circumstances};
 use crate::dns::DnsPlan;
 use crate::inside::{self, Inside};
 use crate::record::{Driver, EndpointRecord, Network, Pool};
-use crate::request::{ConnectRequest, Connected, CreateNetwork, Endpoint, PublishedPort};
+use crate::request::{
+    Changed, ConnectRequest, Connected, CreateNetwork, Endpoint, EndpointRequest, Present, PublishedPort,
+};
 use crate::{Error, connect, release};
 
 /// The network that containers join when none is asked for.
@@ -163,6 +165,48 @@ impl Networks {
         connect::connect(self, request)
     }
 
+    /// Whether a container may be on a network as it wishes; no look at who has the addresses.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::AddressOutside`], [`Error::UnknownNetwork`].
+    pub fn check(&self, wish: &EndpointRequest) -> Result<(), Error> {
+        connect::plan::check(std::slice::from_ref(wish))?;
+        let network = self.load(wish.network.as_str())?;
+        let wanted = wish.ipv4.map(IpAddr::V4).into_iter().chain(wish.ipv6.map(IpAddr::V6));
+        for address in wanted {
+            let pool = network.pool(address.is_ipv6());
+            if !pool.is_some_and(|pool| crate::ipam::pool::assignable(pool, address)) {
+                return Err(Error::AddressOutside { network: network.name.to_string(), address });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a running container on one more network. What an earlier change left half-done is undone first.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing is left behind then.
+    pub fn join(&self, present: &Present, wish: &EndpointRequest) -> Result<Changed, Error> {
+        connect::change::join(self, present, wish)
+    }
+
+    /// Takes a running container's link to a network, with its routes and published ports. The rest is
+    /// [`Networks::release_from`]'s, once nobody else has it on his list. Idempotent.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn leave(&self, present: &Present, network: &Name) -> Result<Changed, Error> {
+        connect::change::leave(self, present, network)
+    }
+
+    /// [`Networks::release`], of one network.
+    ///
+    /// # Errors
+    /// As [`Networks::release`].
+    pub fn release_from(&self, network: &Name, container: &ContainerId) -> Result<(), Error> {
+        release::release_from(self, &self.directory(network), container)
+    }
+
     /// Takes away what a container that no longer lives has left: leases, names, published ports, records.
     ///
     /// # Errors
@@ -275,7 +319,7 @@ impl Networks {
     /// The plan of the name service of a container.
     pub(crate) fn dns_plan<'m>(
         &self,
-        request: &ConnectRequest,
+        upstream: &[IpAddr],
         members: impl Iterator<Item = Member<'m>>,
     ) -> DnsPlan {
         let members: Vec<Member<'_>> = members.collect();
@@ -284,7 +328,7 @@ impl Networks {
             let endpoint = member.endpoint;
             endpoint.gateway4.map(IpAddr::V4).into_iter().chain(endpoint.gateway6.map(IpAddr::V6))
         });
-        let upstream = match request.dns_upstream.as_slice() {
+        let upstream = match upstream {
             [] if self.forwards() => vec![SocketAddr::new(inside::NAME_SERVER, 53)],
             [] => crate::dns::resolv_conf::host_servers(),
             given => given.iter().map(|address| SocketAddr::new(*address, 53)).collect(),

@@ -81,7 +81,12 @@ fn remove_orphaned_names(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn release_from(networks: &Networks, directory: &Path, container: &ContainerId) -> Result<(), Error> {
+/// See [`Networks::release_from`].
+pub(crate) fn release_from(
+    networks: &Networks,
+    directory: &Path,
+    container: &ContainerId,
+) -> Result<(), Error> {
     let file = endpoint_file(directory, container);
     match read_json::<EndpointRecord>(&file) {
         Ok(record) if !record.ports.is_empty() && !networks.forwards() => withdraw(&record)?,

@@ -46,6 +46,17 @@ pub struct EndpointRequest {
     pub ipv6: Option<Ipv6Addr>,
     /// `--mac-address`.
     pub mac: Option<[u8; 6]>,
+    /// `--gw-priority`: the default routes are the network's with the highest one.
+    #[serde(default)]
+    pub gateway_priority: i32,
+}
+
+impl EndpointRequest {
+    /// A wish for a network, and nothing more.
+    #[must_use]
+    pub fn new(network: Name) -> Self {
+        Self { network, aliases: Vec::new(), ipv4: None, ipv6: None, mac: None, gateway_priority: 0 }
+    }
 }
 
 /// Transport protocol of a published port.
@@ -85,7 +96,7 @@ pub struct ConnectRequest {
     pub hostname: String,
     /// Networks to join; empty: only a loopback (`--network none`).
     pub endpoints: Vec<EndpointRequest>,
-    /// Ports to publish on the first endpoint that has a way out.
+    /// Ports to publish on the endpoint that has the default route.
     pub ports: Vec<PortRequest>,
     /// Sysctls `net.*` to set inside, as (`net.ipv4.ip_forward`, `1`).
     pub sysctls: Vec<(String, String)>,
@@ -97,6 +108,52 @@ pub struct ConnectRequest {
     pub state_dir: PathBuf,
     /// The network namespace to furnish, made by somebody else; `None`: a new one.
     pub namespace: Option<OwnedFd>,
+}
+
+/// A container that runs, and what it has of networks.
+#[derive(Debug)]
+pub struct Present {
+    /// Who.
+    pub container: ContainerId,
+    /// Its name.
+    pub name: Name,
+    /// Its host name.
+    pub hostname: String,
+    /// Where it is.
+    pub endpoints: Vec<Endpoint>,
+    /// What it has published, or would if a network led out.
+    pub ports: Vec<PublishedPort>,
+    /// What it wants to publish, should none of it have been reserved yet.
+    pub wanted: Vec<PortRequest>,
+    /// Its network namespace.
+    pub namespace: OwnedFd,
+    /// Whether a name service listens inside.
+    pub names: bool,
+    /// See [`ConnectRequest::dns_upstream`].
+    pub dns_upstream: Vec<IpAddr>,
+}
+
+/// What a running container has after its networks were changed, in place of what it had.
+#[derive(Debug)]
+pub struct Changed {
+    /// Where it is.
+    pub endpoints: Vec<Endpoint>,
+    /// What it has reserved of the host's ports.
+    pub ports: Vec<PublishedPort>,
+    /// Whether these are published: by the endpoint that has the default route.
+    pub published: bool,
+    /// Bound sockets that are new: to be held beside those there are.
+    pub reservations: Vec<OwnedFd>,
+    /// If there was no name service and there is one now: its sockets.
+    pub dns_sockets: Vec<OwnedFd>,
+    /// Whether a name service listens inside.
+    pub names: bool,
+    /// What is served from now on.
+    pub services: ServicePlan,
+    /// Listening sockets that are new, for the plan's forwards.
+    pub forwarded: Vec<OwnedFd>,
+    /// How to take everything away.
+    pub teardown: Vec<Teardown>,
 }
 
 /// What exists after a connect.
@@ -174,6 +231,9 @@ pub struct Endpoint {
     pub interface: String,
     /// Every name it can be resolved by.
     pub aliases: Vec<String>,
+    /// See [`EndpointRequest::gateway_priority`].
+    #[serde(default)]
+    pub gateway_priority: i32,
 }
 
 /// A port as really published.

@@ -15,7 +15,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use crate::launch::RestartPolicy;
 use crate::protocol::{
-    Answer, Call, Exec, FAREWELL, Failure, LONGEST, MOST_DESCRIPTORS, Reply, Request, SOCKET, Streams, Until,
+    Answer, Call, Exec, FAREWELL, Failure, LONGEST, MOST_DESCRIPTORS, NetworkChange, Reply, Request, SOCKET,
+    Streams, Until,
 };
 
 /// How long a supervisor may take for what it does at once.
@@ -300,6 +301,29 @@ impl Client {
         match self.answer(number, Some(AT_ONCE))? {
             (Reply::Connected, fds) => fds.into_iter().next().ok_or(ClientError::Protocol),
             (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// The container's network namespace.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn network(&mut self) -> Result<OwnedFd, ClientError> {
+        match self.ask(Request::Network, Some(AT_ONCE))? {
+            (Reply::Network, fds) => fds.into_iter().next().ok_or(ClientError::Protocol),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Tells of a change of the container's networks; `fds` are sockets of services, then ports to be held.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn set_network(&mut self, change: NetworkChange, fds: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
+        let number = self.send(Request::SetNetwork(Box::new(change)), fds)?;
+        match self.answer(number, Some(AT_ONCE))?.0 {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(&other)),
         }
     }
 

@@ -94,7 +94,7 @@ pub struct Go {
     /// Opaque to the sandbox: what the machine is told of them.
     #[serde(default)]
     pub links: Option<serde_json::Value>,
-    /// Appended in front of [`Launch::undo`].
+    /// Performed before [`Launch::undo`].
     pub undo: Vec<Undo>,
     /// Told in front of [`Story::endings`].
     #[serde(default)]

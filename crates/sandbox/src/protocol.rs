@@ -15,6 +15,8 @@
 //! | `Exec` | those of `ExecStdio::Passed` | `ExecStarted`, later `ExecExited` | the terminal, if asked |
 //! | `ExecResize` | | `Done` | |
 //! | `ExecInspect` | | `ExecState` | |
+//! | `Network` | | `Network` | the container's network namespace |
+//! | `SetNetwork` | sockets of services, then ports to be held | `Done` | |
 //! | `Connect` | | `Connected` | a stream to the guest (`cata_guest::protocol`) |
 //!
 //! Before it leaves, a supervisor says goodbye on every connection: `Exited` with number [`FAREWELL`], so that a
@@ -29,7 +31,8 @@ use cata_runtime::cgroup::CgroupPlan;
 use cata_runtime::plan::WindowSize;
 use serde::{Deserialize, Serialize};
 
-use crate::launch::{Go, RestartPolicy};
+use crate::journal::Entry;
+use crate::launch::{Go, RestartPolicy, Undo};
 
 /// Name of the socket in the state directory.
 pub const SOCKET: &str = "socket";
@@ -113,6 +116,10 @@ pub enum Request {
     },
     /// Speak to the guest of a virtual machine.
     Connect,
+    /// Hand out the network namespace, for who changes what is in it.
+    Network,
+    /// Its networks have been changed: from now on this, in place of what [`Go`] said.
+    SetNetwork(Box<NetworkChange>),
     /// The name by which events speak of it from now on.
     SetName {
         /// The name.
@@ -133,6 +140,19 @@ pub enum Request {
         /// At most what it was booted with.
         bytes: u64,
     },
+}
+
+/// What a supervisor has to know of the container's networks.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct NetworkChange {
+    /// How everything is taken away.
+    pub undo: Vec<Undo>,
+    /// What is told when it has ended.
+    pub endings: Vec<Entry>,
+    /// Opaque to the sandbox: the plan of the services.
+    pub service_plan: Option<serde_json::Value>,
+    /// How many of the descriptors are sockets of services; the others are ports to be held besides those that are.
+    pub service_sockets: usize,
 }
 
 /// How far `Wait` waits.
@@ -253,6 +273,8 @@ pub enum Reply {
     },
     /// A stream to the guest came along.
     Connected,
+    /// The network namespace came along.
+    Network,
     /// How a session is.
     ExecState {
         /// As the host sees it.

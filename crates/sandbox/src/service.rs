@@ -10,6 +10,11 @@ use std::time::Duration;
 pub trait Service {
     /// Readable when there is something to do; the same for the service's whole life.
     fn fd(&self) -> BorrowedFd<'_>;
+    /// Serves by another plan from now on; `sockets` are those of what was not served before.
+    ///
+    /// # Errors
+    /// In words.
+    fn change(&mut self, plan: serde_json::Value, sockets: Vec<OwnedFd>) -> Result<(), String>;
     /// Does what can be done without waiting. Called when [`Service::fd`] is readable, and when the time
     /// of [`Service::wait`] is over.
     fn ready(&mut self);

@@ -566,6 +566,7 @@ pub(crate) fn endpoint(network: &str, settings: Value, mac: Option<&str>) -> Out
         ipv4: addresses.text("IPv4Address")?.map(|a| a.parse().map_err(|_| invalid(&a))).transpose()?,
         ipv6: addresses.text("IPv6Address")?.map(|a| a.parse().map_err(|_| invalid(&a))).transpose()?,
         mac: mac.map(|text| mac_address(&text)).transpose()?,
+        gateway_priority: small(&mut fields, "GwPriority")?.unwrap_or(0),
     };
     addresses.finish()?;
     // What `inspect` says of one that was connected, and clients send back.

@@ -96,22 +96,17 @@ fn lay_over(mode: NetworkMode, beside: &Beside<'_>) -> Parsed<NetworkMode> {
 
 fn is_plain_bridge(endpoints: &[EndpointRequest]) -> bool {
     matches!(endpoints, [one] if one.network.as_str() == "bridge"
-        && one.aliases.is_empty() && one.ipv4.is_none() && one.ipv6.is_none() && one.mac.is_none())
+        && *one == EndpointRequest::new(one.network.clone()))
 }
 
 /// `name` or `name=…,alias=…,ip=…,ip6=…,mac-address=…`.
 fn endpoint(text: &str) -> Parsed<EndpointRequest> {
     if !text.contains('=') {
-        return Ok(EndpointRequest {
-            network: name(text)?,
-            aliases: Vec::new(),
-            ipv4: None,
-            ipv6: None,
-            mac: None,
-        });
+        return Ok(EndpointRequest::new(name(text)?));
     }
     let mut network = None;
-    let (mut aliases, mut ipv4, mut ipv6, mut address) = (Vec::new(), None, None, None);
+    let (mut aliases, mut ipv4, mut ipv6, mut address, mut gateway_priority) =
+        (Vec::new(), None, None, None, 0);
     for field in mount::csv(text)? {
         let invalid =
             |value: &str| ParseError::new(format!("invalid value '{value}' in network option '{field}'"));
@@ -121,17 +116,18 @@ fn endpoint(text: &str) -> Parsed<EndpointRequest> {
             Some(("ip", value)) => ipv4 = Some(value.parse().map_err(|_| invalid(value))?),
             Some(("ip6", value)) => ipv6 = Some(value.parse().map_err(|_| invalid(value))?),
             Some(("mac-address", value)) => address = Some(mac(value)?),
-            Some((key @ ("driver-opt" | "link-local-ip" | "gw-priority"), _)) => {
+            Some(("gw-priority", value)) => gateway_priority = value.parse().map_err(|_| invalid(value))?,
+            Some((key @ ("driver-opt" | "link-local-ip"), _)) => {
                 return Err(ParseError::new(format!("network option '{key}' is not supported yet")));
             }
             _ => return Err(ParseError::new(format!("invalid field {field}"))),
         }
     }
     let network = network.ok_or_else(|| ParseError::new("network name/id is not specified"))?;
-    Ok(EndpointRequest { network, aliases, ipv4, ipv6, mac: address })
+    Ok(EndpointRequest { network, aliases, ipv4, ipv6, mac: address, gateway_priority })
 }
 
-fn name(text: &str) -> Parsed<Name> {
+pub(crate) fn name(text: &str) -> Parsed<Name> {
     let text = if text == "default" { "bridge" } else { text };
     Name::parse(text).map_err(|e| ParseError::new(e.to_string()))
 }

@@ -101,8 +101,7 @@ pub(crate) fn from_view(view: &View) -> Container {
     let (record, status) = (&view.record, &view.status);
     let nanos = |stamp: Option<cata_engine::Stamp>| stamp.and_then(|s| u64::try_from(s.unix_nanos()).ok());
     let networks = match &record.request.network {
-        NetworkMode::Networks(list) if list.is_empty() => vec!["bridge".to_owned()],
-        NetworkMode::Networks(list) => list.iter().map(|e| e.network.to_string()).collect(),
+        NetworkMode::Networks(_) => record.endpoints().iter().map(|e| e.network.to_string()).collect(),
         NetworkMode::None => vec!["none".to_owned()],
         NetworkMode::Host => vec!["host".to_owned()],
         NetworkMode::Container(_) => Vec::new(),

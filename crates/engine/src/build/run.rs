@@ -284,6 +284,7 @@ impl Solver<'_> {
             config,
             mounts: points,
             users: None,
+            networks: None,
             request,
         })
     }

@@ -50,6 +50,7 @@ impl Engine {
         }
         // The machine is its init's.
         request.privileged |= vm::is_whole(&request);
+        self.name_networks(&mut request)?;
         let warnings = self.check(&request)?;
         // Until the record names the image, nothing else keeps a concurrent `rmi` from its layers.
         let _lease = self.image_lease()?;
@@ -95,11 +96,6 @@ impl Engine {
         let _ = cdi::edits(request)?;
         for limit in &request.resources.block {
             find_block(limit)?;
-        }
-        if let NetworkMode::Networks(endpoints) = &request.network {
-            for endpoint in endpoints {
-                self.network(endpoint.network.as_str())?;
-            }
         }
         let mut warnings = Vec::new();
         if matches!(request.network, NetworkMode::Host) && (!request.ports.is_empty() || request.publish_all)
@@ -151,7 +147,18 @@ impl Engine {
             layers: self.layers_for(image, users.as_ref())?,
         };
         let created = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));
-        Ok(Record { version: VERSION, id, name, created, image, config, mounts, users, request })
+        Ok(Record {
+            version: VERSION,
+            id,
+            name,
+            created,
+            image,
+            config,
+            mounts,
+            users,
+            networks: None,
+            request,
+        })
     }
 
     /// What other containers have mounted, but for memory.

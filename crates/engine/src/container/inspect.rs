@@ -12,8 +12,8 @@ use crate::error::Result;
 use crate::paths::Paths;
 use crate::record::{MountKind, MountPoint};
 use crate::request::{
-    BlockLimitKind, CreateRequest, DeviceRule, Gpus, IdMapping, MountSource, NamespaceMode, NetworkMode,
-    SeccompRequest, UserNamespace, Users,
+    BlockLimitKind, CreateRequest, DeviceRule, EndpointRequest, Gpus, IdMapping, MountSource, NamespaceMode,
+    NetworkMode, SeccompRequest, UserNamespace, Users,
 };
 
 /// Docker's "never".
@@ -478,15 +478,18 @@ fn network_settings(view: &View) -> Value {
         .map(|endpoint| (endpoint.network.to_string(), endpoint_document(endpoint, view)))
         .collect();
     if networks.is_empty() {
-        // Not running: Docker still names what it would join.
-        let names: Vec<String> = match &view.record.request.network {
-            NetworkMode::Networks(list) if !list.is_empty() => {
-                list.iter().map(|e| e.network.to_string()).collect()
+        match &view.record.request.network {
+            NetworkMode::Container(_) => {}
+            mode @ (NetworkMode::Host | NetworkMode::None) => {
+                networks.insert(network_mode(mode), empty_endpoint(None));
             }
-            NetworkMode::Container(_) => Vec::new(),
-            mode => vec![network_mode(mode)],
-        };
-        networks.extend(names.into_iter().map(|name| (name, empty_endpoint())));
+            NetworkMode::Networks(_) => networks.extend(
+                view.record
+                    .endpoints()
+                    .iter()
+                    .map(|wish| (wish.network.to_string(), empty_endpoint(Some(wish)))),
+            ),
+        }
     }
     json!({
         "Bridge": "",
@@ -511,18 +514,15 @@ fn mac(bytes: [u8; 6]) -> String {
 
 fn endpoint_document(endpoint: &Endpoint, view: &View) -> Value {
     let dns_names = if endpoint.network.as_str() == "bridge" { Value::Null } else { json!(endpoint.aliases) };
-    let aliases: Vec<&String> = match &view.record.request.network {
-        NetworkMode::Networks(list) => {
-            list.iter().filter(|e| e.network == endpoint.network).flat_map(|e| &e.aliases).collect()
-        }
-        _ => Vec::new(),
-    };
+    let wishes = view.record.endpoints();
+    let wish = wishes.iter().find(|wish| wish.network == endpoint.network);
     json!({
-        "IPAMConfig": null,
+        "IPAMConfig": wish.map_or(Value::Null, addresses_asked),
         "Links": null,
-        "Aliases": if aliases.is_empty() { Value::Null } else { json!(aliases) },
+        "Aliases": wish.map_or(Value::Null, aliases),
         "MacAddress": mac(endpoint.mac),
         "DriverOpts": null,
+        "GwPriority": endpoint.gateway_priority,
         "NetworkID": endpoint.network_id,
         "EndpointID": endpoint.endpoint_id,
         "Gateway": endpoint.gateway4.map(|g| g.to_string()).unwrap_or_default(),
@@ -535,10 +535,28 @@ fn endpoint_document(endpoint: &Endpoint, view: &View) -> Value {
     })
 }
 
-fn empty_endpoint() -> Value {
+/// The addresses that were asked for.
+fn addresses_asked(wish: &EndpointRequest) -> Value {
+    let mut asked = Map::new();
+    if let Some(address) = wish.ipv4 {
+        asked.insert("IPv4Address".to_owned(), json!(address));
+    }
+    if let Some(address) = wish.ipv6 {
+        asked.insert("IPv6Address".to_owned(), json!(address));
+    }
+    if asked.is_empty() { Value::Null } else { Value::Object(asked) }
+}
+
+fn aliases(wish: &EndpointRequest) -> Value {
+    if wish.aliases.is_empty() { Value::Null } else { json!(wish.aliases) }
+}
+
+/// Not running: Docker still names what it would join.
+fn empty_endpoint(wish: Option<&EndpointRequest>) -> Value {
     json!({
-        "IPAMConfig": null, "Links": null, "Aliases": null, "MacAddress": "", "DriverOpts": null,
-        "NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0,
+        "IPAMConfig": wish.map_or(Value::Null, addresses_asked), "Links": null,
+        "Aliases": wish.map_or(Value::Null, aliases), "MacAddress": "", "DriverOpts": null,
+        "GwPriority": wish.map_or(0, |wish| wish.gateway_priority), "NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0,
         "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": null,
     })
 }

@@ -1,6 +1,7 @@
 //! What a container is doing now, from files alone: nobody is asked, nobody can keep a reader waiting.
 
 use std::io;
+use std::net::IpAddr;
 
 use cata_network::request::{Endpoint, PublishedPort};
 use cata_sandbox::status::{self, Status, StatusKind};
@@ -30,6 +31,23 @@ pub struct NetworkFacts {
     pub endpoints: Vec<Endpoint>,
     /// Ports as really published.
     pub ports: Vec<PublishedPort>,
+    /// Ports that are kept for it, while none of its networks leads out.
+    #[serde(default)]
+    pub held: Vec<PublishedPort>,
+    /// A name service listens inside.
+    #[serde(default)]
+    pub names: bool,
+}
+
+impl NetworkFacts {
+    /// All addresses.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let of = |endpoint: &Endpoint| {
+            let v4 = endpoint.ipv4.map(|(address, _)| IpAddr::V4(address));
+            v4.into_iter().chain(endpoint.ipv6.map(|(address, _)| IpAddr::V6(address)))
+        };
+        self.endpoints.iter().flat_map(of).collect()
+    }
 }
 
 /// A record with its present.
@@ -100,7 +118,7 @@ impl Engine {
         created
     }
 
-    fn network_facts(&self, id: &ContainerId) -> NetworkFacts {
+    pub(crate) fn network_facts(&self, id: &ContainerId) -> NetworkFacts {
         let path = self.paths.live(id).join(NETWORK_FILE);
         // Missing while a start is under way.
         ledger::read(&path).ok().flatten().unwrap_or_default()

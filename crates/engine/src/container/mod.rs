@@ -16,6 +16,7 @@ mod lock;
 pub mod logs;
 pub mod machine;
 pub(crate) mod names;
+mod networks;
 mod ranges;
 mod recover;
 mod remove;

@@ -4,7 +4,6 @@
 //! descriptors and goes. Whatever fails is undone: by the supervisor if it has gone, by this process if not.
 
 use std::fs;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -399,13 +398,7 @@ impl Engine {
             return Ok(());
         }
         let dir = self.dir(&record.id);
-        let own: Vec<IpAddr> = facts
-            .endpoints
-            .iter()
-            .flat_map(|e| {
-                e.ipv4.map(|(a, _)| IpAddr::V4(a)).into_iter().chain(e.ipv6.map(|(a, _)| IpAddr::V6(a)))
-            })
-            .collect();
+        let own = facts.addresses();
         let gateway = facts.endpoints.iter().find_map(|e| e.gateway4).map(|g| g.to_string());
         let extra = request
             .extra_hosts
@@ -423,7 +416,8 @@ impl Engine {
         } else {
             hosts::text(&extra, &own, &record.config.hostname, request.domainname.as_deref())
         };
-        for (path, text) in [(dir.hosts(), text), (dir.resolv_conf(), self.resolv_conf(record))] {
+        for (path, text) in [(dir.hosts(), text), (dir.resolv_conf(), self.resolv_conf(record, facts.names))]
+        {
             write_in_place(&path, &text)?;
             give_root(record, &path)?;
         }
@@ -441,7 +435,7 @@ fn share_shm(plan: &mut Plan, pid: u32) {
 }
 
 /// Bind mounts show an inode: the file is rewritten, not replaced.
-fn write_in_place(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write_in_place(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).map_err(Error::file("write", path))
 }
 

@@ -14,12 +14,40 @@ pub fn text(extra: &[(String, String)], own: &[IpAddr], hostname: &str, domainna
         let _ = writeln!(text, "{address}\t{name}");
     }
     for address in own {
-        let _ = match domainname {
-            Some(domain) => writeln!(text, "{address}\t{hostname}.{domain} {hostname}"),
-            None => writeln!(text, "{address}\t{hostname}"),
-        };
+        text.push_str(&line(*address, hostname, domainname));
     }
     text
+}
+
+fn line(address: IpAddr, hostname: &str, domainname: Option<&str>) -> String {
+    match domainname {
+        Some(domain) => format!("{address}\t{hostname}.{domain} {hostname}\n"),
+        None => format!("{address}\t{hostname}\n"),
+    }
+}
+
+/// A container's host file when its addresses have changed; what else is in it is not ours.
+#[must_use]
+pub fn changed(
+    text: &str,
+    (gone, new): (&[IpAddr], &[IpAddr]),
+    hostname: &str,
+    domainname: Option<&str>,
+) -> String {
+    let lines = |list: &[IpAddr]| -> Vec<String> {
+        list.iter().map(|address| line(*address, hostname, domainname)).collect()
+    };
+    let (gone, new) = (lines(gone), lines(new));
+    let stay = text.split_inclusive('\n').filter(|line| !gone.iter().any(|gone| gone == line));
+    let mut text: String = stay.collect();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    let mut added = String::new();
+    for line in new.iter().filter(|line| !text.split_inclusive('\n').any(|other| other == *line)) {
+        added.push_str(line);
+    }
+    text + &added
 }
 
 #[cfg(test)]
@@ -32,5 +60,14 @@ mod tests {
         let text = text(&[("db".into(), "10.0.0.1".into())], &[own], "web", Some("lan"));
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
         assert!(text.ends_with("10.0.0.1\tdb\n172.17.0.2\tweb.lan web\n"), "{text}");
+    }
+
+    #[test]
+    fn changed_takes_and_adds_its_own_lines_only() {
+        let (old, new): (IpAddr, IpAddr) = ("172.17.0.2".parse().unwrap(), "10.0.0.5".parse().unwrap());
+        let text = "172.17.0.2\tweb\n172.17.0.2\tmine\nlast";
+        let now = changed(text, (&[old], &[new]), "web", None);
+        assert_eq!(now, "172.17.0.2\tmine\nlast\n10.0.0.5\tweb\n");
+        assert_eq!(changed(&now, (&[], &[new]), "web", None), now);
     }
 }

@@ -3,6 +3,7 @@
 //! Whatever was made is registered for undoing before the next thing is made; a killed process leaves
 //! records by which [`crate::Networks::release`] finds the rest.
 
+pub mod change;
 pub mod names;
 pub mod namespace;
 pub mod plan;
@@ -15,15 +16,19 @@ use std::path::{Path, PathBuf};
 use cata_spec::ContainerId;
 
 use crate::bridge::Host;
+use crate::firewall::Firewall;
 use crate::forward::Forward;
 use crate::ipam::lease;
 use crate::networks::Networks;
 use crate::port::{self, Hold, Target};
 use crate::record::{EndpointRecord, Network};
-use crate::request::{ConnectRequest, Connected, Endpoint, PublishedPort, ServicePlan, Teardown};
+use crate::request::{
+    ConnectRequest, Connected, Endpoint, EndpointRequest, PublishedPort, ServicePlan, Teardown,
+};
 use crate::{Error, conntrack, networks};
 
 use namespace::{Blueprint, Maker};
+use plan::Who;
 
 /// What has to be taken away again should a later step fail.
 #[derive(Debug, Default)]
@@ -52,7 +57,7 @@ struct Joined {
 
 /// See [`Networks::connect`].
 pub(crate) fn connect(networks: &Networks, request: &ConnectRequest) -> Result<Connected, Error> {
-    plan::check(request)?;
+    plan::check(&request.endpoints)?;
     if request.endpoints.is_empty() {
         return lonely(request);
     }
@@ -104,13 +109,15 @@ fn effects(
         let bridge = networks.ensure(host, &network)?;
         let directory = networks.directory(&network.name);
         locks.push(networks::lock(&directory, networks::Lock::Shared, &network.name)?);
-        let endpoint = plan_with_leases(&directory, &network, request, joined.len(), undo)?;
+        let interface = format!("eth{}", joined.len());
+        let endpoint = plan_with_leases(&directory, &network, who(request), (wish, interface), undo)?;
         joined.push(Joined { directory, network, bridge, endpoint });
     }
     let mut blueprint = plan::blueprint(&joined.iter().map(Joined::member).collect::<Vec<_>>())?;
 
-    let exposed = plan::exposed(request, joined.iter().map(|one| &one.network))?;
-    let target = exposed.map(|at| target(&joined[at]));
+    let endpoints: Vec<Endpoint> = joined.iter().map(|one| one.endpoint.clone()).collect();
+    let exposed = plan::exposed(request, &endpoints)?;
+    let target = exposed.map(|at| target(&joined[at].network, &joined[at].endpoint));
     let mut ports = Vec::new();
     let mut reservations = Vec::new();
     for port in &request.ports {
@@ -125,7 +132,7 @@ fn effects(
     // Records before the effects they describe.
     for (at, one) in joined.iter().enumerate() {
         let ports = if exposed == Some(at) { ports.clone() } else { Vec::new() };
-        write_record(one, request, ports, undo)?;
+        write_record(one, who(request), ports, undo)?;
     }
     // From here on, who removes a network sees the endpoints.
     drop(locks);
@@ -137,39 +144,60 @@ fn effects(
     };
     let making = maker.decide(blueprint);
     let redirected = target.as_ref().filter(|_| !networks.forwards());
-    let published = redirected.map_or(Ok(()), |target| publish(host, &ports, target, undo));
+    let published = redirected.map_or(Ok(()), |target| publish(&host.firewall, &ports, target, undo));
     let made = namespace::finish(making)?;
     published?;
 
-    let mut teardown = redirected.map(|target| withdrawal(host, &ports, target)).unwrap_or_default();
+    let teardown = teardown(networks, host, &request.container, (&endpoints, &ports));
     let (mut forwards, mut forwarded) = (Vec::new(), Vec::new());
     if let Some(target) = target.as_ref().filter(|_| networks.forwards()) {
         forwards = ports.iter().filter_map(|port| forward(port, target)).collect();
         forwarded = std::mem::take(&mut reservations);
     }
-    // Names first and records last: a half-done teardown is found again. Names may have changed by then.
-    let ending = names::ending(&request.container);
-    teardown.extend(
-        joined
-            .iter()
-            .filter(|one| one.network.resolves_names())
-            .map(|one| Teardown::UnlinkEnding(one.directory.join("names"), ending.clone())),
-    );
-    teardown.extend(undo.files.iter().rev().cloned().map(Teardown::Unlink));
     Ok(Connected {
         namespace: made.namespace,
         services: ServicePlan {
-            names: serves_names.then(|| networks.dns_plan(request, joined.iter().map(Joined::member))),
+            names: serves_names
+                .then(|| networks.dns_plan(&request.dns_upstream, joined.iter().map(Joined::member))),
             forwards,
         },
         forwarded,
-        endpoints: joined.into_iter().map(|one| one.endpoint).collect(),
+        endpoints,
         ports,
         reservations,
         dns_sockets: made.dns_sockets,
         taps,
         teardown,
     })
+}
+
+fn who(request: &ConnectRequest) -> Who<'_> {
+    Who { container: &request.container, name: &request.name, hostname: &request.hostname }
+}
+
+/// How everything a container has is taken away without any knowledge of networks.
+fn teardown(
+    networks: &Networks,
+    host: &Host,
+    container: &ContainerId,
+    (endpoints, ports): (&[Endpoint], &[PublishedPort]),
+) -> Vec<Teardown> {
+    let redirected = plan::carrier(endpoints).filter(|_| !networks.forwards() && !ports.is_empty());
+    let target = redirected.map(|at| Target::of(&endpoints[at]));
+    let mut steps = target.map(|target| withdrawal(host, ports, &target)).unwrap_or_default();
+    let at = |endpoint: &Endpoint| networks.directory(&endpoint.network);
+    // Names first and records last: a half-done teardown is found again. Names may have changed by then.
+    let ending = names::ending(container);
+    let named = endpoints.iter().filter(|endpoint| endpoint.network.as_str() != networks::DEFAULT);
+    steps.extend(named.map(|endpoint| Teardown::UnlinkEnding(at(endpoint).join("names"), ending.clone())));
+    for endpoint in endpoints {
+        let v4 = endpoint.ipv4.map(|(address, _)| IpAddr::V4(address));
+        let v6 = endpoint.ipv6.map(|(address, _)| IpAddr::V6(address));
+        let leases = v4.into_iter().chain(v6).map(|address| lease::file(&at(endpoint), address));
+        steps.extend(leases.map(Teardown::Unlink));
+    }
+    steps.extend(endpoints.iter().map(|endpoint| Teardown::Unlink(endpoint_file(&at(endpoint), container))));
+    steps
 }
 
 /// What takes published ports out of the firewall again.
@@ -201,16 +229,15 @@ impl Joined {
 fn plan_with_leases(
     directory: &Path,
     network: &Network,
-    request: &ConnectRequest,
-    at: usize,
+    who: Who<'_>,
+    (wish, interface): (&EndpointRequest, String),
     undo: &mut Undo,
 ) -> Result<Endpoint, Error> {
-    let wish = &request.endpoints[at];
     let mut leased = [None, None];
     for (slot, v6, wanted) in [(0, false, wish.ipv4.map(IpAddr::V4)), (1, true, wish.ipv6.map(IpAddr::V6))] {
         match (network.pool(v6), wanted) {
             (Some(pool), wanted) => {
-                let owner = (&request.container, &request.name);
+                let owner = (who.container, who.name);
                 let (address, file) = lease::acquire(directory, network, pool, wanted, owner)?;
                 undo.files.push(file);
                 leased[slot] = Some(address);
@@ -221,34 +248,39 @@ fn plan_with_leases(
             (None, None) => {}
         }
     }
-    Ok(plan::endpoint(request, at, network, leased))
+    Ok(plan::endpoint(who, wish, interface, network, leased))
 }
 
-fn target(joined: &Joined) -> Target {
-    Target { host_binding: joined.network.host_binding, ..Target::of(&joined.endpoint) }
+fn target(network: &Network, endpoint: &Endpoint) -> Target {
+    Target { host_binding: network.host_binding, ..Target::of(endpoint) }
 }
 
-fn publish(host: &Host, ports: &[PublishedPort], target: &Target, undo: &mut Undo) -> Result<(), Error> {
+fn publish(
+    firewall: &Firewall,
+    ports: &[PublishedPort],
+    target: &Target,
+    undo: &mut Undo,
+) -> Result<(), Error> {
     undo.ports.extend_from_slice(ports);
     let redirections: Vec<_> =
         ports.iter().filter_map(|port| target.address(port).map(|address| (*port, address))).collect();
-    host.firewall.publish(&redirections)?;
+    firewall.publish(&redirections)?;
     conntrack::forget_before(ports)
 }
 
 fn write_record(
     joined: &Joined,
-    request: &ConnectRequest,
+    who: Who<'_>,
     ports: Vec<PublishedPort>,
     undo: &mut Undo,
 ) -> Result<(), Error> {
     let record = EndpointRecord {
-        container: request.container.clone(),
-        name: request.name.clone(),
+        container: who.container.clone(),
+        name: who.name.clone(),
         endpoint: joined.endpoint.clone(),
         ports,
     };
-    let path = endpoint_file(&joined.directory, &request.container);
+    let path = endpoint_file(&joined.directory, who.container);
     networks::write_json(&path, &record, networks::Durability::Page)?;
     // Unlinked last, because undoing goes backwards.
     undo.files.insert(0, path);

@@ -13,7 +13,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
@@ -33,6 +33,11 @@ use crate::{Error, networks};
 /// Where the name service listens, as images hard-code it.
 pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const LOOPBACK: u32 = 1;
+/// What a new interface is: addresses are usable at once, and nothing is learned from neighbours.
+const SPEAKS_IPV6: &[(&str, &str)] = &[("accept_dad", "0"), ("accept_ra", "0")];
+const NO_IPV6: &[(&str, &str)] = &[("disable_ipv6", "1")];
+/// As the first, after the second.
+const SPEAKS_IPV6_NOW: &[(&str, &str)] = &[("disable_ipv6", "0"), ("accept_dad", "0"), ("accept_ra", "0")];
 
 /// A namespace, decided.
 #[derive(Debug, Default)]
@@ -124,11 +129,13 @@ fn inside(
     let own = Channel::open(cata_sys::netlink::ROUTE).map_err(Error::netlink("links in the container"))?;
     // Who began has given up, and knows why.
     let Ok(blueprint) = decided.recv() else { return Ok(Made { namespace, dns_sockets: Vec::new() }) };
-    defaults(&blueprint)?;
-    if let Some(host) = host {
-        attach(host, &namespace, &blueprint)?;
+    if !blueprint.interfaces.is_empty() {
+        defaults(if blueprint.ipv6 { SPEAKS_IPV6 } else { NO_IPV6 })?;
     }
-    configure(&own, &blueprint)?;
+    if let Some(host) = host {
+        attach(host, namespace.as_fd(), &blueprint.interfaces)?;
+    }
+    configure(&own, &blueprint.interfaces)?;
     let dns_sockets = if blueprint.names { name_service()? } else { Vec::new() };
     for (key, value) in &request.sysctls {
         set_sysctl(key, value)?;
@@ -136,13 +143,8 @@ fn inside(
     Ok(Made { namespace, dns_sockets })
 }
 
-/// Before there is an interface: addresses are usable at once, and nothing is learned from neighbours.
-fn defaults(blueprint: &Blueprint) -> Result<(), Error> {
-    if blueprint.interfaces.is_empty() {
-        return Ok(());
-    }
-    let settings: &[(&str, &str)] =
-        if blueprint.ipv6 { &[("accept_dad", "0"), ("accept_ra", "0")] } else { &[("disable_ipv6", "1")] };
+/// For interfaces that come.
+fn defaults(settings: &[(&str, &str)]) -> Result<(), Error> {
     for (name, value) in settings {
         match fs::write(format!("/proc/sys/net/ipv6/conf/default/{name}"), value) {
             // A kernel without IPv6.
@@ -157,24 +159,93 @@ fn defaults(blueprint: &Blueprint) -> Result<(), Error> {
     Ok(())
 }
 
-/// The host's half: pairs of interfaces, their place on the bridges.
-fn attach(host: &Channel, namespace: &OwnedFd, blueprint: &Blueprint) -> Result<(), Error> {
-    let names: Vec<String> = blueprint.interfaces.iter().map(|_| networks::random_interface()).collect();
+/// What is changed in a namespace that is in use.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// An interface that comes, without default routes.
+    pub joins: Option<Interface>,
+    /// Interfaces that go; those that are not there are well.
+    pub leave: Vec<String>,
+    /// Default routes in the place of those there are.
+    pub routes: Vec<(String, IpAddr)>,
+    /// Whether a name service is to listen inside.
+    pub names: bool,
+}
+
+/// Changes a namespace; returns the sockets of the name service. `host`: links of the host's namespace.
+///
+/// # Errors
+/// [`Error::Namespace`], [`Error::Netlink`], [`Error::Sysctl`]; an interface that came is gone then.
+pub fn change(host: &Channel, namespace: BorrowedFd<'_>, change: &Change) -> Result<Vec<OwnedFd>, Error> {
+    let work = || {
+        let link = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(namespace, link).map_err(failed("enter"))?;
+        let own =
+            Channel::open(cata_sys::netlink::ROUTE).map_err(Error::netlink("links in the container"))?;
+        let outcome = alter(host, namespace, &own, change);
+        if let (Err(_), Some(interface)) = (&outcome, &change.joins) {
+            let _ = detach(&own, &interface.name);
+        }
+        outcome
+    };
+    thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+}
+
+fn alter(
+    host: &Channel,
+    namespace: BorrowedFd<'_>,
+    own: &Channel,
+    change: &Change,
+) -> Result<Vec<OwnedFd>, Error> {
+    for interface in &change.leave {
+        detach(own, interface)?;
+    }
+    if let Some(interface) = &change.joins {
+        let ipv6 = interface.addresses.iter().any(|address| address.addr().is_ipv6());
+        defaults(if ipv6 { SPEAKS_IPV6_NOW } else { NO_IPV6 })?;
+        attach(host, namespace, std::slice::from_ref(interface))?;
+        configure(own, std::slice::from_ref(interface))?;
+    }
     let mut batch = Batch::new();
-    for (interface, name) in blueprint.interfaces.iter().zip(&names) {
+    for (interface, gateway) in &change.routes {
+        // Whoever may change interfaces inside may have taken it away or renamed it: then it has routes of his.
+        if let Some(index) = index(own, interface) {
+            route::set_default_route(&mut batch, index, *gateway);
+        }
+    }
+    own.apply(&batch).map_err(Error::netlink("set the container's default route"))?;
+    if change.names { name_service() } else { Ok(Vec::new()) }
+}
+
+/// The other end on the host goes with it.
+fn detach(own: &Channel, interface: &str) -> Result<(), Error> {
+    let Some(index) = index(own, interface) else { return Ok(()) };
+    let mut batch = Batch::new();
+    route::delete_link(&mut batch, index);
+    match own.apply(&batch) {
+        Err(refused) if refused.is(rustix::io::Errno::NODEV) => Ok(()),
+        outcome => outcome.map_err(Error::netlink(format!("delete the container's interface {interface}"))),
+    }
+}
+
+/// The host's half: pairs of interfaces, their place on the bridges.
+fn attach(host: &Channel, namespace: BorrowedFd<'_>, interfaces: &[Interface]) -> Result<(), Error> {
+    let names: Vec<String> = interfaces.iter().map(|_| networks::random_interface()).collect();
+    let mut batch = Batch::new();
+    for (interface, name) in interfaces.iter().zip(&names) {
         let veth = route::Veth {
             name,
             bridge: interface.bridge,
             peer: &interface.name,
             peer_mac: interface.mac,
-            namespace: namespace.as_fd(),
+            namespace,
             mtu: interface.mtu,
         };
         route::add_veth(&mut batch, &veth);
     }
     host.apply(&batch).map_err(Error::netlink("make the container's interfaces"))?;
     let mut batch = Batch::new();
-    for (interface, name) in blueprint.interfaces.iter().zip(&names) {
+    for (interface, name) in interfaces.iter().zip(&names) {
         let port = index(host, name).ok_or_else(|| missing(name))?;
         route::set_forwarding(&mut batch, port, interface.mac);
         if bridged_packets_are_filtered() {
@@ -216,10 +287,10 @@ fn bridged_packets_are_filtered() -> bool {
 }
 
 /// The container's half: everything up, addresses, routes.
-fn configure(own: &Channel, blueprint: &Blueprint) -> Result<(), Error> {
+fn configure(own: &Channel, interfaces: &[Interface]) -> Result<(), Error> {
     let mut batch = Batch::new();
     route::set_up(&mut batch, LOOPBACK);
-    for interface in &blueprint.interfaces {
+    for interface in interfaces {
         let index = index(own, &interface.name).ok_or_else(|| missing(&interface.name))?;
         for address in &interface.addresses {
             route::add_address(&mut batch, index, *address);

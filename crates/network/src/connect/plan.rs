@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use cata_spec::{ContainerId, Name};
 use ipnet::IpNet;
 
 use super::namespace::{Blueprint, Interface};
 use crate::Error;
 use crate::record::{Driver, Network};
-use crate::request::{ConnectRequest, Endpoint};
+use crate::request::{ConnectRequest, Endpoint, EndpointRequest};
 
 /// A network that the container joins.
 #[derive(Debug, Clone, Copy)]
@@ -23,16 +24,27 @@ pub struct Member<'m> {
     pub directory: &'m Path,
 }
 
+/// Whose endpoint it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Who<'w> {
+    /// Who.
+    pub container: &'w ContainerId,
+    /// Its name.
+    pub name: &'w Name,
+    /// Its host name.
+    pub hostname: &'w str,
+}
+
 /// Refuses what cannot be meant.
 ///
 /// # Errors
 /// [`Error::Invalid`].
-pub fn check(request: &ConnectRequest) -> Result<(), Error> {
+pub fn check(wishes: &[EndpointRequest]) -> Result<(), Error> {
     let invalid = |field, value: &str, reason: &str| {
         Err(Error::Invalid { field, value: value.to_owned(), reason: reason.to_owned() })
     };
-    for (at, wish) in request.endpoints.iter().enumerate() {
-        if request.endpoints[..at].iter().any(|other| other.network == wish.network) {
+    for (at, wish) in wishes.iter().enumerate() {
+        if wishes[..at].iter().any(|other| other.network == wish.network) {
             return invalid("network", wish.network.as_str(), "joined twice");
         }
         if let Some(alias) = wish.aliases.iter().find(|alias| !super::names::is_resolvable(alias)) {
@@ -48,12 +60,12 @@ pub fn check(request: &ConnectRequest) -> Result<(), Error> {
 /// The endpoint that a container gets on a network.
 #[must_use]
 pub fn endpoint(
-    request: &ConnectRequest,
-    at: usize,
+    who: Who<'_>,
+    wish: &EndpointRequest,
+    interface: String,
     network: &Network,
     [v4, v6]: [Option<IpAddr>; 2],
 ) -> Endpoint {
-    let wish = &request.endpoints[at];
     let with_prefix = |address: IpAddr| {
         (address, network.pool(address.is_ipv6()).map_or(0, |pool| pool.subnet.prefix_len()))
     };
@@ -67,9 +79,9 @@ pub fn endpoint(
         IpAddr::V4(_) => None,
     });
     let gateway = |v6: bool| network.pool(v6).filter(|_| !network.internal).map(|pool| pool.gateway);
-    let mut aliases: Vec<String> = vec![request.name.to_string()];
+    let mut aliases: Vec<String> = vec![who.name.to_string()];
     let others = wish.aliases.iter().map(String::as_str);
-    for name in others.chain([request.container.short(), &request.hostname]) {
+    for name in others.chain([who.container.short(), who.hostname]) {
         if super::names::is_resolvable(name) && !aliases.iter().any(|known| known.eq_ignore_ascii_case(name))
         {
             aliases.push(name.to_owned());
@@ -93,8 +105,9 @@ pub fn endpoint(
             .mac
             .or_else(|| ipv4.map(|(address, _)| mac_of(address.octets())))
             .unwrap_or_else(crate::networks::random_mac),
-        interface: format!("eth{at}"),
+        interface,
         aliases,
+        gateway_priority: wish.gateway_priority,
     }
 }
 
@@ -103,21 +116,80 @@ fn mac_of([a, b, c, d]: [u8; 4]) -> [u8; 6] {
     [0x02, 0x42, a, b, c, d]
 }
 
-/// Which endpoint ports are published on: the first with a way out; `None` when nothing is published.
+/// The lowest interface name that none of these endpoints has.
+#[must_use]
+pub fn free_interface(endpoints: &[Endpoint]) -> String {
+    let free = |name: &String| !endpoints.iter().any(|endpoint| endpoint.interface == *name);
+    (0..).map(|number| format!("eth{number}")).find(free).unwrap_or_default()
+}
+
+/// Whose default route a container has, in a family: the one with the highest priority, then the network whose name
+/// comes first. `None`: no network leads out.
+#[must_use]
+pub fn gateway(endpoints: &[Endpoint], v6: bool) -> Option<usize> {
+    first(endpoints, |endpoint| if v6 { endpoint.gateway6.is_some() } else { endpoint.gateway4.is_some() })
+}
+
+/// Whose endpoint published ports lead to, by the same rule.
+#[must_use]
+pub fn carrier(endpoints: &[Endpoint]) -> Option<usize> {
+    first(endpoints, |endpoint| endpoint.gateway4.is_some() || endpoint.gateway6.is_some())
+}
+
+fn first(endpoints: &[Endpoint], leads_out: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+    let out = endpoints.iter().enumerate().filter(|(_, endpoint)| leads_out(endpoint));
+    let best = out.min_by_key(|(_, endpoint)| {
+        (std::cmp::Reverse(endpoint.gateway_priority), endpoint.network.as_str())
+    });
+    best.map(|(at, _)| at)
+}
+
+/// The default routes of an endpoint, one of these.
+#[must_use]
+pub fn gateways(endpoints: &[Endpoint], at: usize) -> Vec<IpAddr> {
+    let of = |v6: bool| Some(&endpoints[at]).filter(|_| gateway(endpoints, v6) == Some(at));
+    let v4 = of(false).and_then(|endpoint| endpoint.gateway4).map(IpAddr::V4);
+    let v6 = of(true).and_then(|endpoint| endpoint.gateway6).map(IpAddr::V6);
+    v4.into_iter().chain(v6).collect()
+}
+
+/// Which endpoint ports are published on; `None` when nothing is published.
 ///
 /// # Errors
 /// [`Error::Unsupported`] when ports are wanted and every network is internal.
-pub fn exposed<'n>(
-    request: &ConnectRequest,
-    mut networks: impl Iterator<Item = &'n Network>,
-) -> Result<Option<usize>, Error> {
+pub fn exposed(request: &ConnectRequest, endpoints: &[Endpoint]) -> Result<Option<usize>, Error> {
     if request.ports.is_empty() {
         return Ok(None);
     }
-    match networks.position(|network| !network.internal) {
+    match carrier(endpoints) {
         Some(at) => Ok(Some(at)),
         None => Err(Error::Unsupported("publishing ports on internal networks only".to_owned())),
     }
+}
+
+/// The interface of an endpoint, without its routes.
+///
+/// # Errors
+/// [`Error::Invalid`] for a network that has no bridge.
+pub fn interface(member: &Member<'_>) -> Result<Interface, Error> {
+    let (network, endpoint) = (member.network, member.endpoint);
+    if network.driver != Driver::Bridge {
+        return Err(Error::Invalid {
+            field: "network",
+            value: network.name.to_string(),
+            reason: "it has no endpoints".to_owned(),
+        });
+    }
+    let net4 = endpoint.ipv4.and_then(|(address, prefix)| IpNet::new(address.into(), prefix).ok());
+    let net6 = endpoint.ipv6.and_then(|(address, prefix)| IpNet::new(address.into(), prefix).ok());
+    Ok(Interface {
+        name: endpoint.interface.clone(),
+        bridge: member.bridge,
+        mac: endpoint.mac,
+        mtu: network.mtu,
+        addresses: net4.into_iter().chain(net6).collect(),
+        gateways: Vec::new(),
+    })
 }
 
 /// The namespace to be made.
@@ -125,36 +197,59 @@ pub fn exposed<'n>(
 /// # Errors
 /// [`Error::Invalid`] for a network that has no bridge.
 pub fn blueprint(members: &[Member<'_>]) -> Result<Blueprint, Error> {
+    let endpoints: Vec<Endpoint> = members.iter().map(|member| member.endpoint.clone()).collect();
     let mut interfaces = Vec::with_capacity(members.len());
-    let (mut routed4, mut routed6) = (false, false);
-    for member in members {
-        let (network, endpoint) = (member.network, member.endpoint);
-        if network.driver != Driver::Bridge {
-            return Err(Error::Invalid {
-                field: "network",
-                value: network.name.to_string(),
-                reason: "it has no endpoints".to_owned(),
-            });
-        }
-        let net4 = endpoint.ipv4.and_then(|(address, prefix)| IpNet::new(address.into(), prefix).ok());
-        let net6 = endpoint.ipv6.and_then(|(address, prefix)| IpNet::new(address.into(), prefix).ok());
-        // One default route a family: the first network's that has a way out.
-        let gateway4 = endpoint.gateway4.filter(|_| !routed4);
-        let gateway6 = endpoint.gateway6.filter(|_| !routed6);
-        routed4 |= gateway4.is_some();
-        routed6 |= gateway6.is_some();
-        interfaces.push(Interface {
-            name: endpoint.interface.clone(),
-            bridge: member.bridge,
-            mac: endpoint.mac,
-            mtu: network.mtu,
-            addresses: net4.into_iter().chain(net6).collect(),
-            gateways: gateway4.map(IpAddr::V4).into_iter().chain(gateway6.map(IpAddr::V6)).collect(),
-        });
+    for (at, member) in members.iter().enumerate() {
+        interfaces.push(Interface { gateways: gateways(&endpoints, at), ..interface(member)? });
     }
     Ok(Blueprint {
         interfaces,
         ipv6: members.iter().any(|member| member.endpoint.ipv6.is_some()),
         names: members.iter().any(|member| member.network.resolves_names()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on(network: &str, priority: i32, v4: bool, v6: bool) -> Endpoint {
+        Endpoint {
+            network: Name::parse(network).unwrap(),
+            network_id: String::new(),
+            endpoint_id: String::new(),
+            ipv4: None,
+            gateway4: v4.then_some(std::net::Ipv4Addr::LOCALHOST),
+            ipv6: None,
+            gateway6: v6.then_some(std::net::Ipv6Addr::LOCALHOST),
+            mac: [2; 6],
+            interface: network.replace('n', "eth"),
+            aliases: Vec::new(),
+            gateway_priority: priority,
+        }
+    }
+
+    #[test]
+    fn gateway_is_by_priority_then_by_name() {
+        let list = [on("sea", 0, true, false), on("air", 0, true, true), on("inn", 9, false, false)];
+        assert_eq!(
+            (gateway(&list, false), gateway(&list, true), carrier(&list)),
+            (Some(1), Some(1), Some(1))
+        );
+        let list = [on("sea", 0, true, false), on("air", -1, true, true)];
+        assert_eq!(
+            (gateway(&list, false), gateway(&list, true), carrier(&list)),
+            (Some(0), Some(1), Some(0))
+        );
+        assert_eq!((gateways(&list, 0).len(), gateways(&list, 1).len()), (1, 1));
+        assert_eq!(carrier(&[on("inn", 0, false, false)]), None);
+    }
+
+    #[test]
+    fn free_interface_is_the_lowest() {
+        let mut list = vec![on("n0", 0, true, true), on("n2", 0, true, true)];
+        assert_eq!(free_interface(&list), "eth1");
+        list.clear();
+        assert_eq!(free_interface(&list), "eth0");
+    }
 }

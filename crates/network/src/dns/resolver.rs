@@ -70,6 +70,11 @@ impl Resolver {
         })
     }
 
+    /// Answers by another plan from the next question on.
+    pub fn replan(&mut self, plan: DnsPlan) {
+        self.plan = plan;
+    }
+
     /// Readable when [`Resolver::ready`] has something to do.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {

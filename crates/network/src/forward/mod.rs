@@ -121,6 +121,23 @@ impl Forwarder {
         })
     }
 
+    /// Other targets for the same sockets, from the next connection and the next client on.
+    ///
+    /// # Errors
+    /// `EINVAL` unless there are as many.
+    pub fn retarget(&mut self, forwards: &[Forward]) -> io::Result<()> {
+        if forwards.len() != self.ports.len() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        for (port, forward) in self.ports.iter_mut().zip(forwards) {
+            match port {
+                Port::Streams(_, target) => *target = forward.target,
+                Port::Datagrams(datagrams) => datagrams.retarget(forward.target),
+            }
+        }
+        Ok(())
+    }
+
     /// Readable when [`Forwarder::ready`] has something to do.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {

@@ -39,6 +39,14 @@ impl Datagrams {
         Self { socket, target, clients: Vec::new(), next: 0, buffer: vec![0; DATAGRAM] }
     }
 
+    /// Sends new clients' datagrams elsewhere; those that are known begin anew.
+    pub(super) fn retarget(&mut self, target: SocketAddr) {
+        if self.target != target {
+            self.target = target;
+            self.clients.clear();
+        }
+    }
+
     /// Passes on what clients have sent; `true`: there may be more. `watch` is told of a new client's socket.
     pub(super) fn take(
         &mut self,

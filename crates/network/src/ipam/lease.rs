@@ -26,10 +26,9 @@ pub fn acquire(
     wanted: Option<IpAddr>,
     owner: (&ContainerId, &Name),
 ) -> Result<(IpAddr, PathBuf), Error> {
-    let leases = directory.join("leases");
     let text = text(owner.0, owner.1);
     let take = |address: IpAddr| {
-        let path = leases.join(address.to_string());
+        let path = file(directory, address);
         match std::os::unix::fs::symlink(&text, &path) {
             Ok(()) => Ok(Some((address, path))),
             Err(source) if source.kind() == io::ErrorKind::AlreadyExists => Ok(None),
@@ -52,6 +51,11 @@ pub fn acquire(
     }
     let subnet = pool.range.unwrap_or(pool.subnet).to_string();
     Err(Error::PoolExhausted { network: network.name.to_string(), subnet })
+}
+
+/// The file of an address's lease.
+pub(crate) fn file(directory: &Path, address: IpAddr) -> PathBuf {
+    directory.join("leases").join(address.to_string())
 }
 
 /// What a lease says.

@@ -19,6 +19,8 @@ const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
 
+const REPLACE: u16 = 0x100;
+
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 const AF_BRIDGE: u8 = 7;
@@ -125,7 +127,6 @@ pub fn set_hairpin(batch: &mut Batch, port: u32) {
 ///
 /// An address of a container that just ended may have been learned behind another port.
 pub fn set_forwarding(batch: &mut Batch, port: u32, mac: [u8; 6]) {
-    const REPLACE: u16 = 0x100;
     batch.message(RTM_NEWNEIGH, CREATE | REPLACE, |body| {
         let mut header = [0_u8; 12];
         header[0] = AF_BRIDGE;
@@ -191,11 +192,20 @@ pub fn add_address(batch: &mut Batch, index: u32, address: IpNet) {
 
 /// Adds: a default route.
 pub fn add_default_route(batch: &mut Batch, index: u32, gateway: IpAddr) {
-    batch.message(RTM_NEWROUTE, CREATE | EXCL, |body| {
+    default_route(batch, CREATE | EXCL, index, gateway);
+}
+
+fn default_route(batch: &mut Batch, flags: u16, index: u32, gateway: IpAddr) {
+    batch.message(RTM_NEWROUTE, flags, |body| {
         body.raw(&[family(gateway), 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0]);
         body.u32(RTA_OIF, index);
         body.address(RTA_GATEWAY, gateway);
     });
+}
+
+/// Adds: a default route in the place of the one there is, if there is one.
+pub fn set_default_route(batch: &mut Batch, index: u32, gateway: IpAddr) {
+    default_route(batch, CREATE | REPLACE, index, gateway);
 }
 
 /// Adds: list every address.

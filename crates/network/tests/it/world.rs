@@ -238,16 +238,7 @@ pub(crate) fn request(name: &str, on: &[&str], ports: &[PortRequest]) -> Connect
         container: ContainerId::from_random(random),
         name: Name::parse(name).unwrap(),
         hostname: format!("{name}-host"),
-        endpoints: on
-            .iter()
-            .map(|network| EndpointRequest {
-                network: Name::parse(network).unwrap(),
-                aliases: Vec::new(),
-                ipv4: None,
-                ipv6: None,
-                mac: None,
-            })
-            .collect(),
+        endpoints: on.iter().map(|network| EndpointRequest::new(Name::parse(network).unwrap())).collect(),
         ports: ports.to_vec(),
         sysctls: Vec::new(),
         dns_upstream: Vec::new(),

@@ -7,14 +7,13 @@ use crate::protocol::{Failure, FailureKind, SOCKET};
 use crate::undo;
 
 impl Driver {
-    /// What the network has made goes first.
-    pub(super) fn add_undo(&mut self, mut steps: Vec<Undo>) {
-        if steps.is_empty() {
+    /// What the network has made, in place of what it had: it goes first.
+    pub(super) fn undo_network(&mut self, steps: Vec<Undo>) {
+        if steps == self.network_undo {
             return;
         }
-        steps.append(&mut self.undo);
-        self.undo = steps;
-        self.files.record_undo(&self.undo);
+        self.network_undo = steps;
+        self.files.record_undo(&[&self.network_undo[..], &self.undo].concat());
     }
 
     pub(super) fn start_service(
@@ -35,7 +34,8 @@ impl Driver {
     pub(super) fn undo(&mut self) {
         // Sockets hold ports: they go before anybody is told that the ports are free.
         self.held.clear();
-        let steps = std::mem::take(&mut self.undo);
+        let mut steps = std::mem::take(&mut self.network_undo);
+        steps.append(&mut self.undo);
         for error in undo::perform(&steps) {
             self.complain(&chain(&error));
         }

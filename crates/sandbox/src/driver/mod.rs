@@ -98,7 +98,10 @@ struct Driver {
 
     status: Status,
     failure: Option<Failure>,
+    network_undo: Vec<crate::launch::Undo>,
     undo: Vec<crate::launch::Undo>,
+    /// Told of its networks when it has ended, in front of the story's endings.
+    network_endings: Vec<crate::journal::Entry>,
     story: Option<Story>,
     files: boot::Files,
 }

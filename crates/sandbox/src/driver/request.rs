@@ -10,7 +10,7 @@ use super::connection::ENGINE;
 use super::notify::{Awaited, Waiter};
 use super::{Driver, NO_STREAMS};
 use crate::launch::Go;
-use crate::protocol::{Call, Failure, FailureKind, Reply, Request, Streams, Until};
+use crate::protocol::{Call, Failure, FailureKind, NetworkChange, Reply, Request, Streams, Until};
 use crate::state::{Phase, Rejected, What};
 
 impl Driver {
@@ -69,6 +69,11 @@ impl Driver {
                 Ok(stream) => return self.answer(connection, number, Reply::Connected, vec![stream]),
                 Err(failure) => Err(failure),
             },
+            Request::Network => match self.network_namespace() {
+                Ok(namespace) => return self.answer(connection, number, Reply::Network, vec![namespace]),
+                Err(failure) => Err(failure),
+            },
+            Request::SetNetwork(change) => self.set_network(*change, fds),
             Request::ExecResize { id, size } => self.resize_session(&id, size),
             Request::ExecInspect { id } => {
                 let reply = match self.session_state(&id) {
@@ -152,10 +157,8 @@ impl Driver {
         }
         let mut fds = fds.into_iter();
         // First of all: what exists must be undone whatever happens from here on.
-        self.add_undo(go.undo);
-        if let Some(story) = &mut self.story {
-            story.endings.splice(0..0, go.endings);
-        }
+        self.undo_network(go.undo);
+        self.network_endings = go.endings;
         if go.network_namespace {
             self.network = Some(fds.next().ok_or_else(|| invalid("no network namespace came along"))?);
         }
@@ -197,6 +200,36 @@ impl Driver {
             self.forget_waiter(connection, number);
             return Err(rejected.into());
         }
+        Ok(())
+    }
+
+    fn network_namespace(&self) -> Result<OwnedFd, Failure> {
+        let network = self.network.as_ref().filter(|_| !self.is_over()).ok_or(Rejected::NotRunning)?;
+        network.try_clone().map_err(|error| Failure::new(FailureKind::System, error.to_string()))
+    }
+
+    /// Whether it has ended for good: there is nothing left to change.
+    fn is_over(&self) -> bool {
+        matches!(self.state.phase, Phase::Created | Phase::Exited { .. })
+    }
+
+    fn set_network(&mut self, change: NetworkChange, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+        if self.is_over() {
+            return Err(Rejected::NotRunning.into());
+        }
+        let mut fds = fds.into_iter();
+        let sockets: Vec<OwnedFd> = fds.by_ref().take(change.service_sockets).collect();
+        if let Some(plan) = change.service_plan {
+            match &mut self.service {
+                Some(service) => service
+                    .change(plan, sockets)
+                    .map_err(|message| Failure::new(FailureKind::System, message))?,
+                None => self.start_service(plan, sockets)?,
+            }
+        }
+        self.held.extend(fds);
+        self.undo_network(change.undo);
+        self.network_endings = change.endings;
         Ok(())
     }
 

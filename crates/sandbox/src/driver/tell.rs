@@ -47,7 +47,9 @@ impl Driver {
     /// Its networks and volumes are others' again.
     fn tell_endings(&mut self) {
         let Some(story) = &mut self.story else { return };
-        for mut entry in std::mem::take(&mut story.endings) {
+        let mut endings = std::mem::take(&mut self.network_endings);
+        endings.append(&mut story.endings);
+        for mut entry in endings {
             entry.at = Stamp::now().unix_nanos();
             journal::write(&story.journal, &entry);
         }

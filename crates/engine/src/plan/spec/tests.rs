@@ -42,6 +42,7 @@ fn spec_of(request: CreateRequest) -> Result<Spec, Error> {
         mounts: Vec::new(),
         id,
         users: None,
+        networks: None,
         request,
     };
     plan(&record, &ContainerDir::new(PathBuf::from("/c")), &given)
