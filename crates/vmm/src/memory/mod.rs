@@ -1,5 +1,7 @@
-//! Guest memory: one memfd, shared, not reserved. What the guest never touched costs nothing, and what it
+//! Guest memory: one file in memory, shared, not reserved. What the guest never touched costs nothing, and what it
 //! gives back is given back to the host by a hole in the file, for every process that maps it.
+//!
+//! Where it can be, the file is of large pages: a guest then comes out to the host once where it would 512 times.
 
 mod transfer;
 
@@ -8,7 +10,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use cata_sys::mount::{Filesystem, attribute};
+use rustix::fs::{AtFlags, FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
 use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
     MmapRegion,
@@ -23,6 +26,32 @@ pub(crate) struct Span {
     pub(crate) length: u32,
 }
 
+/// From this size on a machine's memory is of large pages: in a smaller one too much of a page would lie idle.
+const LARGE_FROM: u64 = 64 << 20;
+
+/// A file of large pages, which the host gives for a file system that asks for them, and for a memfd does not. It has
+/// no name, as a memfd has none, and is called as one. It cannot be sealed; beyond `bytes` its file system has no room.
+fn large(bytes: u64) -> io::Result<File> {
+    let tmpfs = Filesystem::open("tmpfs")?;
+    tmpfs.set("huge", b"within_size")?;
+    tmpfs.set("size", bytes.to_string().as_bytes())?;
+    tmpfs.set("mode", b"0700")?;
+    let root = tmpfs.mount(attribute::NOSUID | attribute::NODEV | attribute::NOEXEC)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&root, "memfd:guest", flags, Mode::RUSR | Mode::WUSR)?;
+    rustix::fs::unlinkat(&root, "memfd:guest", AtFlags::empty())?;
+    rustix::fs::ftruncate(&file, bytes)?;
+    Ok(file.into())
+}
+
+/// A file of small pages.
+fn small(bytes: u64) -> io::Result<File> {
+    let memfd = rustix::fs::memfd_create("guest", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    rustix::fs::ftruncate(&memfd, bytes)?;
+    rustix::fs::fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(memfd.into())
+}
+
 /// All RAM of one machine.
 #[derive(Debug)]
 pub(crate) struct Ram {
@@ -32,10 +61,12 @@ pub(crate) struct Ram {
 
 impl Ram {
     pub(crate) fn new(bytes: u64) -> io::Result<Ram> {
-        let memfd = rustix::fs::memfd_create("guest", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        rustix::fs::ftruncate(&memfd, bytes)?;
-        rustix::fs::fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let file = Arc::new(File::from(memfd));
+        let large = if bytes < LARGE_FROM { None } else { large(bytes).ok() };
+        let file = Arc::new(match large {
+            Some(file) => file,
+            // Not root of any namespace, or a kernel without such pages.
+            None => small(bytes)?,
+        });
         let mut offset = 0;
         let mut regions = Vec::new();
         for (address, size) in layout::ram(bytes) {
@@ -200,6 +231,25 @@ mod tests {
         assert_eq!(byte, [0]);
         assert!(ram.discard(32 << 20, 4096).is_err());
         assert!(ram.discard((32 << 20) - 4096, 8192).is_err());
+    }
+
+    #[test]
+    fn large_pages_are_given_back_whole_and_in_part() {
+        let ram = Ram::new(LARGE_FROM).unwrap();
+        let byte = |address| {
+            let mut byte = [1];
+            assert!(ram.read(address, &mut byte));
+            byte[0]
+        };
+        assert_eq!(ram.resident().unwrap(), 0);
+        assert!(ram.write(4 << 20, &[7; 4 << 20]));
+        assert_eq!(ram.resident().unwrap(), 4 << 20);
+        ram.discard((4 << 20) + 4096, 4096).unwrap();
+        assert_eq!([byte(4 << 20), byte((4 << 20) + 4096), byte((4 << 20) + 8192)], [7, 0, 7]);
+        ram.discard(6 << 20, 2 << 20).unwrap();
+        assert!(ram.resident().unwrap() <= 2 << 20);
+        ram.discard(4 << 20, 2 << 20).unwrap();
+        assert_eq!(ram.resident().unwrap(), 0);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use cata_tests::command::cata_binary;
-use cata_tests::seed;
 use cata_tests::world::{World, pids};
+use cata_tests::{kernel, seed};
 
 use super::figures::Figures;
 use super::memory;
@@ -17,6 +17,7 @@ const MEMORY: u64 = 256;
 /// Prints both.
 pub(super) fn measure(world: &World, rounds: usize) -> Result<()> {
     seed::seed(world, &["busybox"])?;
+    kernel::seed(world)?;
     let memory = format!("{MEMORY}m");
     let options = ["--isolation", "vm", "--vmm", "kvm", "--cpus", "1", "--memory", &memory];
     let mut table: Option<Figures> = None;
