@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(volume_in_use_is_kept),
         test!(volumes_of_another_container),
         test!(volume_commands),
+        test!(volume_is_a_directory_elsewhere),
         test!(bind_shows_the_host),
         test!(bind_read_only),
         test!(bind_of_a_file),
@@ -127,6 +128,28 @@ fn volume_commands(w: &World) {
     let _ = w.cata(&["run", "--rm", "-v", "data:/d", "busybox", "test", "-e", "/d/from-host"]).ok();
     w.cata(&["volume", "create", "no/slashes"]).fails(1, &["no/slashes"]);
     w.cata(&["volume", "inspect", "nothing"]).fails(1, &["nothing"]);
+}
+
+fn volume_is_a_directory_elsewhere(w: &World) {
+    let there = w.scratch().join("there");
+    let device = format!("device={}", there.display());
+    let create = ["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "data"];
+    assert_eq!(w.cata(&create).text(), "data");
+    let run =
+        ["run", "--rm", "-v", "data:/data", "busybox", "sh", "-c", "cat /data/in; echo out > /data/out"];
+    // It may come later, and until then its absence is an error that leaves nothing.
+    w.cata(&run).fails(125, &["volume data", there.to_str().unwrap()]);
+    assert_eq!(w.cata(&["ps", "-aq"]).text(), "");
+    fs::create_dir(&there).unwrap();
+    fs::write(there.join("in"), "in").unwrap();
+    assert_eq!(w.cata(&run).text(), "in");
+    assert_eq!(fs::read_to_string(there.join("out")).unwrap(), "out\n");
+    // The volume goes, what it showed does not.
+    let _ = w.cata(&["volume", "rm", "data"]).ok();
+    assert!(there.join("in").exists());
+    let nfs = ["volume", "create", "-o", "type=nfs", "-o", "o=addr=10.0.0.1", "-o", "device=:/x", "far"];
+    w.cata(&nfs).fails(1, &["type nfs is not supported", "mount it on the host"]);
+    assert_eq!(w.cata(&["volume", "ls", "-q"]).text(), "");
 }
 
 fn bind_shows_the_host(w: &World) {

@@ -126,7 +126,7 @@ impl Engine {
         let paths = &self.paths;
         let lent = self.lent(&request.volumes_from)?;
         let mounts = mounts::plan(&request.mounts, lent, &config.volumes, new_volume, |name| {
-            volume::data(paths, name)
+            volume::files(paths, name)
         })?;
         for mount in &mounts {
             if let MountKind::Bind { create: false } = mount.kind
@@ -266,14 +266,14 @@ impl Engine {
             // The caller's own it would be nobody's inside.
             give_root(record, &mount.source)?;
         }
-        if copy {
-            fill::from_layers(&record.image.layers, &mount.target, &mount.source)?;
-        }
         if !mount.source.exists() {
             return Err(Error::Invalid(format!(
                 "cannot access path {} of volume {name}: no such directory",
                 mount.source.display()
             )));
+        }
+        if copy {
+            fill::from_layers(&record.image.layers, &mount.target, &mount.source)?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Volumes: named directories that outlive containers: `<root>/volumes/<name>/{record.json,_data/,shared}`.
 
 pub mod fill;
+mod options;
 mod verbs;
 
 use std::collections::BTreeMap;
@@ -30,7 +31,24 @@ pub struct Volume {
     pub anonymous: bool,
 }
 
-/// Where a volume's files are.
+impl Volume {
+    /// Where its files are, if that is a directory elsewhere.
+    #[must_use]
+    pub fn elsewhere(&self) -> Option<PathBuf> {
+        options::device(&self.options).ok().flatten()
+    }
+}
+
+/// Where the files of a volume of this name are, or will be: one that is made by its use has them in itself.
+#[must_use]
+pub fn files(paths: &Paths, name: &Name) -> PathBuf {
+    inspect(paths, name.as_str())
+        .ok()
+        .and_then(|volume| volume.elsewhere())
+        .unwrap_or_else(|| data(paths, name))
+}
+
+/// Where a volume has files of its own.
 #[must_use]
 pub fn data(paths: &Paths, name: &Name) -> PathBuf {
     paths.volume(name).join("_data")

@@ -16,19 +16,14 @@ impl Engine {
     /// Makes a volume; one that exists already is returned as it is, as Docker does.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a driver or option that is not there.
+    /// [`Error::Unsupported`] or [`Error::Invalid`] for an option.
     pub fn volume_create(
         &self,
         name: Option<Name>,
         labels: BTreeMap<String, String>,
         options: BTreeMap<String, String>,
     ) -> Result<Volume> {
-        if let Some((option, _)) = options.iter().next() {
-            return Err(Error::Unsupported {
-                what: format!("volume option `{option}` is not supported yet"),
-                hint: "bind a host directory with -v instead".to_owned(),
-            });
-        }
+        super::options::device(&options)?;
         let anonymous = name.is_none();
         let name = match name {
             Some(name) => name,
