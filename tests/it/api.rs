@@ -4,8 +4,9 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use cata_tests::command::{Done, PATIENCE, Run, Running, eventually};
+use cata_tests::command::{Done, PATIENCE, Run, Running, cata_binary, eventually};
 use cata_tests::harness::Test;
+use cata_tests::registry::{Registry, Settings};
 use cata_tests::terminal::Terminal;
 use cata_tests::world::World;
 
@@ -19,6 +20,10 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(api_is_killed_and_nothing_is_lost),
         test!(api_refuses_by_name),
         test!(api_serves_docker_py),
+        test!(api_serves_docker_compose).needs(&["docker-compose"]),
+        test!(api_passes_logins_on).needs(&["docker-registry", "htpasswd"]),
+        test!(api_is_started_by_its_socket).needs(&["systemd-socket-activate"]),
+        test!(api_lets_go_of_who_has_left),
     ]
 }
 
@@ -353,6 +358,141 @@ fn api_refuses_by_name(w: &World) {
     server.kill();
     w.cata(&["serve", "-H", "tcp://0.0.0.0:2375"]).fails(125, &["only unix sockets are served"]);
     w.cata(&["serve", "-G", "nobodies"]).fails(125, &["no such group: nobodies"]);
+}
+
+/// Two services, as a beginner writes them.
+const PROJECT: &str = r#"
+version: "2.4"
+services:
+  web:
+    image: busybox
+    command: ["sh", "-c", "trap 'exit 0' TERM; mkdir -p /w; echo $$WORD > /w/index.html; httpd -p 80 -h /w; while :; do sleep 1; done"]
+    environment: {WORD: deck}
+    ports: ["8080:80"]
+    depends_on: [store]
+    networks: [front, back]
+  store:
+    image: busybox
+    command: ["sh", "-c", "trap 'exit 0' TERM; echo ready; while :; do sleep 1; done"]
+    volumes: ["data:/data"]
+    networks:
+      back:
+        aliases: [db]
+networks:
+  front: {}
+  back: {internal: true}
+volumes:
+  data: {}
+"#;
+
+/// The old docker-compose, which is Debian's: what people try first.
+fn api_serves_docker_compose(w: &World) {
+    let mut server = serve(w);
+    std::fs::create_dir_all(w.scratch().join("project")).unwrap();
+    let file = w.file("project/docker-compose.yml", PROJECT);
+    let compose = |words: &[&str]| {
+        let run = Run::new("docker-compose").args(["--no-ansi", "-f"]).arg(&file).args(words);
+        run.env("DOCKER_HOST", format!("unix://{SOCKET}")).env("HOME", w.scratch()).done()
+    };
+    let _ = compose(&["up", "-d"]).ok();
+    let shown = compose(&["ps"]).ok().stdout;
+    assert!(shown.contains("project_web_1") && shown.contains("0.0.0.0:8080->80/tcp"), "{shown}");
+    assert_eq!(shown.matches("Up ").count(), 2, "{shown}");
+    eventually("the page", PATIENCE, || {
+        let mut stream = std::net::TcpStream::connect("127.0.0.1:8080").ok()?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        text.contains("deck").then_some(())
+    });
+    for name in ["db", "store"] {
+        let found = compose(&["exec", "-T", "web", "nslookup", name, "127.0.0.11"]);
+        assert_eq!(found.code(), 0, "{found}");
+    }
+    eventually("the log", PATIENCE, || {
+        compose(&["logs", "store"]).ok().stdout.contains("ready").then_some(())
+    });
+    let networks = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}";
+    assert_eq!(w.field("project_web_1", networks).trim(), "project_back project_front");
+    // Nothing has changed: nothing is made anew; then one service is, with what it had.
+    let id = w.field("project_web_1", "{{.Id}}");
+    let _ = compose(&["up", "-d"]).ok();
+    assert_eq!(w.field("project_web_1", "{{.Id}}"), id);
+    let _ = compose(&["exec", "-T", "store", "touch", "/data/kept"]).ok();
+    let _ = compose(&["up", "-d", "--force-recreate", "store"]).ok();
+    let _ = compose(&["exec", "-T", "store", "test", "-e", "/data/kept"]).ok();
+    let _ = compose(&["stop", "-t", "1"]).ok();
+    let _ = compose(&["start"]).ok();
+    let _ = compose(&["down", "-v", "-t", "1"]).ok();
+    assert_eq!(w.cata(&["ps", "-aq"]).text(), "");
+    assert_eq!(w.cata(&["volume", "ls", "-q"]).text(), "");
+    assert!(!w.cata(&["network", "ls"]).text().contains("project"));
+    server.kill();
+}
+
+/// The client has the login, the engine has none.
+fn api_passes_logins_on(w: &World) {
+    let registry =
+        Registry::start(w, Settings { login: Some(("sailor", "sea salt")), ..Settings::default() });
+    let mut server = serve(w);
+    let name = registry.name("busybox");
+    let log_in = |password: &str| {
+        docker(w, &["login", "-u", "sailor", "--password-stdin", &registry.address]).input(password).done()
+    };
+    let _ = done(w, &["tag", "busybox", &name]).ok();
+    assert_ne!(done(w, &["push", &name]).code(), 0);
+    let refused = log_in("sand");
+    assert_ne!(refused.code(), 0, "{refused}");
+    assert!(log_in("sea salt").ok().stdout.contains("Login Succeeded"));
+    let _ = done(w, &["push", &name]).ok();
+    let forget = || {
+        let _ = done(w, &["rmi", &name]).ok();
+    };
+    forget();
+    let _ = done(w, &["pull", &name]).ok();
+    forget();
+    let dockerfile = format!("FROM {name}\nRUN echo built > /word\n");
+    let _ = docker(w, &["build", "-t", "own", "-"]).input(dockerfile).done().ok();
+    assert_eq!(w.cata(&["run", "--rm", "own", "cat", "/word"]).text(), "built");
+    // Nobody has kept it.
+    let _ = w.cata(&["rmi", &name]);
+    w.cata(&["pull", &name]).fails(1, &["denied"]);
+    server.kill();
+}
+
+/// As systemd does: the first client starts it.
+fn api_is_started_by_its_socket(w: &World) {
+    let socket = w.scratch().join("x.sock");
+    let server = Run::new("systemd-socket-activate").arg("-l").arg(&socket);
+    let server = ["CATA_ROOT", "CATA_STATE", "CATA_SUPERVISOR"]
+        .into_iter()
+        .filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?)))
+        .fold(server, |server, set| server.args(["-E", &set]));
+    let mut server = server.arg(cata_binary()).arg("serve").start();
+    eventually("the socket", PATIENCE, || socket.exists().then_some(()));
+    let host = format!("unix://{}", socket.display());
+    let said = Run::new("docker").args(["-H", &host, "run", "--rm", "busybox", "echo", "here"]).done();
+    assert_eq!(said.ok().text(), "here");
+    assert!(!Path::new(SOCKET).exists());
+    server.kill();
+}
+
+/// Who follows the log of a silent container and goes is not waited for.
+fn api_lets_go_of_who_has_left(w: &World) {
+    let mut server = serve(w);
+    let _ = w.cata(&["run", "-d", "--name", "silent", "busybox", "sleep", "900"]).ok();
+    let pid = server.pid();
+    let watches = || {
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        let links = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        links.filter(|link| link.to_string_lossy().contains("inotify")).count()
+    };
+    assert_eq!(watches(), 0);
+    let mut follower = docker(w, &["logs", "-f", "silent"]).start();
+    eventually("the log is watched", PATIENCE, || (watches() > 0).then_some(()));
+    follower.kill();
+    eventually("nobody watches it", PATIENCE, || (watches() == 0).then_some(()));
+    server.kill();
 }
 
 /// What programs do with Docker's library for Python.

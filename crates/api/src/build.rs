@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::call::{Answer, Call, Output};
 use crate::fields::Fields;
-use crate::image::fail;
+use crate::image::{fail, logged_in_everywhere};
 use crate::refusal::{Outcome, Refusal};
 use crate::route::{Server, Shared, locked};
 
@@ -53,10 +53,10 @@ pub(crate) fn build(server: &Shared, mut call: Call) -> Outcome<Answer> {
     let unpacked = server.engine.build_context(&mut call.body)?;
     request.dockerfile = dockerfile(&unpacked.path(), &name)?;
     request.context = Context::Directory(unpacked.path());
-    let server = Shared::clone(server);
+    let engine = logged_in_everywhere(server, &call);
     Answer::lines(move |output| {
         let teller = Teller { output: Mutex::new(output), quiet };
-        let built = server.engine.build(&request, &teller);
+        let built = engine.build(&request, &teller);
         drop(unpacked);
         match built {
             Err(error) => fail(output, &error.into()),

@@ -1,6 +1,8 @@
 //! Images.
 
 use base64::Engine as _;
+use cata_engine::Engine;
+use cata_engine::images::registry::login::Logins;
 use cata_engine::images::{Event, ImportRequest, Progress, RemoveOptions, Removed};
 use cata_spec::Reference;
 use hyper::StatusCode;
@@ -88,7 +90,10 @@ fn glob(text: &[u8], pattern: &[u8]) -> bool {
 
 /// `GET /images/{name}/json`.
 pub(crate) fn inspect(server: &Server, name: &str) -> Outcome<Answer> {
-    Answer::ok(server.engine.image_inspect(name).map_err(|error| no_image(error, name))?)
+    let mut document = server.engine.image_inspect(name).map_err(|error| no_image(error, name))?;
+    // Docker has left it out since 1.45; docker-compose 1 asks for the newest version and for this.
+    document["ContainerConfig"] = document["Config"].clone();
+    Answer::ok(document)
 }
 
 /// Docker's words, which clients know.
@@ -173,7 +178,6 @@ pub(crate) fn create(server: &Shared, mut call: Call) -> Outcome<Answer> {
             let _ = output.line(&json!({ "status": id }));
         });
     }
-    refuse_login(&call)?;
     let from = call.word("fromImage").ok_or_else(|| Refusal::invalid("no image specified"))?;
     let name = match call.word("tag") {
         Some(digest) if digest.starts_with("sha256:") => format!("{from}@{digest}"),
@@ -181,11 +185,11 @@ pub(crate) fn create(server: &Shared, mut call: Call) -> Outcome<Answer> {
         None => from.to_owned(),
     };
     Reference::parse(&name).map_err(|e| Refusal::invalid(e.to_string()))?;
+    let engine = logged_in(server, &call, &name);
     let platform = call.word("platform").map(str::to_owned);
-    let server = Shared::clone(server);
     Answer::lines(move |output| {
         let teller = Teller::new(output, "Downloading");
-        let outcome = server.engine.image_pull(&name, platform.as_deref(), &teller);
+        let outcome = engine.image_pull(&name, platform.as_deref(), &teller);
         match outcome {
             Ok(pulled) => {
                 let word = if pulled.changed { "Downloaded newer image" } else { "Image is up to date" };
@@ -199,13 +203,12 @@ pub(crate) fn create(server: &Shared, mut call: Call) -> Outcome<Answer> {
 
 /// `POST /images/{name}/push`.
 pub(crate) fn push(server: &Shared, call: &Call, name: &str) -> Outcome<Answer> {
-    refuse_login(call)?;
     let name = call.word("tag").map_or_else(|| name.to_owned(), |tag| format!("{name}:{tag}"));
     server.engine.image(&name).map_err(|error| no_image(error, &name))?;
-    let server = Shared::clone(server);
+    let engine = logged_in(server, call, &name);
     Answer::lines(move |output| {
         let teller = Teller::new(output, "Pushing");
-        match server.engine.image_push(&name, None, &teller) {
+        match engine.image_push(&name, None, &teller) {
             Ok(pushed) => {
                 let tag = name.rsplit(':').next().filter(|tag| !tag.contains('/')).unwrap_or("latest");
                 let text = format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size);
@@ -218,23 +221,43 @@ pub(crate) fn push(server: &Shared, call: &Call, name: &str) -> Outcome<Answer> 
     })
 }
 
-/// The engine takes logins from where its user keeps them; one in a request would be ignored.
-fn refuse_login(call: &Call) -> Outcome<()> {
-    let Some(header) = call.headers.get("X-Registry-Auth").and_then(|value| value.to_str().ok()) else {
-        return Ok(());
-    };
-    let text = header.replace('-', "+").replace('_', "/");
-    let bytes = base64::engine::general_purpose::STANDARD_NO_PAD.decode(text.trim_end_matches('='));
-    let document: Value =
-        bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or(Value::Null);
-    let given = ["username", "password", "auth", "identitytoken", "registrytoken"];
-    let given = given.iter().any(|name| document[*name].as_str().is_some_and(|text| !text.is_empty()));
-    match given {
-        true => Err(Refusal::unsupported(
-            "a login that comes with the request (X-Registry-Auth): log in with `cata login` where cata serve runs; it",
-        )),
-        false => Ok(()),
+/// The engine, with the login that came with a request for the registry of its image, if one did.
+fn logged_in(server: &Server, call: &Call, image: &str) -> Engine {
+    let mut logins = Logins::default();
+    if let Ok(reference) = Reference::parse(image) {
+        logins.add(reference.registry(), &header(call, "X-Registry-Auth"));
     }
+    server.engine.with_logins(logins)
+}
+
+/// The engine, with the logins that came with a build, by registry.
+pub(crate) fn logged_in_everywhere(server: &Server, call: &Call) -> Engine {
+    let mut logins = Logins::default();
+    for (host, login) in header(call, "X-Registry-Config").as_object().into_iter().flatten() {
+        logins.add(host, login);
+    }
+    server.engine.with_logins(logins)
+}
+
+/// A header that is a document in base64; what cannot be read says nothing, as clients send it that have no login.
+fn header(call: &Call, name: &str) -> Value {
+    let text = call.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = text.replace('-', "+").replace('_', "/");
+    let bytes = base64::engine::general_purpose::STANDARD_NO_PAD.decode(text.trim_end_matches('='));
+    bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or(Value::Null)
+}
+
+/// `POST /auth`: whether a registry takes a login. The client keeps it.
+pub(crate) fn authenticate(server: &Server, mut call: Call) -> Outcome<Answer> {
+    let login = call.document()?;
+    let host =
+        cata_engine::images::registry::login::host(login["serveraddress"].as_str().unwrap_or_default());
+    let mut logins = Logins::default();
+    logins.add(&host, &login);
+    if !server.engine.with_logins(logins).login_given(&host)? {
+        return Err(Refusal::invalid("no username and password are given"));
+    }
+    Answer::ok(json!({ "Status": "Login Succeeded", "IdentityToken": "" }))
 }
 
 /// An error after the head was sent.

@@ -79,6 +79,7 @@ pub(crate) fn answer(server: &Shared, call: Call) -> Outcome<Answer> {
         ("GET", ["info"]) => system::info(server),
         ("GET", ["events"]) => system::events(server, &call),
         ("GET", ["system", "df"]) => system::disk(server, &call),
+        ("POST", ["auth"]) => image::authenticate(server, call),
         ("POST", ["build"]) => build::build(server, call),
         ("POST", ["build", "prune"]) => build::prune(server, &call),
         ("POST", ["commit"]) => container::commit(server, call),
@@ -109,8 +110,7 @@ fn containers(server: &Shared, mut call: Call, method: &str, rest: &[&str]) -> O
         ("GET", ["json"]) => list::list(server, &call),
         ("POST", ["create"]) => container::create(server, call),
         ("POST", ["prune"]) => container::prune(server, &call),
-        ("GET", [id, "json"]) if call.flag("size") => Answer::ok(engine.inspect_with_size(id)?),
-        ("GET", [id, "json"]) => Answer::ok(engine.inspect(id)?),
+        ("GET", [id, "json"]) => container::inspect(server, &call, id),
         ("POST", [id, "start"]) => container::start(server, id),
         ("POST", [id, "stop"]) => container::stop(server, &call, id),
         ("POST", [id, "restart"]) => {
@@ -182,8 +182,7 @@ fn images(server: &Shared, call: Call, method: &str, rest: &[&str]) -> Outcome<A
 }
 
 /// What Docker has.
-const DOCKERS: [&str; 18] = [
-    "auth",
+const DOCKERS: [&str; 17] = [
     "build",
     "checkpoints",
     "configs",

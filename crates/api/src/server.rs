@@ -1,9 +1,10 @@
 //! HTTP: connections, requests and answers. All that may wait is done on threads of its own: the engine's calls are
 //! blocking ones, as they are for the command line.
 
+use std::future::{Future as _, poll_fn};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::pin::Pin;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -14,7 +15,9 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
+use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
@@ -50,6 +53,7 @@ pub(crate) async fn serve(
             continue;
         };
         let server = Arc::clone(&server);
+        let client = stream.as_fd().try_clone_to_owned();
         tokio::spawn(async move {
             let service = service_fn(|request| {
                 let server = Arc::clone(&server);
@@ -60,8 +64,37 @@ pub(crate) async fn serve(
                 .serve_connection(TokioIo::new(stream), service)
                 .with_upgrades();
             // Whoever hung up knows it.
-            let _ = connection.await;
+            let (mut connection, mut gone) = (pin!(connection), pin!(hung_up(client)));
+            let over = poll_fn(|context| {
+                let over =
+                    connection.as_mut().poll(context).is_ready() || gone.as_mut().poll(context).is_ready();
+                if over { Poll::Ready(()) } else { Poll::Pending }
+            });
+            over.await;
         });
+    }
+}
+
+/// Until a client has gone for good. One that only says no more still reads: hyper must not take the one for the other,
+/// and then sees neither.
+async fn hung_up(client: io::Result<OwnedFd>) {
+    let watched = client.and_then(|client| UnixStream::from_std(client.into()));
+    let Ok(client) = watched else { return std::future::pending().await };
+    while client.readable().await.is_ok() {
+        let looked = client.try_io(Interest::READABLE, || {
+            let mut fds = [PollFd::new(&client, PollFlags::empty())];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            poll(&mut fds, Some(&now))?;
+            // What there is to read is another's: until the next news.
+            if fds[0].revents().contains(PollFlags::HUP) {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+        });
+        if looked.is_ok() {
+            return;
+        }
     }
 }
 

@@ -6,6 +6,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use cata_image::registry::login::Logins;
+
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::paths::Paths;
@@ -24,6 +26,7 @@ pub struct Engine {
     pub(crate) images: cata_image::Store,
     pub(crate) networks: OnceLock<cata_network::Networks>,
     pub(crate) damage: Mutex<BTreeSet<Damage>>,
+    pub(crate) logins: Logins,
 }
 
 /// Something whose record cannot be read.
@@ -58,11 +61,31 @@ impl Engine {
             make_private(&paths.state)?;
         }
         let images = cata_image::Store::open(&paths.root);
-        let engine = Self { paths, host, images, networks: OnceLock::new(), damage: Mutex::default() };
+        let engine = Self {
+            paths,
+            host,
+            images,
+            networks: OnceLock::new(),
+            damage: Mutex::default(),
+            logins: Logins::default(),
+        };
         // Whoever comes next removes what a killed command left. What cannot be removed now is no reason not
         // to go on.
         let _ = engine.sweep();
         Ok(engine)
+    }
+
+    /// The same engine, which shows registries these logins in place of those that are kept.
+    #[must_use]
+    pub fn with_logins(&self, logins: Logins) -> Self {
+        Self {
+            paths: self.paths.clone(),
+            host: self.host.clone(),
+            images: self.images.clone(),
+            networks: OnceLock::new(),
+            damage: Mutex::default(),
+            logins,
+        }
     }
 
     /// Where everything is.

@@ -283,6 +283,14 @@ impl Engine {
         registry::login::check_kept(&self.registries()?, host).map_err(|e| image_error(e.into()))
     }
 
+    /// Asks a registry whether it takes the login that this engine was given for it; false when none was.
+    ///
+    /// # Errors
+    /// What the image room says.
+    pub fn login_given(&self, host: &str) -> Result<bool> {
+        registry::login::check_given(&self.registries()?, host).map_err(|e| image_error(e.into()))
+    }
+
     /// Forgets a login; false when there was none.
     ///
     /// # Errors
@@ -306,7 +314,10 @@ impl Engine {
 
     /// How registries are reached: the configuration file.
     pub(crate) fn registries(&self) -> Result<registry::Config> {
-        registry::Config::read(&self.paths.config).map_err(|error| image_error(error.into()))
+        let mut config =
+            registry::Config::read(&self.paths.config).map_err(|error| image_error(error.into()))?;
+        config.logins = self.logins.clone();
+        Ok(config)
     }
 }
 

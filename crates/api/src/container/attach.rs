@@ -1,5 +1,6 @@
 //! `attach` and `logs`: what a container says, now or before.
 
+use std::os::fd::AsFd as _;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -143,6 +144,7 @@ pub(crate) fn logs(server: &Shared, call: &Call, id: &str) -> Outcome<Answer> {
         since: moment("since")?,
         until: moment("until")?,
         follow: call.flag("follow"),
+        cancel: None,
     };
     let timestamps = call.flag("timestamps");
     let terminal = record.request.tty;
@@ -150,6 +152,7 @@ pub(crate) fn logs(server: &Shared, call: &Call, id: &str) -> Outcome<Answer> {
     server.engine.logs(id, LogOptions { tail: Some(0), ..LogOptions::default() }, &mut |_| false)?;
     let (server, id) = (Shared::clone(server), record.id.to_string());
     let write = move |output: &mut crate::call::Output| {
+        let options = LogOptions { cancel: Some(output.gone.as_fd()), ..options };
         let outcome = server.engine.logs(&id, options, &mut |entry| {
             let wanted = if entry.stream == Stream::Stdout { stdout } else { stderr };
             if !wanted {

@@ -44,6 +44,31 @@ pub(crate) fn create(server: &Server, mut call: Call) -> Outcome<Answer> {
     Ok(Answer::Document(StatusCode::CREATED, document))
 }
 
+/// `GET /containers/{id}/json`.
+pub(crate) fn inspect(server: &Server, call: &Call, id: &str) -> Outcome<Answer> {
+    let engine = &server.engine;
+    let mut document = if call.flag("size") { engine.inspect_with_size(id)? } else { engine.inspect(id)? };
+    if call.version < 45 {
+        add_short_id(&mut document);
+    }
+    Answer::ok(document)
+}
+
+/// PURE: to old clients the short id is one of a container's aliases; docker-compose connects anew who has none.
+fn add_short_id(document: &mut Value) {
+    let short = document["Id"].as_str().and_then(|id| id.get(..12)).unwrap_or_default().to_owned();
+    let networks = document["NetworkSettings"]["Networks"].as_object_mut();
+    for (name, endpoint) in networks.into_iter().flatten() {
+        if matches!(name.as_str(), "bridge" | "host" | "none") {
+            continue;
+        }
+        match &mut endpoint["Aliases"] {
+            Value::Array(list) => list.push(json!(short)),
+            none => *none = json!([short]),
+        }
+    }
+}
+
 /// PURE: a name as Docker says it.
 fn with_tag(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);

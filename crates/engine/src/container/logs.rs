@@ -1,6 +1,7 @@
 //! `logs`: what a container wrote.
 
 use std::ops::ControlFlow;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use cata_sandbox::log;
@@ -14,8 +15,8 @@ use crate::error::{Error, Foreign, Kind, Result};
 use crate::request::CreateRequest;
 
 /// Which part of a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LogOptions {
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogOptions<'a> {
     /// The last so many entries.
     pub tail: Option<usize>,
     /// From this time on (nanoseconds since 1970).
@@ -24,6 +25,8 @@ pub struct LogOptions {
     pub until: Option<i64>,
     /// As it grows, until the container has ended.
     pub follow: bool,
+    /// Readable, or hung up: whoever follows has lost interest.
+    pub cancel: Option<BorrowedFd<'a>>,
 }
 
 impl Engine {
@@ -34,7 +37,7 @@ impl Engine {
     pub fn logs(
         &self,
         container: &str,
-        options: LogOptions,
+        options: LogOptions<'_>,
         each: &mut dyn FnMut(&Entry) -> bool,
     ) -> Result<()> {
         let record = self.find(container)?;
@@ -52,6 +55,7 @@ impl Engine {
             since: options.since.map(Stamp),
             until: options.until.map(Stamp),
             follow,
+            cancel: options.cancel,
         };
         let dir = log::directory(&self.paths.container(&record.id));
         let mut sink =

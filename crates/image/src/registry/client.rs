@@ -74,7 +74,10 @@ impl Client {
             plain: AtomicBool::new(endpoint.plain),
             agents: [Mutex::new(None), Mutex::new(None)],
             authorization: Mutex::new(None),
-            login: Login::File(config.docker_config.clone()),
+            login: match config.logins.get(&endpoint.host) {
+                Some(given) => Login::Given(given.clone()),
+                None => Login::File(config.docker_config.clone()),
+            },
             stall: config.stall_timeout,
             endpoint,
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::login::Logins;
 use crate::error::RegistryError;
 
 /// What the engine was told about registries.
@@ -16,6 +17,8 @@ pub struct Config {
     pub certs_dir: Option<PathBuf>,
     /// Where the login file is; `None`: `$DOCKER_CONFIG` or `~/.docker`.
     pub docker_config: Option<PathBuf>,
+    /// Logins that go before those of the file.
+    pub logins: Logins,
     /// A connection on which nothing moves for so long is given up and tried again.
     pub stall_timeout: Duration,
     /// Before the first retry; doubled before each further one.
@@ -28,6 +31,7 @@ impl Default for Config {
             registries: BTreeMap::new(),
             certs_dir: None,
             docker_config: None,
+            logins: Logins::default(),
             stall_timeout: Duration::from_secs(30),
             retry_pause: Duration::from_millis(500),
         }

@@ -104,6 +104,11 @@ pub(crate) fn host_of(key: &str) -> &str {
     bare.split('/').next().unwrap_or(bare)
 }
 
+/// A login as Docker's clients send it; `None`: it says nothing.
+pub(crate) fn from_document(auth: &serde_json::Value) -> Option<Credentials> {
+    from_file(&Auth::deserialize(auth).ok()?)
+}
+
 fn from_file(auth: &Auth) -> Option<Credentials> {
     if !auth.identitytoken.is_empty() {
         return Some(Credentials::IdentityToken(auth.identitytoken.clone()));

@@ -3,6 +3,7 @@
 //! A keyring comes before a file: the helper that the login file names for the registry or for all, or else one
 //! that is installed. Only without one the password is written, encoded but not encrypted, into the file.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,41 @@ pub enum Kept {
     Helper(String),
     /// In the login file, not encrypted.
     File(PathBuf),
+}
+
+/// Logins that nobody keeps: they came with a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Logins(BTreeMap<String, Credentials>);
+
+impl Logins {
+    /// Adds one for a registry, as Docker's clients write it (`username`, `password`, `identitytoken` …); one that
+    /// says nothing is none.
+    pub fn add(&mut self, server: &str, auth: &Value) {
+        if let Some(credentials) = credentials::from_document(auth) {
+            self.0.insert(host(server), credentials);
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn get(&self, host: &str) -> Option<&Credentials> {
+        self.0.get(host)
+    }
+}
+
+/// Asks a registry whether it takes the login that is given for it; false when none is.
+///
+/// # Errors
+/// As [`login`].
+pub fn check_given(config: &Config, host: &str) -> Result<bool, RegistryError> {
+    match config.logins.get(host) {
+        Some(given) => check(config, host, given.clone()).map(|()| true),
+        None => Ok(false),
+    }
 }
 
 /// The registry that a user means: without scheme and path; Docker's own goes by many names.

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::ops::ControlFlow;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ const MOST_FILES: u32 = 1000;
 
 /// What to read.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct Options<'a> {
     /// Only the last so many entries of what is there already.
     pub tail: Option<usize>,
     /// Nothing older.
@@ -33,6 +33,8 @@ pub struct Options {
     pub until: Option<Stamp>,
     /// Go on until the container whose live state is in this directory has ended.
     pub follow: Option<PathBuf>,
+    /// Readable, or hung up: whoever follows has lost interest.
+    pub cancel: Option<BorrowedFd<'a>>,
 }
 
 /// One piece of output.
@@ -76,7 +78,7 @@ struct Line<'a> {
 /// [`LogError`]; a log that was never written is empty, not an error.
 pub fn read(
     dir: &Path,
-    options: &Options,
+    options: &Options<'_>,
     sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
 ) -> Result<(), LogError> {
     let watch = match &options.follow {
@@ -190,7 +192,7 @@ impl Tail {
 
     fn drain(
         &mut self,
-        options: &Options,
+        options: &Options<'_>,
         sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> io::Result<ControlFlow<()>> {
         loop {
@@ -229,7 +231,7 @@ fn parse(line: &[u8]) -> Option<Entry> {
 
 fn follow(
     dir: &Path,
-    options: &Options,
+    options: &Options<'_>,
     sink: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     watch: &Watch,
     mut live: Option<Tail>,
@@ -261,7 +263,9 @@ fn follow(
         if ended {
             return Ok(());
         }
-        watch.wait();
+        if watch.wait(options.cancel).is_break() {
+            return Ok(());
+        }
     }
 }
 
@@ -307,20 +311,27 @@ impl Watch {
         !status::alive(&self.state_dir)
     }
 
-    fn wait(&self) {
+    fn wait(&self, cancel: Option<BorrowedFd<'_>>) -> ControlFlow<()> {
         let mut fds = vec![PollFd::new(&self.notices, PollFlags::IN)];
         if let Some(supervisor) = &self.supervisor {
             fds.push(PollFd::from_borrowed_fd(supervisor.as_fd(), PollFlags::IN));
         }
+        let others = fds.len();
+        fds.extend(cancel.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         // The deadline is for a supervisor that could not be connected to, and for lost notices.
         let second = Timespec { tv_sec: 1, tv_nsec: 0 };
         let _ = poll(&mut fds, Some(&second));
-        let hung_up = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        let happened = |fds: &[PollFd<'_>]| fds.iter().any(|fd| !fd.revents().is_empty());
+        if happened(&fds[others..]) {
+            return ControlFlow::Break(());
+        }
+        let hung_up = happened(&fds[1..others]);
         let mut buffer = [0_u8; 4096];
         while rustix::io::read(&self.notices, &mut buffer).is_ok_and(|n| n > 0) {}
         if hung_up && !self.ended() {
             // The socket closes a little before the lock is let go.
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
+        ControlFlow::Continue(())
     }
 }

@@ -47,6 +47,7 @@ impl Verb for Logs {
             since: moment(&self.since)?,
             until: moment(&self.until)?,
             follow: self.follow,
+            cancel: None,
         };
         if self.follow {
             leave_with_the_reader();
