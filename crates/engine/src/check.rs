@@ -17,7 +17,6 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::image::image_error;
 use crate::record::{MountKind, Record};
-use crate::request::NetworkMode;
 
 /// How to look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -205,11 +204,9 @@ impl Engine {
                 );
             }
         }
-        if let NetworkMode::Networks(endpoints) = &record.request.network {
-            for endpoint in endpoints.iter().filter(|one| !networks.contains(&one.network.to_string())) {
-                let hint = format!("`cata network create {}`", endpoint.network);
-                find(&format!("its network {} is missing", endpoint.network), Outcome::Left(hint));
-            }
+        for endpoint in record.endpoints().iter().filter(|one| !networks.contains(&one.network.to_string())) {
+            let hint = format!("`cata network create {}`", endpoint.network);
+            find(&format!("its network {} is missing", endpoint.network), Outcome::Left(hint));
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! `check`: what is damaged is found, and mended where something is left to mend it with.
 
 use cata_image::store::check::Mended;
+use cata_image::{PullRequest, Silent, pull, push};
 
-use crate::fixture::{Place, ready};
+use crate::fixture::{Place, Registry, name, ready, whole};
 
 /// What is wrong, as words and what became of each.
 fn mend(here: &Place, quick: bool) -> Vec<(String, Mended)> {
@@ -93,4 +94,25 @@ fn a_plain_blob_is_made_again_of_its_layer() {
     assert_eq!(told, ["made:latest"]);
     here.store.remove("made", Default::default(), &|_| Vec::new()).unwrap();
     assert_eq!(mend(&here, false), []);
+}
+
+#[test]
+fn a_pull_brings_again_what_a_check_removed() {
+    if !ready(&["docker-registry"]) {
+        return;
+    }
+    let (registry, here, there) = (Registry::start(), Place::new(), Place::new());
+    let full = registry.name("made:1");
+    here.image(&full, &[("etc/x", "y")], 10_000);
+    let _ = push(&here.store, &here.config(), &whole(&full), &Silent).unwrap();
+    let request = PullRequest { reference: name(&full), platform: None };
+    let pulled = pull(&there.store, &there.config(), &request, &Silent).unwrap().image;
+    for digest in [pulled.manifest.layers[0].digest, pulled.id, pulled.manifest_digest] {
+        std::fs::write(there.path(&format!("content/blobs/sha256/{}", digest.hex())), "rot").unwrap();
+        let outcome = mend(&there, false);
+        assert!(outcome.iter().all(|(_, mended)| *mended == Mended::Removed), "{outcome:?}");
+        assert_eq!(outcome.len(), 1, "{outcome:?}");
+        let again = pull(&there.store, &there.config(), &request, &Silent).unwrap().image;
+        assert_eq!((again.id, mend(&there, false)), (pulled.id, Vec::new()));
+    }
 }
