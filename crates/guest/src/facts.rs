@@ -18,6 +18,7 @@ pub(crate) fn tell(ask: Ask, cgroup: Option<&Cgroup>, first: Option<i32>) -> Tol
         Some(Err(error)) => return Told::Unknown(error.to_string()),
         None => Vec::new(),
     };
+    let counted = cgroup.and_then(|cgroup| cgroup.stats().ok()?.pids);
     match ask {
         Ask::View => match first.map(cata_guest::view::of) {
             Some(Ok(view)) => Told::View(view),
@@ -33,7 +34,8 @@ pub(crate) fn tell(ask: Ask, cgroup: Option<&Cgroup>, first: Option<i32>) -> Tol
         Ask::Usage => Told::Usage {
             memory_total: memory("MemTotal:"),
             memory_used: memory("MemTotal:").saturating_sub(memory("MemAvailable:")),
-            processes: u64::try_from(pids.len()).unwrap_or(0),
+            processes: counted.map_or(u64::try_from(pids.len()).unwrap_or(0), |pids| pids.current),
+            most_processes: counted.and_then(|pids| pids.limit),
             traffic: traffic(&fs::read_to_string("/proc/net/dev").unwrap_or_default()),
         },
     }

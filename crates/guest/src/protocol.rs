@@ -544,8 +544,11 @@ pub enum Told {
         memory_total: u64,
         /// Bytes that are neither free nor easily made free.
         memory_used: u64,
-        /// How many processes the container has.
+        /// How many processes and threads the container has.
         processes: u64,
+        /// How many it may have.
+        #[serde(default)]
+        most_processes: Option<u64>,
         /// Bytes that came and went through its interfaces, loopback not counted.
         traffic: (u64, u64),
     },

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use cata_guest::protocol::{Ask, Told};
-use cata_runtime::cgroup::{self, Cgroup, CgroupError, Layout, Stats};
+use cata_runtime::cgroup::{self, Cgroup, CgroupError, Layout, PidsStats, Stats};
 use cata_sandbox::status::StatusKind;
 
 use crate::container::live::Owner;
@@ -53,8 +53,12 @@ impl Engine {
         };
         if let Some(machine) = self.machine_facts(record) {
             // What the guest has not said is not shown; how much it is, is what the host counts.
-            if let Ok(Told::Usage { traffic, .. }) = self.ask_guest(record, Ask::Usage) {
+            usage.stats.pids = None;
+            if let Ok(Told::Usage { traffic, processes, most_processes, .. }) =
+                self.ask_guest(record, Ask::Usage)
+            {
                 usage.network = traffic;
+                usage.stats.pids = Some(PidsStats { current: processes, limit: most_processes });
             }
             usage.memory_limit = machine.memory;
             return Ok(usage);
