@@ -21,6 +21,7 @@ mod engines;
 mod events;
 mod exec;
 mod faults;
+mod hostile;
 mod hypervisor;
 mod isolation;
 mod kernels;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         events::tests(),
         exec::tests(),
         faults::tests(),
+        hostile::tests(),
         isolation::tests(),
         hypervisor::tests(),
         kernels::tests(),
