@@ -1,6 +1,7 @@
 //! User namespaces with nobody in them: those of mounts, and those that a network is made in before its container.
 
 use std::os::fd::OwnedFd;
+use std::process::Command;
 
 use cata_sys::clone::{Keeper, Namespaces};
 use rustix::thread::UnshareFlags;
@@ -36,4 +37,27 @@ pub fn make(uids: &[IdMapping], gids: &[IdMapping], network: bool) -> Result<Mad
     };
     let network = if network { Some(open("net")?) } else { None };
     Ok(Made { user: open("user")?, network })
+}
+
+/// Has the maps of a process's new user namespace written by programs that may: `newuidmap` and `newgidmap` look into
+/// `/etc/subuid` and `/etc/subgid`.
+///
+/// # Errors
+/// In words: which of them is missing, or what it says.
+pub fn map_by_helpers(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), String> {
+    for (program, file, ranges) in [("newuidmap", "subuid", uids), ("newgidmap", "subgid", gids)] {
+        let mut command = Command::new(program);
+        command.arg(pid.to_string());
+        for range in ranges {
+            command.args([range.container, range.host, range.size].map(|n| n.to_string()));
+        }
+        let output = command.output().map_err(|error| {
+            format!("cannot run {program} (Debian package uidmap), which maps ids for users without privileges: {error}")
+        })?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{program}: {}; what a user may map is in /etc/{file}", said.trim()));
+        }
+    }
+    Ok(())
 }

@@ -142,14 +142,30 @@ pub fn candidates<'a>(seed: u64, reserved: &'a [(u32, u32)]) -> impl Iterator<It
         .filter(free)
 }
 
-/// What `/etc/subuid` and `/etc/subgid` give to users.
+/// A line of `/etc/subuid` or `/etc/subgid`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subordinate<'t> {
+    /// A user's name or number.
+    pub whose: &'t str,
+    /// The first id.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// What `/etc/subuid` or `/etc/subgid` says; lines that make no sense are left out, as its other readers do.
+pub fn subordinate(text: &str) -> impl Iterator<Item = Subordinate<'_>> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.trim().split(':');
+        let (whose, first, count) = (fields.next()?, fields.next()?, fields.next()?);
+        Some(Subordinate { whose, first: first.trim().parse().ok()?, count: count.trim().parse().ok()? })
+    })
+}
+
+/// What they give to anybody.
 #[must_use]
 pub fn reserved(text: &str) -> Vec<(u32, u32)> {
-    let line = |line: &str| {
-        let mut fields = line.split(':').skip(1).map(|field| field.trim().parse::<u32>().ok());
-        Some((fields.next()??, fields.next()??))
-    };
-    text.lines().filter_map(line).collect()
+    subordinate(text).map(|range| (range.first, range.count)).collect()
 }
 
 /// Combinations that cannot work, and maps that make no sense, at creation.

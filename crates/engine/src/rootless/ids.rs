@@ -2,9 +2,12 @@
 //! gave him, which `newuidmap` and `newgidmap` write for him.
 
 use std::fs;
-use std::process::Command;
 
+use cata_runtime::plan::IdMapping;
+use cata_runtime::userns;
 use rustix::process::{getegid, geteuid};
+
+use crate::plan::users::{Subordinate, subordinate};
 
 /// First ids and sizes that a user may map besides his own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,28 +31,22 @@ fn ranges(uid: u32) -> Option<Ranges> {
     (!ranges.uids.is_empty() && !ranges.gids.is_empty()).then_some(ranges)
 }
 
-/// `name:first:count`, or the same with the user's number.
+/// Those of a user, by name or by number.
 fn given(text: &str, name: Option<&str>, uid: u32) -> Vec<(u32, u32)> {
     let number = uid.to_string();
-    text.lines()
-        .filter_map(|line| {
-            let mut fields = line.trim().split(':');
-            let whose = fields.next()?;
-            let range = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-            (Some(whose) == name || whose == number).then_some(range)
-        })
-        .collect()
+    let whose = |range: &Subordinate<'_>| Some(range.whose) == name || range.whose == number;
+    subordinate(text).filter(whose).map(|range| (range.first, range.count)).collect()
 }
 
-/// As `newuidmap` takes them: the user's own id is root's, the others follow.
-fn words(own: u32, ranges: &[(u32, u32)]) -> Vec<String> {
+/// The user's own id is root's, the others follow.
+fn mapped(own: u32, ranges: &[(u32, u32)]) -> Vec<IdMapping> {
     let mut next = 1;
-    let mut words = vec!["0".to_owned(), own.to_string(), "1".to_owned()];
+    let mut list = vec![IdMapping { container: 0, host: own, size: 1 }];
     for (first, count) in ranges {
-        words.extend([next, *first, *count].map(|n| n.to_string()));
+        list.push(IdMapping { container: next, host: *first, size: *count });
         next += count;
     }
-    words
+    list
 }
 
 /// A map as the kernel shows it to who lives with it: whose id is 0, and how many follow.
@@ -59,7 +56,7 @@ pub(super) fn own(map: &str) -> Option<(u32, u32)> {
     for line in map.lines() {
         let mut fields = line.split_whitespace().map(|field| field.parse::<u32>().ok());
         let (inside, outside, count) = (fields.next()??, fields.next()??, fields.next()??);
-        // As `words` puts them: without a gap.
+        // As `mapped` puts them: without a gap.
         if inside != next {
             break;
         }
@@ -75,13 +72,12 @@ pub(super) fn write(pid: i32) -> Result<Option<String>, String> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let why = match ranges(uid) {
         None => "there is no range for you in /etc/subuid and /etc/subgid".to_owned(),
-        Some(ranges) => match [("newuidmap", uid, ranges.uids), ("newgidmap", gid, ranges.gids)]
-            .into_iter()
-            .try_for_each(|(program, own, list)| ask(program, pid, &words(own, &list)))
-        {
-            Ok(()) => return Ok(None),
-            Err(why) => why,
-        },
+        Some(ranges) => {
+            match userns::map_by_helpers(pid, &mapped(uid, &ranges.uids), &mapped(gid, &ranges.gids)) {
+                Ok(()) => return Ok(None),
+                Err(why) => why,
+            }
+        }
     };
     let proc = format!("/proc/{pid}");
     // What has been written by then stays.
@@ -100,14 +96,6 @@ pub(super) fn write(pid: i32) -> Result<Option<String>, String> {
     Ok(Some(why))
 }
 
-fn ask(program: &str, pid: i32, words: &[String]) -> Result<(), String> {
-    match Command::new(program).arg(pid.to_string()).args(words).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
-        Err(error) => Err(format!("{program}: {error} (Debian package uidmap)")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,8 +105,11 @@ mod tests {
         let text = "alice:700000:65536\nbob:1:2\n4242:900000:10\n# x\nalice:bad\n";
         let list = given(text, Some("alice"), 4242);
         assert_eq!(list, [(700_000, 65536), (900_000, 10)]);
-        let expected = ["0", "4242", "1", "1", "700000", "65536", "65537", "900000", "10"];
-        assert_eq!(words(4242, &list), expected);
+        let range = |container, host, size| IdMapping { container, host, size };
+        assert_eq!(
+            mapped(4242, &list),
+            [range(0, 4242, 1), range(1, 700_000, 65536), range(65537, 900_000, 10)]
+        );
         assert!(given(text, None, 5).is_empty());
     }
 

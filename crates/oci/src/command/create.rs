@@ -259,20 +259,12 @@ impl<'a> New<'a> {
         let (stdin, stdout, stderr) =
             (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
         let mut handles = Handles::new(stdin, stdout, stderr);
-        if let Some(cgroup) = &self.cgroup {
+        let mut company = self.company();
+        if let Some(cgroup) = company.cgroup {
             handles = handles.cgroup(cgroup);
         }
-        let mut company = Company {
-            container: &mut self.container,
-            hooks: &self.hooks,
-            plan: &self.plan,
-            given: self.given,
-            world: self.world,
-            resources: self.resources.as_ref(),
-            limited: self.limited,
-        };
         let gate = manner.gate.is_some();
-        let spawned = spawn_with(&self.plan, &handles, manner, &mut company)
+        let spawned = spawn_with(company.plan, &handles, manner, &mut company)
             .map_err(|e| Error::chain("unable to start container process", &e))?;
         if !gate {
             company.waiting(&spawned).map_err(Error::new)?;
@@ -285,16 +277,20 @@ impl<'a> New<'a> {
         if let Some(cgroup) = &self.cgroup {
             cgroup.add(pid.as_raw_nonzero().get()).map_err(|e| Error::chain("cgroup", &e))?;
         }
-        let mut company = Company {
+        self.company().place(pid).map_err(Error::new)
+    }
+
+    fn company(&mut self) -> Company<'_> {
+        Company {
             container: &mut self.container,
             hooks: &self.hooks,
             plan: &self.plan,
             given: self.given,
             world: self.world,
             resources: self.resources.as_ref(),
+            cgroup: self.cgroup.as_ref(),
             limited: self.limited,
-        };
-        company.place(pid).map_err(Error::new)
+        }
     }
 
     /// Nothing of it remains: the first error is the one to tell.
@@ -340,6 +336,7 @@ struct Company<'a> {
     given: &'a Given,
     world: &'a World,
     resources: Option<&'a LinuxResources>,
+    cgroup: Option<&'a Cgroup>,
     limited: bool,
 }
 
