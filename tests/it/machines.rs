@@ -247,11 +247,11 @@ fn machine_is_copied_to_and_counted(w: &World) {
     assert_eq!(fs::read_to_string(got).unwrap(), "by the guest\n");
     let limit = w.cata(&["stats", "--no-stream", "--format", "{{.MemUsage}}", "vm1"]).text();
     assert!(limit.ends_with("300MiB"), "{limit}");
-    // The guest's: of the host's there are more, threads of the monitor and of the file server. A session that has
-    // just ended may still be counted.
+    // The guest's: of the host's there are more, threads of the monitor and of the file server. Probes and sessions that
+    // have just ended are counted too.
     eventually("the guest's processes are counted", SOON, || {
         let pids = w.cata(&["stats", "--no-stream", "--format", "{{.PIDs}}", "vm1"]).text();
-        pids.parse::<u32>().is_ok_and(|pids| (1..=4).contains(&pids)).then_some(())
+        pids.parse::<u32>().is_ok_and(|pids| (1..=6).contains(&pids)).then_some(())
     });
 }
 
