@@ -174,6 +174,21 @@ fn builds_of_a_user(w: &World) {
     let alice = User::new();
     let cata = alice.engine(w);
     let run = |words: &[&str]| -> Done { alice.command(&cata).args(words).done() };
+    // Devices are nobody's to make but root's: the image is there without them.
+    let root = alice.root(w, "root");
+    let _ = Run::new("mknod").arg(root.join("device")).args(["c", "1", "3"]).done().ok();
+    let _ = Run::new("tar")
+        .arg("-C")
+        .arg(&root)
+        .arg("-cf")
+        .arg(alice.home.join("devices.tar"))
+        .arg(".")
+        .done()
+        .ok();
+    let _ = run(&["import", "devices.tar", "devices"]).ok();
+    let script = "test ! -e /device && test -e /bin/sh && echo begun";
+    let begun = run(&["run", "--rm", "--network", "none", "devices", "sh", "-c", script]);
+    assert_eq!(begun.text(), "begun");
     let context = alice.home.join("context");
     fs::create_dir(&context).unwrap();
     fs::write(context.join("file"), "of the context\n").unwrap();
@@ -292,6 +307,13 @@ fn a_life_with_kept_ids(alice: &User, run: &dyn Fn(&[&str]) -> Done) {
     eventually("its first file", PATIENCE, || {
         (run(&["exec", "kept", "stat", "-c", "%u:%g", "/v/began"]).stdout == "4242:4242\n").then_some(())
     });
+    assert!(
+        run(&["top", "kept"])
+            .ok()
+            .stdout
+            .lines()
+            .any(|line| line.starts_with("alice ") && line.contains("sleep 600"))
+    );
     // Its root may what root may, its network too.
     let change =
         "echo new > /root/f && chown 5:6 /root/f && chown 4242 /s/a && ip link show eth0 >/dev/null && id -u";

@@ -74,6 +74,10 @@ impl Engine {
         let clock = Clock::read();
         let pids = if self.host.rootless { descendants(status.supervisor_pid) } else { pids(&record)? };
         let mut list: Vec<Process> = pids.into_iter().filter_map(|pid| read(pid, clock)).collect();
+        if let Some(users) = record.users.as_ref().filter(|_| self.host.rootless) {
+            // To a user without privileges the others' names would be of ids that he counts.
+            list.iter_mut().for_each(|one| one.uid = users.uid_inside(one.uid).unwrap_or(one.uid));
+        }
         list.sort_by_key(|process| process.pid);
         Ok(list)
     }
