@@ -291,7 +291,7 @@ fn ids_of_a_user_are_kept(w: &World) {
     run(&["run", "--userns", "0:5:10", "made"]).fails(125, &["s/a", "33:34"]);
     // Nothing of the images is left behind.
     let _ = run(&["rm", "-f", "maker"]).ok();
-    let _ = run(&["rmi", "-f", "made", "last", "busybox"]).ok();
+    let _ = run(&["rmi", "-f", "made", "early", "last", "busybox"]).ok();
     let layers = alice.home.join(".local/share/catamaran/layers");
     assert_eq!(fs::read_dir(layers).unwrap().count(), 0);
 }
@@ -332,6 +332,8 @@ fn a_life_with_kept_ids(alice: &User, run: &dyn Fn(&[&str]) -> Done) {
     };
     copied("running");
     assert_eq!(fs::metadata(&out).unwrap().uid(), ID);
+    run(&["commit", "kept", "last"]).fails(1, &["cannot be frozen", "--no-pause"]);
+    let _ = run(&["commit", "--no-pause", "kept", "early"]).ok();
     let _ = run(&["restart", "-t", "0", "kept"]).ok();
     assert_eq!(inside("stat -c %u:%g /root/f /root/running /s/a"), ["5:6", "0:0", "4242:34"]);
     let _ = run(&["stop", "-t", "0", "kept"]).ok();

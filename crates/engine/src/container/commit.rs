@@ -136,6 +136,12 @@ impl<'e> Frozen<'e> {
             Ok(()) => Ok(Some(Self { engine, id: record.id.to_string() })),
             // Ended or frozen by somebody else meanwhile.
             Err(Error::State { .. }) => Ok(None),
+            Err(Error::Unsupported { hint, .. }) if engine.host.rootless => Err(Error::Unsupported {
+                what: format!("{} runs, and cannot be frozen while its files are read", record.name),
+                hint: format!(
+                    "--no-pause lets it run on, or stop it first; to freeze it takes a cgroup: {hint}"
+                ),
+            }),
             Err(error) => Err(error),
         }
     }
