@@ -288,6 +288,7 @@ fn ids_of_a_user_are_kept(w: &World) {
     a_life_with_kept_ids(&alice, &run);
 
     run(&["run", "--userns", "auto", "made"]).fails(125, &["--userns auto", "keep-id"]);
+    run(&["run", "--userns", "0:65530:8", "made"]).fails(125, &["0:65530:8", "0, which you are, to 65536"]);
     run(&["run", "--userns", "0:5:10", "made"]).fails(125, &["s/a", "33:34"]);
     // Nothing of the images is left behind.
     let _ = run(&["rm", "-f", "maker"]).ok();

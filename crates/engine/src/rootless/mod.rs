@@ -10,7 +10,7 @@ pub(crate) mod outside;
 
 use std::fs;
 
-use cata_runtime::plan::{Bind, MountKind, NamespaceKind, Plan, Rlimit};
+use cata_runtime::plan::{Bind, IdMapping, MountKind, NamespaceKind, Plan, Rlimit};
 
 pub use namespaces::enter;
 
@@ -52,9 +52,25 @@ pub(crate) fn adapt(request: &mut CreateRequest) -> Result<()> {
         UserNamespace::NoMap => {
             users::map("--userns nomap", &Users::without(own()?).uids).map_err(|_| nobody_else())?;
         }
-        UserNamespace::Map(users) => users.on_disk = true,
+        UserNamespace::Map(users) => {
+            let own = own()?;
+            within(&users.uids, own.uids)?;
+            within(&users.gids, own.gids)?;
+            users.on_disk = true;
+        }
     }
     Ok(())
+}
+
+/// Ids that a user maps are counted from his own, which is 0; `last` is the last of them.
+fn within(ranges: &[IdMapping], last: u32) -> Result<()> {
+    let beyond = |range: &&IdMapping| u64::from(range.host) + u64::from(range.size) > u64::from(last) + 1;
+    match ranges.iter().find(beyond) {
+        Some(IdMapping { container, host, size }) => Err(Error::Invalid(format!(
+            "range {container}:{host}:{size} goes beyond the ids that are yours: 0, which you are, to {last}"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn nobody_else() -> Error {
