@@ -329,7 +329,7 @@ fn api_refuses_by_name(w: &World) {
         (&["run", "--storage-opt", "size=1g", "busybox"], "HostConfig.StorageOpt"),
         (&["run", "--runtime", "kata", "busybox"], "invalid runtime name: kata"),
         (&["run", "--log-driver", "syslog", "busybox"], "the log driver syslog"),
-        (&["run", "--link", "x:y", "busybox"], "HostConfig.Links"),
+        (&["run", "--link", "x:y", "busybox"], "links are not supported on the default bridge"),
         (&["run", "--network", "nowhere", "busybox"], "nowhere"),
         (&["swarm", "init"], "POST /swarm/init is not supported by cata"),
         (&["plugin", "ls"], "GET /plugins is not supported by cata"),
@@ -421,6 +421,7 @@ fn api_serves_docker_compose(w: &World) {
     let _ = compose(&["exec", "-T", "store", "touch", "/data/kept"]).ok();
     let _ = compose(&["up", "-d", "--force-recreate", "store"]).ok();
     let _ = compose(&["exec", "-T", "store", "test", "-e", "/data/kept"]).ok();
+    let _ = compose(&["run", "--rm", "-T", "web", "nslookup", "web_1", "127.0.0.11"]).ok();
     let _ = compose(&["stop", "-t", "1"]).ok();
     let _ = compose(&["start"]).ok();
     let _ = compose(&["down", "-v", "-t", "1"]).ok();

@@ -242,7 +242,8 @@ fn published_port_goes_with_the_container(w: &World) {
 
 fn port_in_use_is_refused(w: &World) {
     server(w, "aa", "first", &["-p", "8080:80"]);
-    w.cata(&["run", "-d", "--name", "bb", "-p", "8080:80", "busybox", "true"]).fails(125, &["8080"]);
+    let taken = ["run", "-d", "--name", "bb", "-p", "8080:80", "busybox", "true"];
+    w.cata(&taken).fails(125, &["8080", "container aa has published it"]);
     let _listener = TcpListener::bind("0.0.0.0:8081").unwrap();
     w.cata(&["run", "--rm", "-p", "8081:80", "busybox", "true"]).fails(125, &["8081"]);
     answers("127.0.0.1:8080", "first");

@@ -66,6 +66,16 @@ fn push_then_pull(w: &World) {
     assert_eq!(w.cata(&["pull", "-q", &name]).text(), name);
     assert_eq!(w.cata(&["run", "--rm", &name, "echo", "ran"]).text(), "ran");
     w.cata(&["push", "never/tagged"]).fails(1, &["never/tagged"]);
+    // Every tag at once, there and back.
+    let repository = registry.name("some/busybox");
+    for tag in ["v2", "v3"] {
+        let _ = w.cata(&["tag", &name, &format!("{repository}:{tag}")]).ok();
+    }
+    let _ = w.cata(&["push", "-a", &repository]).ok();
+    let _ = w.cata(&["rmi", "--no-prune", &format!("{repository}:v2"), &format!("{repository}:v3")]).ok();
+    let said = w.cata(&["pull", "--all-tags", "-q", &repository]).lines();
+    assert_eq!(said, ["v1", "v2", "v3"].map(|tag| format!("{repository}:{tag}")));
+    w.cata(&["pull", "-a", &name]).fails(1, &["tag can't be used with"]);
     drop(registry);
 }
 

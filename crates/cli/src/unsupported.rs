@@ -15,7 +15,6 @@ const FLAGS: &[(&str, &[&str])] = &[
             "--io-maxbandwidth",
             "--io-maxiops",
             "--kernel-memory",
-            "--link",
             "--link-local-ip",
             "--runtime",
             "--storage-opt",
@@ -48,12 +47,11 @@ const FLAGS: &[(&str, &[&str])] = &[
     ),
     ("update", &["--cpu-rt-period", "--cpu-rt-runtime", "--kernel-memory"]),
     ("start", &["--checkpoint", "--checkpoint-dir"]),
-    ("logs", &["--details"]),
     ("rm", &["--link", "-l"]),
-    ("pull push", &["--all-tags", "-a", "--disable-content-trust"]),
+    ("pull push", &["--disable-content-trust"]),
     ("images ls", &["--tree"]),
-    ("rmi rm", &["--no-prune", "--platform"]),
-    ("load history inspect", &["--platform"]),
+    ("rmi rm", &["--platform"]),
+    ("load inspect", &["--platform"]),
     (
         "create",
         &[
@@ -78,7 +76,7 @@ const FLAGS: &[(&str, &[&str])] = &[
         ],
     ),
     ("ls", &["--cluster"]),
-    ("connect", &["--driver-opt", "--link", "--link-local-ip"]),
+    ("connect", &["--driver-opt", "--link-local-ip"]),
     (
         "",
         &[

@@ -129,7 +129,23 @@ impl Engine {
     /// # Errors
     /// No such image.
     pub fn image_history(&self, image: &str) -> Result<Vec<HistoryLine>> {
-        Ok(self.images.history(&self.image(image)?))
+        self.image_history_for(image, None)
+    }
+
+    /// As [`Engine::image_history`]; of an index the member for a platform.
+    ///
+    /// # Errors
+    /// No such image, or not for this platform.
+    pub fn image_history_for(&self, image: &str, platform: Option<&str>) -> Result<Vec<HistoryLine>> {
+        Ok(self.images.history(&self.image_of(image, platform)?))
+    }
+
+    /// Every tag that a repository has in its registry.
+    ///
+    /// # Errors
+    /// What the image room says.
+    pub fn image_tags(&self, repository: &str) -> Result<Vec<String>> {
+        cata_image::tags(&self.registries()?, &parse_reference(repository)?).map_err(image_error)
     }
 
     /// Gives an image another name.

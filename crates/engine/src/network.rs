@@ -167,7 +167,7 @@ impl Engine {
             state_dir: state_dir.to_owned(),
         };
         let way_out = self.way_out(&connect.endpoints)?;
-        let connected = self.networks()?.connect(&connect).map_err(network_error)?;
+        let connected = self.networks()?.connect(&connect).map_err(|error| self.port_error(error))?;
         let withheld = way_out
             .and_then(outside::Opening::finish)
             .err()
@@ -189,6 +189,19 @@ impl Engine {
         let mut made = hand_over(connected, (users, own), machine)?;
         made.withheld.extend(withheld);
         Ok(made)
+    }
+
+    /// A port that is taken: by whom, if it is one of our containers.
+    fn port_error(&self, error: cata_network::Error) -> Error {
+        if let cata_network::Error::PortInUse { port, .. } = &error
+            && let Ok(views) = self.views()
+            && let Some(view) =
+                views.iter().find(|view| view.network.ports.iter().any(|p| p.host_port == *port))
+        {
+            let hint = format!("container {} has published it: `cata port {0}`", view.record.name);
+            return Error::Network(Foreign::new(Kind::Conflict, Some(hint), &error));
+        }
+        network_error(error)
     }
 
     /// A user's network is brought out of the host by a program: begun here, if anybody wants it.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-pub use cata_network::request::{CreateNetwork, EndpointRequest, PortRequest, Transport};
+pub use cata_network::request::{CreateNetwork, EndpointRequest, Link, PortRequest, Transport};
 pub use cata_sandbox::launch::{Isolation, LogPlan, OnUnhealthy, RestartPolicy};
 use cata_spec::Name;
 use serde::{Deserialize, Serialize};

@@ -27,6 +27,7 @@ pub mod registry;
 pub mod request;
 pub mod save;
 pub mod store;
+mod tags;
 pub mod tree;
 mod whole;
 
@@ -49,3 +50,4 @@ pub use request::{
 };
 pub use save::{save, save_for};
 pub use store::Store;
+pub use tags::tags;

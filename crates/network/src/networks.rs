@@ -19,7 +19,8 @@ use crate::dns::DnsPlan;
 use crate::inside::{self, Inside};
 use crate::record::{Driver, EndpointRecord, Network, Pool};
 use crate::request::{
-    Changed, ConnectRequest, Connected, CreateNetwork, Endpoint, EndpointRequest, Present, PublishedPort,
+    Changed, ConnectRequest, Connected, CreateNetwork, Endpoint, EndpointRequest, Link, Present,
+    PublishedPort,
 };
 use crate::{Error, connect, release};
 
@@ -319,7 +320,7 @@ impl Networks {
     /// The plan of the name service of a container.
     pub(crate) fn dns_plan<'m>(
         &self,
-        upstream: &[IpAddr],
+        (upstream, links): (&[IpAddr], &[Link]),
         members: impl Iterator<Item = Member<'m>>,
     ) -> DnsPlan {
         let members: Vec<Member<'_>> = members.collect();
@@ -341,6 +342,10 @@ impl Networks {
                 .collect(),
             upstream,
             hosts: gateways.flat_map(|address| HOST_NAMES.map(|name| (name.to_owned(), address))).collect(),
+            links: links
+                .iter()
+                .map(|link| (link.alias.to_ascii_lowercase(), link.to.to_ascii_lowercase()))
+                .collect(),
         }
     }
 

@@ -49,13 +49,33 @@ pub struct EndpointRequest {
     /// `--gw-priority`: the default routes are the network's with the highest one.
     #[serde(default)]
     pub gateway_priority: i32,
+    /// `--link`: what this container alone calls others, and the name by which the network knows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
+}
+
+/// Another name for another container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// A name that the network knows.
+    pub to: String,
+    /// What it is called by who has the link.
+    pub alias: String,
 }
 
 impl EndpointRequest {
     /// A wish for a network, and nothing more.
     #[must_use]
     pub fn new(network: Name) -> Self {
-        Self { network, aliases: Vec::new(), ipv4: None, ipv6: None, mac: None, gateway_priority: 0 }
+        Self {
+            network,
+            aliases: Vec::new(),
+            ipv4: None,
+            ipv6: None,
+            mac: None,
+            gateway_priority: 0,
+            links: Vec::new(),
+        }
     }
 }
 
@@ -131,6 +151,8 @@ pub struct Present {
     pub names: bool,
     /// See [`ConnectRequest::dns_upstream`].
     pub dns_upstream: Vec<IpAddr>,
+    /// What it calls others.
+    pub links: Vec<Link>,
 }
 
 /// What a running container has after its networks were changed, in place of what it had.

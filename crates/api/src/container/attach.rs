@@ -131,9 +131,6 @@ pub(crate) fn logs(server: &Shared, call: &Call, id: &str) -> Outcome<Answer> {
     if !stdout && !stderr {
         return Err(Refusal::invalid("Bad parameters: you must choose at least one stream"));
     }
-    if call.flag("details") {
-        return Err(Refusal::unsupported("logs with details"));
-    }
     let moment = |name: &str| -> Outcome<Option<i64>> {
         let Some(text) = call.word(name).filter(|text| *text != "0") else { return Ok(None) };
         time::moment(text).map(Some).ok_or_else(|| Refusal::invalid(format!("invalid {name}: {text}")))
@@ -146,7 +143,7 @@ pub(crate) fn logs(server: &Shared, call: &Call, id: &str) -> Outcome<Answer> {
         follow: call.flag("follow"),
         cancel: None,
     };
-    let timestamps = call.flag("timestamps");
+    let (timestamps, details) = (call.flag("timestamps"), call.flag("details"));
     let terminal = record.request.tty;
     // What cannot be read is refused before anything is sent.
     server.engine.logs(id, LogOptions { tail: Some(0), ..LogOptions::default() }, &mut |_| false)?;
@@ -158,7 +155,9 @@ pub(crate) fn logs(server: &Shared, call: &Call, id: &str) -> Outcome<Answer> {
             if !wanted {
                 return true;
             }
-            let stamp = if timestamps { format!("{} ", entry.time) } else { String::new() };
+            // What log options would add to it is never anything.
+            let details = if details { " " } else { "" };
+            let stamp = if timestamps { format!("{} {details}", entry.time) } else { details.to_owned() };
             let length = stamp.len() + entry.bytes.len();
             let mut bytes = Vec::with_capacity(length + 8);
             if !terminal {

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use cata_engine::cdi::GPU_CAPABILITIES;
 use cata_engine::request::{
     Attach, BlockLimit, BlockLimitKind, CreateRequest, DeviceName, DeviceRequest, DeviceRule,
-    EndpointRequest, GpuRequest, Gpus, HealthRequest, Isolation, Lender, LogPlan, MountRequest, MountSource,
-    NamespaceMode, NetworkMode, PortRequest, PullPolicy, Resources, RestartPolicy, SeccompRequest, Security,
-    Transport, Ulimit, UserNamespace,
+    EndpointRequest, GpuRequest, Gpus, HealthRequest, Isolation, Lender, Link, LogPlan, MountRequest,
+    MountSource, NamespaceMode, NetworkMode, PortRequest, PullPolicy, Resources, RestartPolicy,
+    SeccompRequest, Security, Transport, Ulimit, UserNamespace,
 };
 use cata_spec::Name;
 use serde_json::Value;
@@ -268,7 +268,7 @@ fn small<T: TryFrom<i64>>(host: &mut Fields, name: &str) -> Outcome<Option<T>> {
 fn container_name(text: &str) -> Outcome<Name> {
     Name::parse(text.strip_prefix('/').unwrap_or(text)).map_err(|_| {
         Refusal::invalid(format!(
-            "Invalid container name ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            "Invalid container name ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two characters at least"
         ))
     })
 }
@@ -567,6 +567,7 @@ pub(crate) fn endpoint(network: &str, settings: Value, mac: Option<&str>) -> Out
         ipv6: addresses.text("IPv6Address")?.map(|a| a.parse().map_err(|_| invalid(&a))).transpose()?,
         mac: mac.map(|text| mac_address(&text)).transpose()?,
         gateway_priority: small(&mut fields, "GwPriority")?.unwrap_or(0),
+        links: fields.list("Links")?.iter().map(|text| link(text)).collect::<Outcome<_>>()?,
     };
     addresses.finish()?;
     // What `inspect` says of one that was connected, and clients send back.
@@ -585,6 +586,17 @@ pub(crate) fn endpoint(network: &str, settings: Value, mac: Option<&str>) -> Out
     Ok(request)
 }
 
+/// PURE: `container` or `container:alias`.
+fn link(text: &str) -> Outcome<Link> {
+    let (to, alias) = text.split_once(':').unwrap_or((text, text));
+    // As `inspect` has them.
+    let (to, alias) = (to.trim_start_matches('/'), alias.rsplit('/').next().unwrap_or_default());
+    if to.is_empty() || alias.is_empty() || alias.contains(':') {
+        return Err(Refusal::invalid(format!("bad format for links: {text}")));
+    }
+    Ok(Link { to: to.to_owned(), alias: alias.to_owned() })
+}
+
 fn mac_address(text: &str) -> Outcome<[u8; 6]> {
     let bytes: Option<Vec<u8>> = text.split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect();
     let bytes = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
@@ -592,8 +604,14 @@ fn mac_address(text: &str) -> Outcome<[u8; 6]> {
 }
 
 fn network(host: &mut Fields, networking: &mut Fields, mac: Option<&str>) -> Outcome<NetworkMode> {
+    let links = host.list("Links")?.iter().map(|text| link(text)).collect::<Outcome<Vec<Link>>>()?;
     let mode = host.text("NetworkMode")?.unwrap_or_else(|| "default".to_owned());
     let mut settings = networking.entries("EndpointsConfig")?;
+    if !links.is_empty() && (matches!(mode.as_str(), "host" | "none") || mode.starts_with("container:")) {
+        return Err(Refusal::invalid(format!(
+            "conflicting options: links cannot be used with the network {mode}"
+        )));
+    }
     match mode.as_str() {
         "host" => return Ok(NetworkMode::Host),
         "none" => return Ok(NetworkMode::None),
@@ -605,10 +623,11 @@ fn network(host: &mut Fields, networking: &mut Fields, mac: Option<&str>) -> Out
     let first = if mode == "default" { "bridge" } else { &mode };
     let own = settings.iter().position(|(name, _)| name == first || *name == mode);
     let own = own.map_or(Value::Null, |at| settings.remove(at).1);
-    if first == "bridge" && settings.is_empty() && mac.is_none() && own.is_null() {
+    if first == "bridge" && settings.is_empty() && mac.is_none() && own.is_null() && links.is_empty() {
         return Ok(NetworkMode::Networks(Vec::new()));
     }
     let mut list = vec![endpoint(first, own, mac)?];
+    list[0].links.extend(links);
     for (name, settings) in settings {
         list.push(endpoint(&name, settings, None)?);
     }

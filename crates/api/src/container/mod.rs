@@ -48,13 +48,12 @@ pub(crate) fn create(server: &Server, mut call: Call) -> Outcome<Answer> {
 pub(crate) fn inspect(server: &Server, call: &Call, id: &str) -> Outcome<Answer> {
     let engine = &server.engine;
     let mut document = if call.flag("size") { engine.inspect_with_size(id)? } else { engine.inspect(id)? };
-    if call.version < 45 {
-        add_short_id(&mut document);
-    }
+    add_short_id(&mut document);
     Answer::ok(document)
 }
 
-/// PURE: to old clients the short id is one of a container's aliases; docker-compose connects anew who has none.
+/// PURE: the short id is one of a container's aliases. Docker has left it out since 1.45; docker-compose 1 asks for the
+/// newest version, and connects a container anew that has none.
 fn add_short_id(document: &mut Value) {
     let short = document["Id"].as_str().and_then(|id| id.get(..12)).unwrap_or_default().to_owned();
     let networks = document["NetworkSettings"]["Networks"].as_object_mut();

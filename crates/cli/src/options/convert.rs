@@ -66,6 +66,7 @@ pub(crate) fn request(
     let attach = attach(&process, using);
     let beside = parse::network::Beside {
         aliases: &network.network_alias,
+        links: &network.link,
         ipv4: network.ip,
         ipv6: network.ip6,
         mac: network.mac_address,
@@ -167,7 +168,7 @@ fn name(text: &str) -> Parsed<Name> {
     // Docker accepts and drops a leading slash.
     Name::parse(text.strip_prefix('/').unwrap_or(text)).map_err(|_| {
         ParseError::new(format!(
-            "Invalid container name ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            "Invalid container name ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two characters at least"
         ))
     })
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use cata_engine::request::{
-    BlockLimit, DeviceRule, GpuRequest, IdMapping, Isolation, Lender, MonitorRequest, MountRequest,
+    BlockLimit, DeviceRule, GpuRequest, IdMapping, Isolation, Lender, Link, MonitorRequest, MountRequest,
     NamespaceMode, OnUnhealthy, PortRequest, RestartPolicy, Ulimit, UserNamespace,
 };
 use clap::Args;
@@ -91,6 +91,9 @@ pub(crate) struct NetworkOptions {
     /// Add a name by which others on the network find the container
     #[arg(long, alias = "net-alias", value_name = "list")]
     pub(crate) network_alias: Vec<String>,
+    /// Add a name for another container, for this one alone (container[:alias])
+    #[arg(long, value_name = "list", value_parser = parse::network::link)]
+    pub(crate) link: Vec<Link>,
     /// Set the IPv4 address
     #[arg(long, value_name = "ip")]
     pub(crate) ip: Option<Ipv4Addr>,

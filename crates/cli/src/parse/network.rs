@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use cata_engine::request::{EndpointRequest, NetworkMode};
+use cata_engine::request::{EndpointRequest, Link, NetworkMode};
 use cata_spec::Name;
 
 use super::{ParseError, Parsed, mount};
@@ -18,11 +18,17 @@ pub(crate) struct Beside<'a> {
     pub(crate) ipv6: Option<Ipv6Addr>,
     /// `--mac-address`.
     pub(crate) mac: Option<[u8; 6]>,
+    /// `--link`.
+    pub(crate) links: &'a [Link],
 }
 
 impl Beside<'_> {
     fn is_empty(&self) -> bool {
-        self.aliases.is_empty() && self.ipv4.is_none() && self.ipv6.is_none() && self.mac.is_none()
+        self.aliases.is_empty()
+            && self.links.is_empty()
+            && self.ipv4.is_none()
+            && self.ipv6.is_none()
+            && self.mac.is_none()
     }
 }
 
@@ -65,7 +71,7 @@ fn lay_over(mode: NetworkMode, beside: &Beside<'_>) -> Parsed<NetworkMode> {
     }
     let NetworkMode::Networks(mut endpoints) = mode else {
         return Err(ParseError::new(
-            "conflicting options: addresses and aliases cannot be used with --network none, host or container",
+            "conflicting options: addresses, aliases and links cannot be used with --network none, host or container",
         ));
     };
     if endpoints.is_empty() {
@@ -73,6 +79,7 @@ fn lay_over(mode: NetworkMode, beside: &Beside<'_>) -> Parsed<NetworkMode> {
     }
     let Some(first) = endpoints.first_mut() else { return Ok(NetworkMode::Networks(endpoints)) };
     first.aliases.extend_from_slice(beside.aliases);
+    first.links.extend_from_slice(beside.links);
     let both = |flag: &str| {
         ParseError::new(format!("conflicting options: cannot specify both --{flag} and per-network {flag}"))
     };
@@ -124,12 +131,21 @@ fn endpoint(text: &str) -> Parsed<EndpointRequest> {
         }
     }
     let network = network.ok_or_else(|| ParseError::new("network name/id is not specified"))?;
-    Ok(EndpointRequest { network, aliases, ipv4, ipv6, mac: address, gateway_priority })
+    Ok(EndpointRequest { network, aliases, ipv4, ipv6, mac: address, gateway_priority, links: Vec::new() })
 }
 
 pub(crate) fn name(text: &str) -> Parsed<Name> {
     let text = if text == "default" { "bridge" } else { text };
     Name::parse(text).map_err(|e| ParseError::new(e.to_string()))
+}
+
+/// `container` or `container:alias`.
+pub(crate) fn link(text: &str) -> Parsed<Link> {
+    let (to, alias) = text.split_once(':').unwrap_or((text, text));
+    if to.is_empty() || alias.is_empty() || alias.contains(':') {
+        return Err(ParseError::new(format!("bad format for links: {text}")));
+    }
+    Ok(Link { to: to.to_owned(), alias: alias.to_owned() })
 }
 
 /// Six hexadecimal pairs, separated by colons or dashes.

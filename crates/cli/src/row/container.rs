@@ -191,22 +191,32 @@ fn asked_ports(view: &View) -> Vec<(u16, String, bool)> {
 
 /// Docker's STATUS: `Up 5 seconds (healthy)`, `Exited (0) 2 minutes ago`; the OOM killer is named.
 pub(crate) fn status(container: &Container, now: u64) -> String {
+    let facts = (container.state, container.exit_code, container.oom_killed, container.health);
+    status_text(facts, (container.started, container.finished), now)
+}
+
+/// The same of a state, an exit code, the OOM killer and a health; of a start and an end.
+pub(crate) fn status_text(
+    (state, exit_code, oom_killed, health): (&str, i32, bool, Option<HealthStatus>),
+    (started, finished): (Option<u64>, Option<u64>),
+    now: u64,
+) -> String {
     let since = |moment: Option<u64>| time::span(now.saturating_sub(moment.unwrap_or(now)));
-    match container.state {
+    match state {
         "running" => {
-            let health = match container.health {
+            let health = match health {
                 Some(HealthStatus::Starting) => " (health: starting)",
                 Some(HealthStatus::Healthy) => " (healthy)",
                 Some(HealthStatus::Unhealthy) => " (unhealthy)",
                 None => "",
             };
-            format!("Up {}{health}", since(container.started))
+            format!("Up {}{health}", since(started))
         }
-        "paused" => format!("Up {} (Paused)", since(container.started)),
-        "restarting" => format!("Restarting ({}) {} ago", container.exit_code, since(container.finished)),
+        "paused" => format!("Up {} (Paused)", since(started)),
+        "restarting" => format!("Restarting ({exit_code}) {} ago", since(finished)),
         "exited" => {
-            let oom = if container.oom_killed { " (OOM killed)" } else { "" };
-            format!("Exited ({}) {} ago{oom}", container.exit_code, since(container.finished))
+            let oom = if oom_killed { " (OOM killed)" } else { "" };
+            format!("Exited ({exit_code}) {} ago{oom}", since(finished))
         }
         _ => "Created".to_owned(),
     }

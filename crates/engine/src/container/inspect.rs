@@ -518,7 +518,7 @@ fn endpoint_document(endpoint: &Endpoint, view: &View) -> Value {
     let wish = wishes.iter().find(|wish| wish.network == endpoint.network);
     json!({
         "IPAMConfig": wish.map_or(Value::Null, addresses_asked),
-        "Links": null,
+        "Links": wish.map_or(Value::Null, links),
         "Aliases": wish.map_or(Value::Null, aliases),
         "MacAddress": mac(endpoint.mac),
         "DriverOpts": null,
@@ -547,6 +547,11 @@ fn addresses_asked(wish: &EndpointRequest) -> Value {
     if asked.is_empty() { Value::Null } else { Value::Object(asked) }
 }
 
+fn links(wish: &EndpointRequest) -> Value {
+    let links: Vec<String> = wish.links.iter().map(|link| format!("{}:{}", link.to, link.alias)).collect();
+    if links.is_empty() { Value::Null } else { json!(links) }
+}
+
 fn aliases(wish: &EndpointRequest) -> Value {
     if wish.aliases.is_empty() { Value::Null } else { json!(wish.aliases) }
 }
@@ -554,7 +559,8 @@ fn aliases(wish: &EndpointRequest) -> Value {
 /// Not running: Docker still names what it would join.
 fn empty_endpoint(wish: Option<&EndpointRequest>) -> Value {
     json!({
-        "IPAMConfig": wish.map_or(Value::Null, addresses_asked), "Links": null,
+        "IPAMConfig": wish.map_or(Value::Null, addresses_asked),
+        "Links": wish.map_or(Value::Null, links),
         "Aliases": wish.map_or(Value::Null, aliases), "MacAddress": "", "DriverOpts": null,
         "GwPriority": wish.map_or(0, |wish| wish.gateway_priority), "NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0,
         "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": null,

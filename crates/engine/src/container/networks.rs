@@ -8,7 +8,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use cata_network::record::Driver;
-use cata_network::request::{Changed, EndpointRequest, Present};
+use cata_network::request::{Changed, EndpointRequest, Link, Present};
 use cata_network::{EndpointRecord, Network};
 use cata_sandbox::client::Client;
 use cata_sandbox::launch::Isolation;
@@ -42,6 +42,15 @@ impl Engine {
             let network = self.network(endpoint.network.as_str())?;
             check_wish(&network, endpoint)?;
             endpoint.network = network.name;
+            self.name_links(&mut endpoint.links)?;
+        }
+        Ok(())
+    }
+
+    /// Linked containers by what stays when they are renamed: every network knows short ids.
+    fn name_links(&self, links: &mut [Link]) -> Result<()> {
+        for link in links {
+            link.to = self.find(&link.to)?.id.short().to_owned();
         }
         Ok(())
     }
@@ -60,8 +69,9 @@ impl Engine {
     ) -> Result<Vec<String>> {
         let network = self.network(network)?;
         let found = self.find(container)?;
-        let wish = EndpointRequest { network: network.name.clone(), ..wish };
+        let mut wish = EndpointRequest { network: network.name.clone(), ..wish };
         check_wish(&network, &wish)?;
+        self.name_links(&mut wish.links)?;
         self.networks()?.check(&wish).map_err(network_error)?;
         let lock = self.lock(&found.id)?;
         let old = self.record(&found.id)?.ok_or_else(|| Error::NoContainer(container.to_owned()))?;
@@ -214,6 +224,7 @@ impl Engine {
             namespace,
             names: facts.names || user_made,
             dns_upstream: record.request.dns.clone(),
+            links: record.endpoints().into_iter().flat_map(|wish| wish.links).collect(),
         }))
     }
 
@@ -305,6 +316,13 @@ fn check_wish(network: &Network, wish: &EndpointRequest) -> Result<()> {
     if network.name.as_str() == network::DEFAULT && !wish.aliases.is_empty() {
         let what = "network-scoped alias is supported only for containers in user defined networks";
         return Err(Error::Invalid(what.to_owned()));
+    }
+    if network.name.as_str() == network::DEFAULT && !wish.links.is_empty() {
+        return Err(Error::Unsupported {
+            what: "links are not supported on the default bridge".to_owned(),
+            hint: "put both on a network of their own (`cata network create`): there they find each other by name"
+                .to_owned(),
+        });
     }
     Ok(())
 }

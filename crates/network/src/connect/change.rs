@@ -133,7 +133,7 @@ fn settle(
     let members = endpoints.iter().zip(&records).zip(&directories);
     let members =
         members.map(|((endpoint, network), directory)| Member { network, bridge: 0, endpoint, directory });
-    let plan = names.then(|| networks.dns_plan(&present.dns_upstream, members));
+    let plan = names.then(|| networks.dns_plan((&present.dns_upstream, &present.links), members));
     let (forwards, reservations, forwarded) = match &carried {
         Some(target) if networks.forwards() => {
             (ports.iter().filter_map(|port| super::forward(port, target)).collect(), Vec::new(), reserved)

@@ -23,7 +23,7 @@ use crate::networks::Networks;
 use crate::port::{self, Hold, Target};
 use crate::record::{EndpointRecord, Network};
 use crate::request::{
-    ConnectRequest, Connected, Endpoint, EndpointRequest, PublishedPort, ServicePlan, Teardown,
+    ConnectRequest, Connected, Endpoint, EndpointRequest, Link, PublishedPort, ServicePlan, Teardown,
 };
 use crate::{Error, conntrack, networks};
 
@@ -154,11 +154,13 @@ fn effects(
         forwards = ports.iter().filter_map(|port| forward(port, target)).collect();
         forwarded = std::mem::take(&mut reservations);
     }
+    let links: Vec<Link> = request.endpoints.iter().flat_map(|wish| wish.links.clone()).collect();
     Ok(Connected {
         namespace: made.namespace,
         services: ServicePlan {
-            names: serves_names
-                .then(|| networks.dns_plan(&request.dns_upstream, joined.iter().map(Joined::member))),
+            names: serves_names.then(|| {
+                networks.dns_plan((&request.dns_upstream, &links), joined.iter().map(Joined::member))
+            }),
             forwards,
         },
         forwarded,

@@ -50,6 +50,9 @@ pub fn check(wishes: &[EndpointRequest]) -> Result<(), Error> {
         if let Some(alias) = wish.aliases.iter().find(|alias| !super::names::is_resolvable(alias)) {
             return invalid("alias", alias, "not a host name");
         }
+        if let Some(link) = wish.links.iter().find(|link| !super::names::is_resolvable(&link.alias)) {
+            return invalid("link", &link.alias, "not a host name");
+        }
         if wish.mac.is_some_and(|mac| mac[0] & 1 == 1 || mac == [0; 6]) {
             return invalid("mac-address", wish.network.as_str(), "a multicast or empty address");
         }

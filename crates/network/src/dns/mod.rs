@@ -31,4 +31,7 @@ pub struct DnsPlan {
     pub upstream: Vec<SocketAddr>,
     /// Names that mean the host (`host.docker.internal`), and its addresses on these networks.
     pub hosts: Vec<(String, IpAddr)>,
+    /// Names that mean another name, for this container alone.
+    #[serde(default)]
+    pub links: Vec<(String, String)>,
 }

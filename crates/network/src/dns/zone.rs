@@ -16,6 +16,8 @@ pub fn look_up(plan: &DnsPlan, subject: &Subject) -> Zone {
     let mut zone = Zone::default();
     match subject {
         Subject::Name(name) => {
+            let link = plan.links.iter().find(|(alias, _)| alias == name);
+            let name = link.map_or(name, |(_, to)| to);
             let hosts = plan.hosts.iter().filter(|(host, _)| host == name);
             zone.addresses.extend(hosts.map(|(_, address)| *address));
             for directory in &plan.networks {
@@ -88,6 +90,7 @@ mod tests {
             networks: vec![web, root.path().join("gone")],
             upstream: Vec::new(),
             hosts: vec![("host.docker.internal".to_owned(), "10.0.0.1".parse().unwrap())],
+            links: vec![("store".to_owned(), "db".to_owned())],
         };
         let all = |name: &str| {
             let zone = look_up(&plan, &Subject::Name(name.to_owned()));
@@ -96,6 +99,7 @@ mod tests {
         assert_eq!(all("db"), "10.0.0.2 10.0.0.3 fd00::3");
         assert_eq!(all("db.web"), "10.0.0.2 10.0.0.3 fd00::3");
         assert_eq!(all("d"), "");
+        assert_eq!(all("store"), all("db"));
         assert_eq!(all("host.docker.internal"), "10.0.0.1");
         let back = look_up(&plan, &Subject::Address("10.0.0.2".parse().unwrap()));
         assert_eq!(back.names, ["db1.web"]);

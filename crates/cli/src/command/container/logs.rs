@@ -16,6 +16,9 @@ use crate::tree::{Exit, Outcome, Verb};
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
+    /// Put what log options add in front of each line (here none does: a space)
+    #[arg(long)]
+    details: bool,
     /// Go on with what is written from now on
     #[arg(short, long)]
     follow: bool,
@@ -61,8 +64,9 @@ impl Verb for Logs {
             };
             let Some(start) = start else { return false };
             let stamp = (self.timestamps && *start).then_some(entry.time);
+            let details = self.details && *start;
             *start = entry.bytes.ends_with(b"\n");
-            match write(entry, stamp) {
+            match write(entry, stamp, details) {
                 Ok(()) => true,
                 Err(error) => {
                     failed = Some(error);
@@ -96,11 +100,14 @@ fn tail(text: Option<&str>) -> Option<usize> {
     text.and_then(|text| text.parse().ok())
 }
 
-fn write(entry: &Entry, stamp: Option<cata_engine::Stamp>) -> std::io::Result<()> {
+fn write(entry: &Entry, stamp: Option<cata_engine::Stamp>, details: bool) -> std::io::Result<()> {
     let mut bytes = Vec::with_capacity(entry.bytes.len() + 40);
     if let Some(stamp) = stamp {
         let nanos = u64::try_from(stamp.unix_nanos()).unwrap_or_default();
         bytes.extend_from_slice(time::rfc3339(nanos).as_bytes());
+        bytes.push(b' ');
+    }
+    if details {
         bytes.push(b' ');
     }
     bytes.extend_from_slice(&entry.bytes);

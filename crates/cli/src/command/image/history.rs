@@ -35,6 +35,9 @@ pub(crate) struct History {
     /// Do not shorten columns
     #[arg(long)]
     no_trunc: bool,
+    /// Of several platforms, this one
+    #[arg(long, value_name = "string")]
+    platform: Option<String>,
     /// Print only ids
     #[arg(short, long)]
     quiet: bool,
@@ -45,7 +48,7 @@ pub(crate) struct History {
 impl Verb for History {
     fn call(self, session: &Session) -> Outcome {
         let now = time::now();
-        let lines = session.engine()?.image_history(&self.image)?;
+        let lines = session.engine()?.image_history_for(&self.image, self.platform.as_deref())?;
         let rows: Vec<Row> = lines.iter().map(|line| cells(line, now, self.human, !self.no_trunc)).collect();
         listing::print(&KIND, &rows, self.format.as_deref(), self.quiet)?;
         Ok(Exit::OK)

@@ -12,6 +12,9 @@ pub(crate) mod rm;
 mod save;
 mod tag;
 
+use cata_spec::Reference;
+
+use crate::render::error::Failure;
 use crate::tree::Node;
 
 pub(crate) const PULL: Node =
@@ -47,3 +50,12 @@ pub(crate) const NODES: &[Node] = &[
     Node::verb::<rm::Remove>("rm", "IMAGE [IMAGE...]", "Remove images").also(&["remove"]),
     Node::verb::<inspect::Inspect>("inspect", "IMAGE [IMAGE...]", "Print details of images"),
 ];
+
+/// The repository of a name that has no tag, for what is done with all of its tags.
+fn repository(name: &str) -> Result<String, Failure> {
+    let reference = Reference::parse_untagged(name).map_err(|e| Failure::usage(e.to_string()))?;
+    if reference.tag().is_some() || reference.digest().is_some() {
+        return Err(Failure::usage("tag can't be used with --all-tags/-a"));
+    }
+    Ok(reference.familiar_name())
+}

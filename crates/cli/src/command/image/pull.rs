@@ -8,8 +8,11 @@ use crate::render::progress::{Screen, To};
 use crate::session::{self, Session};
 use crate::tree::{Exit, Outcome, Verb};
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Pull {
+    /// Pull every tag of the repository
+    #[arg(short, long)]
+    all_tags: bool,
     /// Choose the platform of an image that has several
     #[arg(long, value_name = "string", env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
     platform: Option<String>,
@@ -22,6 +25,9 @@ pub(crate) struct Pull {
 
 impl Verb for Pull {
     fn call(self, session: &Session) -> Outcome {
+        if self.all_tags {
+            return self.all(session);
+        }
         let reference = Reference::parse(&self.name).map_err(|e| Failure::usage(e.to_string()))?;
         let selector = reference.manifest_selector();
         if !self.quiet {
@@ -41,6 +47,17 @@ impl Verb for Pull {
             session::print_line(format!("Status: {status} {}", reference.familiar()))?;
         }
         session::print_line(reference.to_string())?;
+        Ok(Exit::OK)
+    }
+}
+
+impl Pull {
+    fn all(self, session: &Session) -> Outcome {
+        let (engine, repository) = (session.engine()?, super::repository(&self.name)?);
+        for tag in engine.image_tags(&self.name)? {
+            let one = Self { all_tags: false, name: format!("{repository}:{tag}"), ..self.clone() };
+            let _ = one.call(session)?;
+        }
         Ok(Exit::OK)
     }
 }

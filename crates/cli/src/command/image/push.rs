@@ -8,8 +8,11 @@ use crate::render::progress::{Screen, To};
 use crate::session::{self, Session};
 use crate::tree::{Exit, Outcome, Verb};
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Push {
+    /// Push every tag that the repository has here
+    #[arg(short, long)]
+    all_tags: bool,
     /// Print only the image's full name
     #[arg(short, long)]
     quiet: bool,
@@ -22,6 +25,9 @@ pub(crate) struct Push {
 
 impl Verb for Push {
     fn call(self, session: &Session) -> Outcome {
+        if self.all_tags {
+            return self.all(session);
+        }
         let reference = Reference::parse(&self.name).map_err(|e| Failure::usage(e.to_string()))?;
         if !self.quiet {
             session::print_line(format!("The push refers to repository [{}]", reference.name()))?;
@@ -33,6 +39,26 @@ impl Verb for Push {
         } else {
             let selector = reference.manifest_selector();
             session::print_line(format!("{selector}: digest: {} size: {}", pushed.digest, pushed.size))?;
+        }
+        Ok(Exit::OK)
+    }
+}
+
+impl Push {
+    fn all(self, session: &Session) -> Outcome {
+        let (engine, repository) = (session.engine()?, super::repository(&self.name)?);
+        let images = engine.image_list()?;
+        let names = images.iter().flat_map(|image| &image.names);
+        let mut names: Vec<String> =
+            names.filter(|name| name.familiar_name() == repository).map(Reference::familiar).collect();
+        if names.is_empty() {
+            return Err(Failure::usage(format!(
+                "an image does not exist locally with the tag: {repository}"
+            )));
+        }
+        names.sort();
+        for name in names {
+            let _ = Self { all_tags: false, name, ..self.clone() }.call(session)?;
         }
         Ok(Exit::OK)
     }

@@ -13,12 +13,17 @@ pub(crate) struct Remove {
     /// Remove every name of an image, and do not mind images that are not there
     #[arg(short, long)]
     force: bool,
+    /// Keep parents without a name (no image has any here)
+    #[arg(long)]
+    no_prune: bool,
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
 
 impl Verb for Remove {
     fn call(self, session: &Session) -> Outcome {
+        // Layers that others have stay; what Docker calls parents does not exist.
+        let _ = self.no_prune;
         let engine = session.engine()?;
         each(&self.images, |name| {
             let removed = match engine.image_remove(name, RemoveOptions { force: self.force }) {

@@ -45,7 +45,7 @@ pub(crate) struct Create {
 impl Verb for Create {
     fn call(self, session: &Session) -> Outcome {
         let name = Name::parse(&self.name).map_err(|error| Failure::flag(error.to_string()))?;
-        let beside = parse::network::Beside { aliases: &[], ipv4: None, ipv6: None, mac: None };
+        let beside = parse::network::Beside::default();
         let request = MachineRequest {
             image: self.image,
             cpus: self.cpus,

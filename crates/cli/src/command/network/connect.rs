@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use cata_engine::request::EndpointRequest;
+use cata_engine::request::{EndpointRequest, Link};
 use clap::Args;
 
 use crate::parse::network;
@@ -23,6 +23,9 @@ pub(crate) struct Connect {
     /// Set the IPv6 address
     #[arg(long, value_name = "string")]
     ip6: Option<Ipv6Addr>,
+    /// Add a name for another container, for this one alone (container[:alias])
+    #[arg(long, value_name = "list", value_parser = network::link)]
+    link: Vec<Link>,
     #[arg(required = true, value_name = "NETWORK")]
     network: String,
     #[arg(required = true, value_name = "CONTAINER")]
@@ -36,6 +39,7 @@ impl Verb for Connect {
             ipv4: self.ip,
             ipv6: self.ip6,
             gateway_priority: self.gw_priority,
+            links: self.link,
             ..EndpointRequest::new(network::name(&self.network)?)
         };
         for warning in session.engine()?.network_connect(&self.network, &self.container, wish)? {

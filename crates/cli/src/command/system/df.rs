@@ -1,12 +1,15 @@
 //! `system df`: what takes up the disk.
 
+use cata_engine::Stamp;
+use cata_engine::container::inspect::status_word;
 use cata_engine::disk::DiskUsage;
-use cata_engine::status::StatusKind;
+use cata_engine::status::{Status, StatusKind};
 use clap::Args;
 
 use crate::render::error::Failure;
 use crate::render::listing::{self, Kind, Row};
 use crate::render::{size, table, time};
+use crate::row::container::status_text;
 use crate::session::{self, Session};
 use crate::tree::{Exit, Outcome, Verb};
 
@@ -131,7 +134,7 @@ fn verbose(usage: &DiskUsage, now: u64) -> String {
                 one.record.mounts.len().to_string(),
                 size::decimal(one.written),
                 ago(one.record.created),
-                state(one.status.status).to_owned(),
+                state(&one.status, now),
                 one.record.name.to_string(),
             ]
             .join("\t"),
@@ -161,14 +164,13 @@ fn verbose(usage: &DiskUsage, now: u64) -> String {
     text
 }
 
-fn state(kind: StatusKind) -> &'static str {
-    match kind {
-        StatusKind::Exited => "exited",
-        StatusKind::Created => "created",
-        StatusKind::Paused => "paused",
-        StatusKind::Restarting => "restarting",
-        StatusKind::Running => "running",
-    }
+/// As `ps` has it.
+fn state(status: &Status, now: u64) -> String {
+    let nanos = |stamp: Option<Stamp>| stamp.and_then(|stamp| u64::try_from(stamp.unix_nanos()).ok());
+    let health = status.health.as_ref().filter(|_| status.status == StatusKind::Running);
+    let facts =
+        (status_word(status.status), status.exit_code, status.oom_killed, health.map(|health| health.status));
+    status_text(facts, (nanos(status.started_at), nanos(status.finished_at)), now)
 }
 
 #[cfg(test)]

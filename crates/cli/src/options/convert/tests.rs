@@ -91,7 +91,7 @@ fn request_refuses_conflicts_by_name() {
     --no-healthcheck --health-cmd x => --no-healthcheck conflicts with --health-* options
     -v /a:/x --tmpfs /x/ => Duplicate mount point: /x/
     -w rel => the working directory 'rel' is invalid, it needs to be an absolute path
-    --name - => Invalid container name (-), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed
+    --name - => Invalid container name (-), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two characters at least
     --env-file nope => open nope: no such file or directory
     --oom-score-adj 2000 => Invalid value 2000, range for oom score adj is [-1000, 1000]
     --blkio-weight 5 => Range of blkio weight is from 10 to 1000
