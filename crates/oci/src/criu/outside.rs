@@ -2,6 +2,7 @@
 //! names them, and restoring it finds them again from the bundle.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -90,7 +91,7 @@ impl Outside {
 
     pub(crate) fn load(images: &Path) -> Result<Self> {
         let path = images.join(NAME);
-        let text = fs::read(&path).map_err(|error| match error.kind() {
+        let text = read(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 Error::new(format!("{}: no checkpoint that this runtime made", images.display()))
             }
@@ -244,6 +245,18 @@ pub(crate) fn declare_namespaces(mut options: Message, plan: &Plan) -> Result<Me
     Ok(options)
 }
 
+/// A file that somebody else may have put there: neither a link to another, nor a pipe that never says anything.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let mut file = fs::File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a file"));
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(text)
+}
+
 /// The same namespaces again. What is opened is to be kept until CRIU runs.
 pub(crate) fn provide_namespaces(mut options: Message, plan: &Plan) -> Result<(Message, Vec<OwnedFd>)> {
     let mut opened = Vec::new();
@@ -296,6 +309,18 @@ fn joined(plan: &Plan) -> impl Iterator<Item = (NamespaceKind, &'static str, &Pa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_file_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link, pipe) = (dir.path().join("file"), dir.path().join("link"), dir.path().join("pipe"));
+        fs::write(&file, "text").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        assert_eq!(read(&file).unwrap(), b"text");
+        assert!(read(&link).is_err() && read(dir.path()).is_err());
+        assert_eq!(read(&pipe).unwrap_err().to_string(), "not a file");
+    }
 
     #[test]
     fn lines_of_mountinfo_are_read() {
