@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cata_spec::Digest;
 use cata_spec::image::{Descriptor, media_type};
@@ -14,7 +14,7 @@ use rustix::fs::{CWD, RenameFlags};
 use crate::error::{Error, LayerError, StoreError};
 use crate::layer::diff::{self, Written};
 use crate::layer::unpack_blob;
-use crate::store::{Hasher, LayerRecord, Store};
+use crate::store::{Hasher, LayerRecord, Store, sha256};
 use crate::tree::Owners;
 
 /// Bytes gathered before they are hashed and written.
@@ -29,6 +29,22 @@ pub struct Captured {
     pub descriptor: Descriptor,
     /// What is in it; no entries: nothing was changed, and no layer is needed.
     pub written: Written,
+}
+
+/// A captured layer that is not yet a blob: whoever drops it gives it up.
+#[derive(Debug)]
+pub struct Unnamed {
+    file: File,
+    path: PathBuf,
+    captured: Captured,
+    synced: bool,
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        // Once it is a blob nothing has this name.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 impl Captured {
@@ -78,22 +94,37 @@ impl Store {
         left_out: &dyn Fn(&Path) -> bool,
         owners: &Owners,
     ) -> Result<Captured, Error> {
-        let (file, path) = self.ingest_file("capture")?;
-        let captured = self.capture_into(upper, (left_out, owners), &file, &path);
-        if captured.is_err() {
-            let _ = std::fs::remove_file(&path);
-        }
-        captured
+        let captured = self.capture_unnamed(upper, left_out, owners, &|| false)?;
+        self.name_captured(&captured)
     }
 
-    fn capture_into(
+    /// As [`Store::capture`], while nobody knows yet whether the layer will be needed: all but the name. Hold the lease until
+    /// it has one.
+    ///
+    /// # Errors
+    /// As [`Store::capture`]; it ends early when `stop` says so.
+    pub fn capture_ahead(&self, upper: &Path, stop: &dyn Fn() -> bool) -> Result<Unnamed, Error> {
+        let mut ahead = self.capture_unnamed(upper, &|_| false, &Owners::default(), stop)?;
+        if !stop() {
+            ahead.file.sync_data().map_err(|e| StoreError::io("syncing", &ahead.path, e))?;
+            ahead.synced = true;
+        }
+        Ok(ahead)
+    }
+
+    fn capture_unnamed(
         &self,
         upper: &Path,
-        (left_out, owners): (&dyn Fn(&Path) -> bool, &Owners),
-        file: &File,
-        path: &Path,
-    ) -> Result<Captured, Error> {
-        let mut sink = Sink { file, hasher: Hasher::new(), size: 0, buffer: Vec::with_capacity(BUFFER) };
+        left_out: &dyn Fn(&Path) -> bool,
+        owners: &Owners,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Unnamed, Error> {
+        let (file, path) = self.ingest_file("capture")?;
+        let nothing = Captured::known(sha256(b""), 0, 0);
+        let mut unnamed = Unnamed { file, path, captured: nothing, synced: false };
+        let (file, path) = (&unnamed.file, &unnamed.path);
+        let buffer = Vec::with_capacity(BUFFER);
+        let mut sink = Sink { file, hasher: Hasher::new(), size: 0, buffer, stop };
         let written =
             diff::write_layer_without(upper, left_out, owners, &mut sink).map_err(|error| match error {
                 LayerError::Write(source) => Error::Store(StoreError::io("writing", path, source)),
@@ -101,12 +132,22 @@ impl Store {
             })?;
         let diff_id = sink.hasher.finish();
         let descriptor = Descriptor::new(media_type::OCI_LAYER, diff_id, sink.size);
-        if self.has_blob(&diff_id) {
-            std::fs::remove_file(path).map_err(|e| StoreError::io("removing", path, e))?;
-        } else {
-            self.publish_blob(file, path, &diff_id)?;
+        unnamed.captured = Captured { diff_id, descriptor, written };
+        Ok(unnamed)
+    }
+
+    /// Makes it a blob.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn name_captured(&self, unnamed: &Unnamed) -> Result<Captured, Error> {
+        let captured = unnamed.captured.clone();
+        match self.has_blob(&captured.diff_id) {
+            true => {}
+            false if unnamed.synced => self.name_blob(&unnamed.path, &captured.diff_id)?,
+            false => self.publish_blob(&unnamed.file, &unnamed.path, &captured.diff_id)?,
         }
-        Ok(Captured { diff_id, descriptor, written })
+        Ok(captured)
     }
 
     /// Unpacks a captured layer for the images that will have it.
@@ -152,6 +193,7 @@ struct Sink<'f> {
     hasher: Hasher,
     size: u64,
     buffer: Vec<u8>,
+    stop: &'f dyn Fn() -> bool,
 }
 
 impl Write for Sink<'_> {
@@ -164,6 +206,9 @@ impl Write for Sink<'_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        if (self.stop)() {
+            return Err(io::Error::other("it is not needed any more"));
+        }
         self.file.write_all(&self.buffer)?;
         self.hasher.update(&self.buffer);
         self.size += self.buffer.len() as u64;

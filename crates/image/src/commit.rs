@@ -5,7 +5,7 @@ use cata_spec::image::{Descriptor, Index, Manifest, media_type};
 
 use crate::error::{Error, StoreError};
 use crate::request::{CommitRequest, Image, IndexRequest, is_attestation};
-use crate::store::{NewImage, Store, sync_dir};
+use crate::store::{NewImage, Store, sha256};
 
 /// Writes configuration and manifest and names the image. The same request gives the same image.
 ///
@@ -54,7 +54,7 @@ pub fn commit_member(store: &Store, request: &CommitRequest) -> Result<Written, 
     }
     let damaged = |e: serde_json::Error| StoreError::damaged(&path, e);
     let document = serde_json::to_vec(&request.config).map_err(damaged)?;
-    let id = store.add_blob(&document)?;
+    let id = sha256(&document);
     let (kind, config) = if request.docker {
         (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG)
     } else {
@@ -68,8 +68,8 @@ pub fn commit_member(store: &Store, request: &CommitRequest) -> Result<Written, 
         annotations: request.annotations.clone(),
     };
     let bytes = serde_json::to_vec(&manifest).map_err(damaged)?;
-    let manifest_digest = store.add_blob(&bytes)?;
-    sync_dir(&store.content().join("blobs/sha256"))?;
+    let manifest_digest = sha256(&bytes);
+    store.add_blobs(&[&document, &bytes])?;
     let mut descriptor = Descriptor::new(kind, manifest_digest, bytes.len() as u64);
     descriptor.platform = Some(request.config.platform());
     Ok(Written { descriptor, config: id })
@@ -105,7 +105,6 @@ pub fn commit_index(store: &Store, request: &IndexRequest) -> Result<Image, Erro
         annotations: request.annotations.clone(),
     };
     let new = add_index(store, &index)?;
-    sync_dir(&store.content().join("blobs/sha256"))?;
     store.add_image(&new, &request.names)?;
     store.resolve_digest(&new.manifest_digest)
 }

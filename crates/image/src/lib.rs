@@ -33,7 +33,7 @@ mod whole;
 
 pub use archive::apply_change;
 pub use attest::commit_attestation;
-pub use capture::Captured;
+pub use capture::{Captured, Unnamed};
 pub use commit::{Written, commit, commit_index, commit_member};
 pub use compress::Algorithm;
 pub use error::{Access, ArchiveError, Error, Kind, LayerError, RegistryError, StoreError};

@@ -7,6 +7,7 @@ pub mod capability;
 pub mod clone;
 pub mod counter;
 pub mod detach;
+pub mod directory;
 pub mod disposition;
 pub mod flag;
 pub mod heap;

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cata_build::key::Key;
-use cata_image::{Captured, Store};
+use cata_image::{Captured, Store, Unnamed};
 use cata_spec::Digest;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -145,6 +145,8 @@ impl Cache {
                     .map_err(Error::file("make", path))?;
             }
         }
+        // Where the file system does not know the wish, it is only slower.
+        let _ = File::open(root.join("making")).map(cata_sys::directory::spread);
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Ok(Self { root, boot: boot.trim().to_owned() })
     }
@@ -261,12 +263,13 @@ impl Cache {
         Ok(record)
     }
 
-    /// Makes the step's layer one of the store's, once.
+    /// Makes the step's layer one of the store's, once; `ahead`: what was done of it already.
     pub(crate) fn capture(
         &self,
         store: &Store,
         key: &Key,
         mut record: StepRecord,
+        ahead: Option<Unnamed>,
     ) -> std::result::Result<(StepRecord, Option<Captured>), BuildError> {
         let Some(name) = record.layer.clone() else { return Ok((record, None)) };
         // Another build may be at the same layer.
@@ -282,7 +285,10 @@ impl Cache {
             let captured = Captured::known(known.diff_id, known.size, record.size);
             return Ok((record, Some(captured)));
         }
-        let captured = store.capture(&self.layer(&name))?;
+        let captured = match ahead {
+            Some(ahead) => store.name_captured(&ahead)?,
+            None => store.capture(&self.layer(&name))?,
+        };
         store.pin_layer(&captured.diff_id)?;
         let home = self.root.join("layers").join(&name);
         if !home.is_symlink() {

@@ -16,7 +16,7 @@ use cata_spec::{Digest, Platform};
 use rustix::fs::{AtFlags, Timespec, Timestamps};
 
 use super::BuildError;
-use super::cache::{Cache, StepRecord};
+use super::cache::StepRecord;
 use super::request::{AnnotationOf, BuildEvent, ImageOptions};
 use super::solve::{Layer, Solved, Solver};
 use crate::engine::Engine;
@@ -105,8 +105,8 @@ fn make_all(solvers: &[Solver<'_>], solved: &[Arc<Solved>]) -> Result<Image, Bui
 }
 
 fn make(solver: &Solver<'_>, solved: &Arc<Solved>) -> Result<CommitRequest, BuildError> {
-    let (engine, request, graph, cache) = (solver.engine, solver.request, solver.graph, solver.cache);
-    let layers = layers(engine, cache, &solved.snapshot.layers)?;
+    let (engine, request, graph) = (solver.engine, solver.request, solver.graph);
+    let layers = layers(solver, &solved.snapshot.layers)?;
     let layers = compressed(engine, &request.output, layers)?;
     let mut config = base_config(solver, graph, solved)?;
     config.config = solved.config.clone();
@@ -205,7 +205,8 @@ fn base_config(solver: &Solver<'_>, graph: &Graph, solved: &Solved) -> Result<Im
 }
 
 /// Every layer as the manifest names it; those of steps are captured on all cores.
-fn layers(engine: &Engine, cache: &Cache, layers: &[Layer]) -> Result<Vec<(Digest, Descriptor)>, BuildError> {
+fn layers(solver: &Solver<'_>, layers: &[Layer]) -> Result<Vec<(Digest, Descriptor)>, BuildError> {
+    let (engine, cache) = (solver.engine, solver.cache);
     let steps: Vec<(&Key, &Arc<StepRecord>)> = layers
         .iter()
         .filter_map(|layer| match layer {
@@ -220,7 +221,7 @@ fn layers(engine: &Engine, cache: &Cache, layers: &[Layer]) -> Result<Vec<(Diges
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some((key, record)) = steps.get(at) else { return };
-            match cache.capture(&engine.images, key, StepRecord::clone(record)) {
+            match cache.capture(&engine.images, key, StepRecord::clone(record), solver.ahead.take(key)) {
                 Ok((_, Some(captured))) => {
                     done.lock().unwrap_or_else(PoisonError::into_inner).push((at, captured));
                 }

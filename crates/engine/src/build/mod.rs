@@ -6,6 +6,7 @@
 //! overlay that is mounted nowhere ([`overlay`], [`copy`]). [`finish`] makes the image.
 
 mod agent;
+mod ahead;
 mod attest;
 pub(crate) mod cache;
 mod copy;

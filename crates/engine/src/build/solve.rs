@@ -15,6 +15,7 @@ use cata_build::stage::{Action, Arguments, CopySource, CopyStep, Origin, Plan, S
 use cata_image::{Image, Progress};
 use cata_spec::image::ContainerConfig;
 
+use super::ahead::Ahead;
 use super::cache::{Cache, Making, StepRecord};
 use super::remote::{self, Remote};
 use super::request::{BuildEvent, BuildProgress, BuildRequest};
@@ -134,6 +135,7 @@ pub(crate) struct Solver<'s> {
     used: Mutex<Vec<(Key, StepRecord)>>,
     /// Images and files from afar.
     materials: Mutex<BTreeSet<Material>>,
+    pub(super) ahead: Ahead,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -166,6 +168,7 @@ impl<'s> Solver<'s> {
             salt: request.epoch.map(|epoch| epoch.to_string()).unwrap_or_default(),
             used: Mutex::default(),
             materials: Mutex::default(),
+            ahead: Ahead::default(),
         }
     }
 
@@ -198,13 +201,19 @@ impl<'s> Solver<'s> {
     /// Solves the target and all it needs.
     pub(super) fn solve_all(&self) -> Result<Arc<Solved>, BuildError> {
         let needed = self.graph.needed(self.graph.target);
+        let layers = self.ahead.begin();
         let result = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                layers.iter().for_each(|made| drop(scope.spawn(move || self.write_ahead(&made))));
+            });
             for index in &needed {
                 if *index != self.graph.target {
                     scope.spawn(|| drop(self.solve(*index)));
                 }
             }
-            self.solve(self.graph.target)
+            let result = self.solve(self.graph.target);
+            self.ahead.end();
+            result
         });
         // The failure that made others stop is the one to tell.
         let own = |error: &BuildError| !error.cancelled;
@@ -269,7 +278,9 @@ impl<'s> Solver<'s> {
             }
             number += 1;
             let title = format!("[{} {number}/{total}] {}", self.stage_title(index), first_line(&step.title));
+            let below = solved.snapshot.layers.len();
             self.step(step, &title, &mut solved).map_err(|error| error.on(name, text, step.line))?;
+            self.tell(index, solved.snapshot.layers.get(below));
         }
         let Plan { config, author, arguments, .. } = plan;
         solved.config = config;

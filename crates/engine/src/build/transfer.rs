@@ -280,7 +280,7 @@ fn document(solver: &Solver<'_>, solved: &Solved, all: bool) -> Result<(Document
             },
         };
         let name = record.layer.clone();
-        let (record, captured) = solver.cache.capture(&solver.engine.images, &key, record)?;
+        let (record, captured) = solver.cache.capture(&solver.engine.images, &key, record, None)?;
         if let (Some(name), Some(captured)) = (name, captured) {
             digests.insert(name, captured.diff_id);
             if !layers.iter().any(|(diff_id, _)| *diff_id == captured.diff_id) {

@@ -59,9 +59,26 @@ impl Store {
         Ok(digest)
     }
 
+    /// Adds small blobs: all are written before any is waited for, for a journal takes them at once.
+    pub(crate) fn add_blobs(&self, contents: &[&[u8]]) -> Result<(), StoreError> {
+        std::thread::scope(|scope| {
+            let adding: Vec<_> =
+                contents.iter().map(|content| scope.spawn(|| self.add_blob(content))).collect();
+            adding.into_iter().try_for_each(|thread| {
+                let died = |_| Err(StoreError::damaged(&self.content(), "a writing thread died"));
+                thread.join().unwrap_or_else(died).map(drop)
+            })
+        })
+    }
+
     /// Makes a verified file of `ingest/` visible as a blob: fsync, then rename.
     pub(crate) fn publish_blob(&self, file: &File, from: &Path, digest: &Digest) -> Result<(), StoreError> {
         file.sync_data().map_err(|e| StoreError::io("syncing", from, e))?;
+        self.name_blob(from, digest)
+    }
+
+    /// The same with a file that is on disk.
+    pub(crate) fn name_blob(&self, from: &Path, digest: &Digest) -> Result<(), StoreError> {
         let to = self.blob_path(digest);
         std::fs::rename(from, &to).map_err(|e| StoreError::io("naming", &to, e))
     }
@@ -136,17 +153,31 @@ pub(crate) fn hash_file(file: &mut File) -> std::io::Result<Digest> {
 
 /// Replaces `path` atomically and durably.
 pub(crate) fn write_atomic(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    write_atomic_after(path, content, || Ok(()))
+}
+
+/// As [`write_atomic`]; what `before` does is done when the name changes. Both wait for the disk at once.
+pub(crate) fn write_atomic_after(
+    path: &Path,
+    content: &[u8],
+    before: impl FnOnce() -> Result<(), StoreError> + Send,
+) -> Result<(), StoreError> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     let temporary = dir.join(temporary_name("write"));
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(content)?;
-        file.sync_data()?;
-        std::fs::rename(&temporary, path)
+    let io = |e: std::io::Error| StoreError::io("writing", path, e);
+    let write = || -> Result<(), StoreError> {
+        let mut file = File::create(&temporary).map_err(io)?;
+        file.write_all(content).map_err(io)?;
+        std::thread::scope(|scope| {
+            let before = scope.spawn(before);
+            let written = file.sync_data().map_err(io);
+            before.join().unwrap_or_else(|_| Err(StoreError::damaged(path, "a writing thread died")))?;
+            written
+        })?;
+        std::fs::rename(&temporary, path).map_err(io)
     };
-    write().map_err(|e| {
+    write().inspect_err(|_| {
         let _ = std::fs::remove_file(&temporary);
-        StoreError::io("writing", path, e)
     })
 }
 

@@ -4,7 +4,7 @@
 //! without a name for a dangling image. Facts that follow from the manifest are noted beside it, so that
 //! looking an image up by id opens no other file; they never change, for a manifest never does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use cata_spec::image::{Descriptor, Index};
@@ -12,7 +12,7 @@ use cata_spec::{Digest, Platform, Reference};
 use rustix::fs::FlockOperation;
 
 use super::Store;
-use super::blobs::write_atomic;
+use super::blobs::{sync_dir, write_atomic_after};
 use super::lease::{lock, open_lock};
 use crate::error::StoreError;
 
@@ -123,8 +123,12 @@ impl Store {
         if index.manifests != before {
             let path = self.index_path();
             let text = serde_json::to_vec(&index).map_err(|e| StoreError::damaged(&path, e))?;
-            write_atomic(&path, &text)?;
-            super::sync_dir(&self.content())?;
+            // What it leads to is called by its name before it does.
+            let blobs = self.content().join("blobs/sha256");
+            let known: BTreeSet<Digest> = before.iter().map(|entry| entry.digest).collect();
+            let new = index.manifests.iter().any(|entry| !known.contains(&entry.digest));
+            write_atomic_after(&path, &text, || if new { sync_dir(&blobs) } else { Ok(()) })?;
+            sync_dir(&self.content())?;
         }
         Ok(result)
     }

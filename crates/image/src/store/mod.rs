@@ -70,7 +70,14 @@ impl Store {
     pub(crate) fn prepare(&self) -> Result<(), StoreError> {
         let blobs = self.content().join("blobs/sha256");
         for dir in [&blobs, &self.ingest(), &self.layers_dir()] {
+            if dir.is_dir() {
+                continue;
+            }
             std::fs::create_dir_all(dir).map_err(|e| StoreError::io("making", dir, e))?;
+            if *dir == self.ingest() {
+                // Layers are unpacked here. Where the file system does not know the wish, it is only slower.
+                let _ = std::fs::File::open(dir).map(cata_sys::directory::spread);
+            }
         }
         let marker = self.content().join("oci-layout");
         if !marker.exists() {
