@@ -644,10 +644,20 @@ fn cache_is_listed_and_pruned(w: &World) {
     w.cata(&["builder", "du", "--filter", "kind=x"]).fails(125, &["invalid filter 'kind=x'", "type="]);
     let old = w.cata(&["builder", "prune", "-f", "--filter", "until=24h"]).ok().stdout;
     assert_eq!(old, "Total reclaimed space: 0B\n");
+    for enough in [
+        &["--min-free-space", "1"][..],
+        &["--max-used-space", "1TB"],
+        &["--max-used-space", "1", "--reserved-space", "1TB"],
+        &["--keep-storage", "1TB"],
+    ] {
+        let kept = w.cata(&[&["builder", "prune", "-f"], enough].concat()).ok().stdout;
+        assert_eq!(kept, "Total reclaimed space: 0B\n", "{enough:?}");
+    }
     let _ = w.cata(&["builder", "prune", "-f", "--filter", "description=echo one"]).ok();
     let listed = w.cata(&["builder", "du"]).ok().stdout;
     assert!(!listed.contains("echo one") && listed.contains("echo 2"), "{listed}");
-    assert!(w.cata(&["buildx", "prune", "-f"]).ok().stdout.contains("Total reclaimed space"));
+    let _ = w.cata(&["buildx", "prune", "-f", "--min-free-space", "1000000TB"]).ok();
+    assert!(!w.cata(&["builder", "du"]).ok().stdout.contains("echo 2"));
     assert!(w.cata(&["builder", "du"]).ok().stdout.contains("cache mount /k"), "caches go with --all only");
     let _ = w.cata(&["builder", "prune", "-af"]).ok();
     assert_eq!(w.cata(&["builder", "du"]).ok().stdout.lines().count(), 4);

@@ -93,7 +93,7 @@ fn answer(client: TcpStream, dir: &Path, said: &Mutex<Vec<(String, u16)>>) -> Op
     client.write_all(&content).ok()
 }
 
-fn build(w: &World, context: &str, args: &[&str]) -> Done {
+pub(crate) fn build(w: &World, context: &str, args: &[&str]) -> Done {
     w.cata_run(["build", "--progress", "plain", "--network", "none"])
         .args(args)
         .arg(context)
@@ -107,12 +107,12 @@ fn all_cached(w: &World, context: &str, says: &str) {
     assert!(done.stderr.contains(says), "{}", done.stderr);
 }
 
-fn sh(w: &World, image: &str, script: &str) -> String {
+pub(crate) fn sh(w: &World, image: &str, script: &str) -> String {
     w.cata(&["run", "--rm", "--network", "none", "--entrypoint", "sh", image, "-c", script]).text()
 }
 
 /// A context of a Dockerfile alone.
-fn dockerfile(w: &World, name: &str, text: &str) -> String {
+pub(crate) fn dockerfile(w: &World, name: &str, text: &str) -> String {
     let dir = w.scratch().join(name);
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("Dockerfile"), text).unwrap();
@@ -179,7 +179,7 @@ fn git(dir: &Path, args: &[&str]) -> String {
 }
 
 /// A repository with a tag `v1`, a branch `main` one commit further, and a link that leads out.
-fn repository(w: &World) -> PathBuf {
+pub(crate) fn repository(w: &World) -> PathBuf {
     let dir = w.scratch().join("repositories/r.git");
     fs::create_dir_all(dir.join("sub")).unwrap();
     git(&dir, &["init", "--quiet"]);

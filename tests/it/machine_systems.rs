@@ -111,7 +111,12 @@ fn container_of_another_platform(w: &World) {
          cata run --rm --network none box uname -m 2>&1 || echo refused\n\
          printf '%s' ':arm:M::{start}:{mask}:{emulator}:FOC' > /proc/sys/fs/binfmt_misc/register\n\
          cata run --rm --network none box sh -c 'uname -m; id -u; exit 3' || echo code $?\n\
-         cata run -i --rm --network none box cat < /etc/hostname | cmp - /etc/hostname && echo same\n",
+         cata run -i --rm --network none box cat < /etc/hostname | cmp - /etc/hostname && echo same\n\
+         mkdir /run/user/context\n\
+         printf 'FROM box\\nCOPY Dockerfile /d\\nRUN uname -m > /m; read word image < /d; echo $image >> /m\\n' > /run/user/context/Dockerfile\n\
+         cata build -q --platform linux/arm64 --network none -t made /run/user/context > /dev/null\n\
+         cata run --rm --network none --platform linux/arm64 made cat /m\n\
+         cata image inspect --format '{{{{.Architecture}}}}' made\n",
         tar = tar.display(),
         emulator = emulator.display(),
         start = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00",
@@ -125,8 +130,10 @@ fn container_of_another_platform(w: &World) {
     drop(holder.stdin.take());
     let _ = holder.wait().unwrap();
     let lines = done.ok().lines();
-    assert_eq!(lines[lines.len() - 4..], ["aarch64", "0", "code 3", "same"], "{lines:?}");
-    let refused = lines[..lines.len() - 4].join("\n");
+    let ran = ["aarch64", "0", "code 3", "same", "aarch64", "box", "arm64"];
+    let (before, after) = lines.split_at(lines.len().saturating_sub(ran.len()));
+    assert_eq!(after, ran, "{lines:?}");
+    let refused = before.join("\n");
     assert!(refused.contains("no emulator for arm64 is registered"), "{refused}");
     assert!(refused.contains("install Debian's package qemu-user-static"), "{refused}");
 }

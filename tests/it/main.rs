@@ -13,6 +13,7 @@ mod bad_input;
 mod build;
 mod build_outputs;
 mod build_peers;
+mod build_private;
 mod build_sources;
 mod changes;
 mod compare;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         build_peers::tests(),
         build_outputs::tests(),
         build_sources::tests(),
+        build_private::tests(),
         changes::tests(),
         compare::tests(),
         copy::tests(),

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use cata_engine::build::{
-    BuildEvent, BuildProgress, BuildRequest, CacheFilter, Context, DockerfileText, ImageOptions, PruneRequest,
+    BuildEvent, BuildProgress, BuildRequest, CacheFilter, Context, DockerfileText, ImageOptions, Keep,
+    PruneRequest,
 };
 use cata_engine::request::{Isolation, Ulimit};
 use cata_spec::Reference;
@@ -210,7 +211,9 @@ pub(crate) fn prune(server: &Server, call: &Call) -> Outcome<Answer> {
         }
     };
     let filter = CacheFilter { until, ..CacheFilter::default() };
-    let keep = call.number("keep-storage")?.and_then(|bytes| u64::try_from(bytes).ok()).filter(|n| *n > 0);
+    let reserved =
+        call.number("keep-storage")?.and_then(|bytes| u64::try_from(bytes).ok()).filter(|n| *n > 0);
+    let keep = Keep { reserved, ..Keep::default() };
     let pruned = server.engine.build_prune(&PruneRequest { all: call.flag("all"), filter, keep })?;
     let ids: Vec<&str> = pruned.entries.iter().map(|entry| entry.id.as_str()).collect();
     Answer::ok(json!({ "CachesDeleted": ids, "SpaceReclaimed": pruned.freed }))

@@ -231,10 +231,16 @@ impl Graph {
         self.stage_before(self.stages.len(), name)
     }
 
+    /// A stage whose name looks like it.
+    #[must_use]
+    pub fn nearest(&self, name: &str) -> Option<&str> {
+        nearest(name, self.stages.iter().filter_map(|stage| stage.name.as_deref()))
+    }
+
     fn unknown_target(&self, name: &str) -> Error {
         let names: Vec<&str> = self.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
         let error = Error::new(format!("target stage {name:?} could not be found"));
-        match nearest(name, names.iter().copied()) {
+        match self.nearest(name) {
             Some(near) => error.hint(format!("did you mean {near}?")),
             None if names.is_empty() => error.hint("no stage of this Dockerfile has a name"),
             None => error.hint(format!("its stages are {}", names.join(", "))),

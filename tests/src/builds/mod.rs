@@ -55,7 +55,7 @@ pub struct Outcome {
     pub peers: Vec<(&'static str, usize, Vec<(Difference, &'static str)>, Vec<Difference>)>,
 }
 
-/// Lays the context out: the folder, and what its `prepare` makes (run in the copy).
+/// Lays the context out: the folder, and what its `prepare` makes, which is told the copy and the repository.
 ///
 /// # Errors
 /// When that fails.
@@ -76,7 +76,7 @@ pub fn context(world: &World, build: &Build, machine: Option<&Path>) -> Result<s
     }
     let prepare = to.join("prepare");
     if prepare.exists() {
-        run("sh", &[&prepare, &to])?;
+        run("sh", &[&prepare, &to, cache::repository()])?;
         fs::remove_file(&prepare).context("remove the script")?;
     }
     // As after a checkout of any age: what a build makes is younger.

@@ -34,7 +34,7 @@ pub use cata_image::Algorithm;
 pub use error::BuildError;
 pub use outline::{Asked, Outline, OutlineArg, OutlineStage, outline};
 pub use output::Unpacked;
-pub use prune::{CacheEntry, CacheFilter, PruneRequest, Pruned};
+pub use prune::{CacheEntry, CacheFilter, Keep, PruneRequest, Pruned};
 pub use remote::{Keys, RemoteContext};
 pub use request::{
     Annotation, AnnotationOf, BuildEvent, BuildProgress, BuildRequest, Built, CachePlace, CacheTarget,

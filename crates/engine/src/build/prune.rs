@@ -66,8 +66,32 @@ pub struct PruneRequest {
     pub all: bool,
     /// Only these.
     pub filter: CacheFilter,
-    /// Only as much as brings the whole below this.
-    pub keep: Option<u64>,
+    /// How much stays.
+    pub keep: Keep,
+}
+
+/// What is to be reached, in bytes; nothing: everything goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// So much stays in any case.
+    pub reserved: Option<u64>,
+    /// No more than this stays.
+    pub max_used: Option<u64>,
+    /// So much of the disk is to be free.
+    pub min_free: Option<u64>,
+}
+
+impl Keep {
+    /// The bytes that may stay of those that are used; `None`: no reason to keep any.
+    fn goal(&self, used: u64, free: u64) -> Option<u64> {
+        if *self == Self::default() {
+            return None;
+        }
+        let freed = self.min_free.map(|wanted| used.saturating_sub(wanted.saturating_sub(free)));
+        // What is reserved is all there is to keep if nothing else is said.
+        let most = [self.max_used, freed].into_iter().flatten().min().unwrap_or(0);
+        Some(most.max(self.reserved.unwrap_or(0)))
+    }
 }
 
 /// What was removed.
@@ -155,10 +179,13 @@ impl Engine {
         };
         let mut left: u64 =
             self.entries(&cache)?.iter().filter(|entry| !entry.shared).map(|entry| entry.size).sum();
+        let root = self.paths.build();
+        let disk = rustix::fs::statvfs(&root).map_err(Error::file("look at the disk of", root))?;
+        let goal = request.keep.goal(left, disk.f_bavail.saturating_mul(disk.f_frsize));
         let mut pruned = Pruned::default();
         let now = SystemTime::now();
         for entry in self.entries(&cache)? {
-            let enough = request.keep.is_some_and(|keep| left <= keep);
+            let enough = goal.is_some_and(|goal| left <= goal);
             if !request.filter.takes(&entry, now)
                 || enough
                 || (entry.kind == "exec.cachemount" && !request.all)
@@ -219,4 +246,23 @@ fn tree_size(path: &Path) -> u64 {
         }
     }
     total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goal_is_the_stricter_limit_but_never_below_what_is_reserved() {
+        let goal = |reserved, max_used, min_free| Keep { reserved, max_used, min_free }.goal(100, 10);
+        assert_eq!(goal(None, None, None), None);
+        assert_eq!(goal(Some(30), None, None), Some(30));
+        assert_eq!(goal(None, Some(40), None), Some(40));
+        // 25 are to be freed; enough is free; more than all there is.
+        assert_eq!(goal(None, None, Some(35)), Some(75));
+        assert_eq!(goal(None, None, Some(5)), Some(100));
+        assert_eq!(goal(None, None, Some(1000)), Some(0));
+        assert_eq!(goal(None, Some(40), Some(35)), Some(40));
+        assert_eq!(goal(Some(90), Some(40), Some(35)), Some(90));
+    }
 }

@@ -529,7 +529,10 @@ impl<'s> Solver<'s> {
                     Some(Named::Image(image)) => image,
                     None => name.clone(),
                 };
-                let image = self.image(&image, None, &format!("FROM {image}")).map_err(|error| {
+                let image = self.image(&image, None, &format!("FROM {image}")).map_err(|mut error| {
+                    if let Some(near) = self.graph.nearest(name) {
+                        error.hint = Some(format!("{name} is no stage above: did you mean {near}?"));
+                    }
                     error.hint(Some(format!("{name} is no stage above, no --build-context, and no image")))
                 })?;
                 Ok(Place::Tree(sources::of_image(&image, &self.salt)))

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use cata_engine::build::{CacheEntry, CacheFilter, PruneRequest};
+use cata_engine::build::{CacheEntry, CacheFilter, Keep, PruneRequest};
 use clap::Args;
 
 use crate::parse;
@@ -112,14 +112,25 @@ pub(crate) struct Prune {
     /// Only these (until=24h, id=, type=regular|exec.cachemount|source, description=, shared=, private=, inuse=)
     #[arg(long, value_name = "filter")]
     filter: Vec<String>,
-    /// Keep so much
-    #[arg(long, value_name = "bytes", value_parser = parse::size::binary, aliases = ["max-used-space", "reserved-space"])]
-    keep_storage: Option<u64>,
+    /// Keep so much in any case
+    #[arg(long, value_name = "bytes", value_parser = parse::size::binary, alias = "keep-storage")]
+    reserved_space: Option<u64>,
+    /// Keep no more than this
+    #[arg(long, value_name = "bytes", value_parser = parse::size::binary)]
+    max_used_space: Option<u64>,
+    /// Remove until so much of the disk is free
+    #[arg(long, value_name = "bytes", value_parser = parse::size::binary)]
+    min_free_space: Option<u64>,
 }
 
 impl Verb for Prune {
     fn call(self, session: &Session) -> Outcome {
-        let request = PruneRequest { all: self.all, filter: filter(&self.filter)?, keep: self.keep_storage };
+        let keep = Keep {
+            reserved: self.reserved_space,
+            max_used: self.max_used_space,
+            min_free: self.min_free_space,
+        };
+        let request = PruneRequest { all: self.all, filter: filter(&self.filter)?, keep };
         let question = "This removes what builds keep. Continue? [y/N] ";
         if !self.force && !crate::command::prune::confirmed(question)? {
             return Err(Failure::usage("builder prune has been cancelled"));

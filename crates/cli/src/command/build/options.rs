@@ -297,10 +297,12 @@ impl Build {
         let named = |path: &Path, name: &str| -> Result<DockerfileText, Failure> {
             let text = fs::read_to_string(path).map_err(|e| {
                 let failure = Failure::io(format!("failed to read dockerfile: open {}", path.display()), &e);
-                if e.kind() == std::io::ErrorKind::NotFound {
-                    failure.with_hint("name another one with -f")
-                } else {
-                    failure
+                match path.parent() {
+                    _ if e.kind() != std::io::ErrorKind::NotFound => failure,
+                    Some(dir) if !dir.as_os_str().is_empty() && !dir.exists() => {
+                        failure.with_hint(format!("there is no directory {}", dir.display()))
+                    }
+                    _ => failure.with_hint("name another one with -f"),
                 }
             })?;
             let ignore = fs::read_to_string(format!("{}.dockerignore", path.display())).ok();

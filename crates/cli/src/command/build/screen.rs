@@ -52,10 +52,21 @@ pub(crate) struct Screen {
 struct State {
     steps: BTreeMap<usize, Step>,
     /// Lines above the moving part, not yet written.
-    settled: Vec<String>,
+    settled: Vec<Settled>,
     painted: usize,
     ended: bool,
     longest: Option<(Duration, String)>,
+}
+
+/// What does not move any more.
+enum Settled {
+    Step {
+        mark: &'static str,
+        title: String,
+        end: String,
+    },
+    /// Of a step that failed: all of it.
+    Output(String),
 }
 
 struct Step {
@@ -123,8 +134,11 @@ impl Screen {
         let mut text = String::new();
         if let Some(image) = &built.image {
             let hex = image.id.hex();
-            let name = if names.is_empty() { hex[..12].to_owned() } else { names.join(", ") };
-            text.push_str(&format!("built {name} ({}, {}) ", &hex[..12], size::decimal(image.size)));
+            let (id, size) = (&hex[..12], size::decimal(image.size));
+            match names.as_slice() {
+                [] => text.push_str(&format!("built {id} ({size}) ")),
+                names => text.push_str(&format!("built {} ({id}, {size}) ", names.join(", "))),
+            }
         } else {
             text.push_str("built ");
         }
@@ -200,9 +214,9 @@ impl State {
                     (None, false) => ("✓", seconds(took)),
                 };
                 if live {
-                    self.settled.push(format!("{mark} {title}  {end}"));
+                    self.settled.push(Settled::Step { mark, title: title.clone(), end });
                     if error.is_some() {
-                        self.settled.extend(step.lines.iter().map(|line| format!("    {line}")));
+                        self.settled.extend(step.lines.iter().cloned().map(Settled::Output));
                     }
                 }
                 if error.is_some() {
@@ -318,31 +332,49 @@ fn status(state: &State, event: &BuildEvent<'_>, now: &str) -> Option<serde_json
     }
 }
 
+/// So many characters of a text.
+fn cut(text: &str, columns: usize) -> String {
+    if text.chars().count() <= columns {
+        return text.to_owned();
+    }
+    let mut shown: String = text.chars().take(columns.saturating_sub(1)).collect();
+    shown.push('…');
+    shown
+}
+
+/// A title with its time, behind a mark: a line that does not wrap, for what wraps cannot be painted over.
+fn beside(title: &str, time: &str, columns: usize) -> String {
+    let around = "● ".chars().count() + "  ".len() + time.chars().count() + 1;
+    format!("{}  {time}", cut(title, columns.saturating_sub(around).max(1)))
+}
+
 /// Paints the moving part anew, with what has settled above it.
 fn paint(state: &mut State) {
     let (rows, columns) = crate::terminal::window()
         .map_or((24, 80), |(rows, columns)| (usize::from(rows), usize::from(columns)));
-    let fit = |text: &str| -> String { text.chars().take(columns.saturating_sub(1).max(10)).collect() };
     let mut out = String::new();
     if state.painted > 0 {
         out.push_str(&format!("\x1b[{}A\r\x1b[J", state.painted));
     }
-    for line in state.settled.drain(..) {
-        out.push_str(&fit(&line));
+    for settled in state.settled.drain(..) {
+        out.push_str(&match settled {
+            Settled::Step { mark, title, end } => format!("{mark} {}", beside(&title, &end, columns)),
+            Settled::Output(line) => format!("    {line}"),
+        });
         out.push('\n');
     }
     let mut moving = Vec::new();
     if !state.ended {
-        for step in state.steps.values().filter(|step| !step.failed) {
-            moving.push(format!("\x1b[36m●\x1b[0m {}  {}", fit(&step.title), seconds(step.begun.elapsed())));
+        let running: Vec<&Step> = state.steps.values().filter(|step| !step.failed).collect();
+        // Each step has its title before any has more of its output.
+        let tail = (rows.saturating_sub(2) / running.len().max(1)).saturating_sub(1).min(TAIL);
+        for step in running {
+            let time = seconds(step.begun.elapsed());
+            moving.push(format!("\x1b[36m●\x1b[0m {}", beside(&step.title, &time, columns)));
             if step.said {
-                let skip = step.lines.len().saturating_sub(TAIL);
-                moving.extend(step.lines.iter().skip(skip).map(|line| {
-                    format!(
-                        "\x1b[2m    {}\x1b[0m",
-                        fit(&line.chars().take(columns.saturating_sub(5)).collect::<String>())
-                    )
-                }));
+                let skip = step.lines.len().saturating_sub(tail);
+                let lines = step.lines.iter().skip(skip).map(|line| cut(line, columns.saturating_sub(5)));
+                moving.extend(lines.map(|line| format!("\x1b[2m    {line}\x1b[0m")));
             }
         }
     }
@@ -368,6 +400,15 @@ mod tests {
     fn output_of_programs_moves_nothing() {
         assert_eq!(harmless(b"10%\r20%\r100%\r"), "100%");
         assert_eq!(harmless(b"\x1b[31mred\x1b[0m\x07\tx"), "red    x");
+    }
+
+    #[test]
+    fn titles_keep_their_time_and_never_wrap() {
+        assert_eq!(beside("[1/2] RUN x", "1.0s", 80), "[1/2] RUN x  1.0s");
+        let long = beside(&"é".repeat(200), "123.4s", 80);
+        assert!(long.ends_with("…  123.4s"), "{long}");
+        assert_eq!("● ".chars().count() + long.chars().count(), 79);
+        assert_eq!(beside("title", "1.0s", 3), "…  1.0s");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `system prune`: containers, networks, images, builds' cache, and, when asked, volumes.
 
-use cata_engine::build::{CacheFilter, PruneRequest};
+use cata_engine::build::{CacheFilter, Keep, PruneRequest};
 use clap::Args;
 
 use crate::command::prune::{PruneOptions, reclaimed, removed_images, section};
@@ -55,7 +55,7 @@ impl Verb for Prune {
             let cache = engine.build_prune(&PruneRequest {
                 all: self.all,
                 filter: CacheFilter { until, ..CacheFilter::default() },
-                keep: None,
+                keep: Keep::default(),
             })?;
             let ids: Vec<&str> = cache.entries.iter().map(|entry| entry.id.as_str()).collect();
             session::print(section("Deleted build cache objects", &ids))?;
