@@ -329,7 +329,7 @@ fn api_refuses_by_name(w: &World) {
         (&["run", "--storage-opt", "size=1g", "busybox"], "HostConfig.StorageOpt"),
         (&["run", "--runtime", "kata", "busybox"], "invalid runtime name: kata"),
         (&["run", "--log-driver", "syslog", "busybox"], "the log driver syslog"),
-        (&["run", "--link", "x:y", "busybox"], "links are not supported on the default bridge"),
+        (&["run", "--link", "x:y", "busybox"], "--link is not supported on the default bridge"),
         (&["run", "--network", "nowhere", "busybox"], "nowhere"),
         (&["swarm", "init"], "POST /swarm/init is not supported by cata"),
         (&["plugin", "ls"], "GET /plugins is not supported by cata"),

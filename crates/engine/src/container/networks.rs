@@ -319,7 +319,7 @@ fn check_wish(network: &Network, wish: &EndpointRequest) -> Result<()> {
     }
     if network.name.as_str() == network::DEFAULT && !wish.links.is_empty() {
         return Err(Error::Unsupported {
-            what: "links are not supported on the default bridge".to_owned(),
+            what: "--link is not supported on the default bridge".to_owned(),
             hint: "put both on a network of their own (`cata network create`): there they find each other by name"
                 .to_owned(),
         });
