@@ -23,6 +23,10 @@ use super::{Options, ramfs};
 /// The exit code at the time limit, as `timeout` has it.
 const TIMED_OUT: u8 = 124;
 
+/// A machine that works, or waits for its clock alone, uses its processor now and then. The emulator has lost an
+/// interrupt, once in some dozens of hours, and then the kernel waits for ever.
+const STANDSTILL: Duration = Duration::from_secs(120);
+
 /// The throw-away disk; a file with holes.
 const DISK: u64 = 16 << 30;
 
@@ -64,11 +68,14 @@ pub(super) fn run(options: &Options, kernel: &Kernel) -> Result<u8> {
     let mut qemu = machine.start(&place.0.join("qemu"))?;
     drop(machine);
 
-    let ended = wait(&mut qemu.0, options.timeout)?;
+    let end = wait(&mut qemu.0, options.timeout)?;
     for copier in output {
         let _ = copier.join();
     }
-    if !ended {
+    if end == End::Standstill {
+        bail!("the machine stood still for {} s\n{}", STANDSTILL.as_secs(), tail(&console));
+    }
+    if end == End::Limit {
         eprintln!("lab: the time limit of {} s has passed; the console's end:", options.timeout);
         eprintln!("{}", tail(&console));
         return Ok(TIMED_OUT);
@@ -268,20 +275,46 @@ impl Machine {
     }
 }
 
-/// Waits for the machine's end; `false`: it was ended at the limit.
-fn wait(qemu: &mut Child, limit: u64) -> Result<bool> {
+/// How a machine ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Itself,
+    Limit,
+    Standstill,
+}
+
+/// Waits for the machine's end, or brings it about.
+fn wait(qemu: &mut Child, limit: u64) -> Result<End> {
     let deadline = (limit > 0).then(|| Instant::now() + Duration::from_secs(limit));
+    let (mut used, mut since) = (0, Instant::now());
     loop {
         if qemu.try_wait().context("wait for QEMU")?.is_some() {
-            return Ok(true);
+            return Ok(End::Itself);
         }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        let now = ticks(qemu.id());
+        if now != used {
+            (used, since) = (now, Instant::now());
+        }
+        let end = if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            Some(End::Limit)
+        } else {
+            (since.elapsed() > STANDSTILL).then_some(End::Standstill)
+        };
+        if let Some(end) = end {
             let _ = qemu.kill();
             let _ = qemu.wait();
-            return Ok(false);
+            return Ok(end);
         }
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The processor time of a process, in the kernel's ticks (proc_pid_stat(5), fields 14 and 15).
+fn ticks(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name in brackets may hold anything.
+    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
 }
 
 /// A log's last lines.
