@@ -18,7 +18,7 @@ use crate::call::{Answer, Call, Output};
 use crate::fields::Fields;
 use crate::image::{fail, logged_in_everywhere};
 use crate::refusal::{Outcome, Refusal};
-use crate::route::{Server, Shared, locked};
+use crate::shared::{Server, Shared, locked};
 
 /// What the query can say beyond what is read here, and that would be another build. (`cachefrom` names images of
 /// the store, whose steps are looked at anyway; `rm` and `forcerm` speak of containers that no step leaves behind.)

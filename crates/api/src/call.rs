@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use bytes::Bytes;
+use cata_engine::prune::{LabelTest, PruneFilter};
 use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -122,6 +123,27 @@ impl Filters {
             Some((key, value)) => labels.get(key).is_some_and(|have| have == value),
             None => labels.contains_key(wanted),
         })
+    }
+
+    /// What a prune spares, of `label`, `label!` and `until`.
+    pub(crate) fn prune(&self) -> Outcome<PruneFilter> {
+        let mut filter = PruneFilter::default();
+        for (name, negated) in [("label", false), ("label!", true)] {
+            for text in self.values(name) {
+                let (key, value) = text.split_once('=').map_or((text.as_str(), None), |(k, v)| (k, Some(v)));
+                filter.labels.push(LabelTest {
+                    key: key.to_owned(),
+                    value: value.map(str::to_owned),
+                    negated,
+                });
+            }
+        }
+        if let Some(text) = self.values("until").first() {
+            let moment = crate::time::moment(text)
+                .ok_or_else(|| Refusal::invalid(format!("invalid until: {text}")))?;
+            filter.until = Some(u64::try_from(moment).unwrap_or(0));
+        }
+        Ok(filter)
     }
 }
 

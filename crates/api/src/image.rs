@@ -11,9 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use crate::call::{Answer, Call, Output};
-use crate::container::prune_filter;
 use crate::refusal::{Outcome, Refusal};
-use crate::route::{Server, Shared, locked};
+use crate::shared::{Server, Shared, locked};
 
 /// `GET /images/json`.
 pub(crate) fn list(server: &Server, call: &Call) -> Outcome<Answer> {
@@ -151,7 +150,7 @@ fn gone(removed: Vec<Removed>) -> Vec<Value> {
 pub(crate) fn prune(server: &Server, call: &Call) -> Outcome<Answer> {
     let filters = call.filters(&["dangling", "label", "label!", "until"])?;
     let all = filters.values("dangling").iter().any(|value| matches!(value.as_str(), "false" | "0"));
-    let pruned = server.engine.image_prune(all, &prune_filter(&filters)?)?;
+    let pruned = server.engine.image_prune(all, &filters.prune()?)?;
     Answer::ok(json!({ "ImagesDeleted": gone(pruned.removed), "SpaceReclaimed": pruned.freed }))
 }
 

@@ -14,6 +14,7 @@ mod network;
 mod refusal;
 mod route;
 mod server;
+mod shared;
 mod stream;
 mod system;
 mod time;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use cata_engine::{Engine, Paths};
 
-use crate::route::Server;
+use crate::shared::Server;
 
 /// What `cata serve` hands over.
 #[derive(Debug, Default)]

@@ -7,10 +7,9 @@ use serde_json::{Value, json};
 
 use crate::call::{Answer, Call};
 use crate::container::create::endpoint;
-use crate::container::{labels, prune_filter};
 use crate::fields::Fields;
 use crate::refusal::{Outcome, Refusal};
-use crate::route::Server;
+use crate::shared::Server;
 
 /// `GET /networks`.
 pub(crate) fn list(server: &Server, call: &Call) -> Outcome<Answer> {
@@ -79,7 +78,7 @@ pub(crate) fn create(server: &Server, mut call: Call) -> Outcome<Answer> {
         ip_ranges,
         internal: fields.flag("Internal")?,
         ipv6: fields.flag("EnableIPv6")?,
-        labels: labels(&mut fields)?.into_iter().collect(),
+        labels: fields.texts("Labels")?.into_iter().collect(),
         options: fields.texts("Options")?.into_iter().collect(),
     };
     // Names are unique whatever clients ask. Whether others may join matters in swarms.
@@ -121,6 +120,6 @@ pub(crate) fn disconnect(server: &Server, mut call: Call, id: &str) -> Outcome<A
 
 /// `POST /networks/prune`.
 pub(crate) fn prune(server: &Server, call: &Call) -> Outcome<Answer> {
-    let filter = prune_filter(&call.filters(&["until", "label", "label!"])?)?;
+    let filter = call.filters(&["until", "label", "label!"])?.prune()?;
     Answer::ok(json!({ "NetworksDeleted": server.engine.network_prune(&filter)?.removed }))
 }

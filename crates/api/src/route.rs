@@ -1,68 +1,13 @@
 //! Which request is whose. What Docker has and this engine has not is answered by its name.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-
-use cata_engine::{Attached, Engine, Streams};
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
 use crate::call::{Answer, Call};
-use crate::container::attach::Attacher;
-use crate::container::exec::Execs;
 use crate::container::{attach, exec, files, list, stats, wait};
 use crate::refusal::{Outcome, Refusal};
+use crate::shared::Shared;
 use crate::{build, container, image, network, system, volume};
-
-/// What one server has: the engine, and connections that wait for something. Containers are none of its own.
-pub(crate) struct Server {
-    pub(crate) engine: Engine,
-    pub(crate) execs: Execs,
-    attachers: Mutex<HashMap<String, Vec<Attacher>>>,
-    next: AtomicU64,
-}
-
-/// For threads that outlive a request.
-pub(crate) type Shared = Arc<Server>;
-
-/// A lock, whatever has become of who held it before.
-pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Server {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine, execs: Execs::default(), attachers: Mutex::default(), next: AtomicU64::new(0) }
-    }
-
-    /// Somebody waits for a container's first byte.
-    pub(crate) fn add_attacher(&self, id: &str, streams: Streams) -> (u64, mpsc::Receiver<Option<Attached>>) {
-        let (sender, receiver) = mpsc::channel();
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let attacher = Attacher { number, streams, sender };
-        locked(&self.attachers).entry(id.to_owned()).or_default().push(attacher);
-        (number, receiver)
-    }
-
-    /// Nobody waits any more; false: a start has taken him already.
-    pub(crate) fn forget_attacher(&self, id: &str, number: u64) -> bool {
-        let mut attachers = locked(&self.attachers);
-        let Some(list) = attachers.get_mut(id) else { return false };
-        let before = list.len();
-        list.retain(|attacher| attacher.number != number);
-        let found = list.len() < before;
-        if list.is_empty() {
-            attachers.remove(id);
-        }
-        found
-    }
-
-    /// Who waits, for who starts it.
-    pub(crate) fn take_attachers(&self, id: &str) -> Vec<Attacher> {
-        locked(&self.attachers).remove(id).unwrap_or_default()
-    }
-}
 
 /// Answers one request.
 pub(crate) fn answer(server: &Shared, call: Call) -> Outcome<Answer> {

@@ -23,7 +23,8 @@ use tokio::sync::mpsc;
 
 use crate::call::{Answer, Call, Input, Line, Output, Speaker};
 use crate::refusal::{Outcome, Refusal};
-use crate::route::{self, Server};
+use crate::route;
+use crate::shared::Server;
 
 /// The newest version of Docker's API that is spoken.
 pub(crate) const NEWEST: u32 = 47;

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::call::{Answer, Call};
 use crate::refusal::{Outcome, Refusal};
-use crate::route::{Server, Shared};
 use crate::server::{NEWEST, OLDEST};
+use crate::shared::{Server, Shared};
 use crate::time;
 
 /// `GET /version`.

@@ -5,10 +5,9 @@ use hyper::StatusCode;
 use serde_json::json;
 
 use crate::call::{Answer, Call};
-use crate::container::{labels, prune_filter};
 use crate::fields::Fields;
 use crate::refusal::{Outcome, Refusal};
-use crate::route::Server;
+use crate::shared::Server;
 
 /// `GET /volumes`.
 pub(crate) fn list(server: &Server, call: &Call) -> Outcome<Answer> {
@@ -47,7 +46,7 @@ pub(crate) fn create(server: &Server, mut call: Call) -> Outcome<Answer> {
     if fields.text("Driver")?.is_some_and(|driver| driver != "local") {
         return Err(Refusal::unsupported("a volume driver other than local"));
     }
-    let (labels, options) = (labels(&mut fields)?, fields.texts("DriverOpts")?);
+    let (labels, options) = (fields.texts("Labels")?, fields.texts("DriverOpts")?);
     fields.finish()?;
     let volume = server.engine.volume_create(name, labels, options)?;
     Ok(Answer::Document(StatusCode::CREATED, server.engine.volume_document(&volume)))
@@ -78,7 +77,7 @@ pub(crate) fn prune(server: &Server, call: &Call) -> Outcome<Answer> {
     // Before 1.42 there was no difference between volumes with a name and without.
     let all =
         call.version < 42 || filters.values("all").iter().any(|value| matches!(value.as_str(), "true" | "1"));
-    let pruned = server.engine.volume_prune(all, &prune_filter(&filters)?)?;
+    let pruned = server.engine.volume_prune(all, &filters.prune()?)?;
     let names: Vec<&str> = pruned.removed.iter().map(Name::as_str).collect();
     Answer::ok(json!({ "VolumesDeleted": names, "SpaceReclaimed": pruned.freed }))
 }

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use cata_sandbox::client::ClientError;
+use cata_sandbox::protocol::FailureKind;
+
 /// The result of every verb.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -313,4 +316,32 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// A supervisor's answer as the engine's error.
+pub(crate) fn client_error(what: &str, error: &ClientError) -> Error {
+    let (kind, hint) = match error {
+        ClientError::Failed(failure) => {
+            let kind = match failure.kind {
+                FailureKind::State => {
+                    return Error::State { what: failure.message.clone(), hint: failure.hint.clone() };
+                }
+                FailureKind::NotFound => Kind::NotFound,
+                FailureKind::Invalid => Kind::InvalidArgument,
+                FailureKind::Start => match u8::try_from(failure.exit_code) {
+                    Ok(code @ (126 | 127)) => Kind::Command(code),
+                    _ => Kind::Internal,
+                },
+                FailureKind::Exhausted => Kind::Exhausted,
+                FailureKind::Undying | FailureKind::System => Kind::Internal,
+            };
+            (kind, failure.hint.clone())
+        }
+        ClientError::Timeout(_) => return Error::Timeout(format!("{what}: the container's supervisor")),
+        ClientError::NotRunning(_) | ClientError::Gone => {
+            return Error::State { what: "container is not running".to_owned(), hint: None };
+        }
+        ClientError::Io(_) | ClientError::Protocol => (Kind::Internal, None),
+    };
+    Error::Sandbox(Foreign::new(kind, hint, error))
 }

@@ -34,9 +34,6 @@ pub(crate) struct Surroundings {
     pub(crate) withheld: Vec<String>,
 }
 
-/// The network every container joins that names none.
-pub const DEFAULT: &str = "bridge";
-
 /// The network room's error as the engine's.
 #[expect(clippy::needless_pass_by_value, reason = "shape of map_err")]
 pub(crate) fn network_error(error: cata_network::Error) -> Error {
@@ -236,10 +233,6 @@ impl Engine {
             _ => host.for_default_bridge(&wishes),
         }
     }
-}
-
-pub(crate) fn default_endpoint() -> EndpointRequest {
-    EndpointRequest::new(Name::parse(DEFAULT).expect("a valid name"))
 }
 
 /// Ports asked for, and with `-P` every exposed one that was not.

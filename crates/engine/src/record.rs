@@ -1,15 +1,15 @@
 //! What is known of a container for as long as it exists: `record.json`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cata_sandbox::launch::HealthPlan;
 use cata_spec::{ContainerId, Name};
 use serde::{Deserialize, Serialize};
 
-use crate::network::default_endpoint;
+use crate::ledger::Durability;
 use crate::plan::users::Users;
-use crate::request::{CreateRequest, EndpointRequest, NetworkMode};
+use crate::request::{CreateRequest, EndpointRequest, NetworkMode, default_endpoint};
 
 /// The version written; older ones are read by [`Record`]'s own defaults.
 pub const VERSION: u32 = 1;
@@ -51,6 +51,26 @@ impl Record {
             (None, NetworkMode::Networks(list)) => list.clone(),
             (None, _) => Vec::new(),
         }
+    }
+
+    /// The volumes that were made for it alone.
+    pub fn anonymous_volumes(&self) -> impl Iterator<Item = &Name> {
+        self.mounts.iter().filter_map(|mount| match &mount.kind {
+            MountKind::Volume { name, anonymous: true, .. } => Some(name),
+            _ => None,
+        })
+    }
+
+    /// `<parent>/<id>`; the parent is `/catamaran` or `--cgroup-parent`.
+    #[must_use]
+    pub fn cgroup_path(&self) -> PathBuf {
+        let parent = self.request.cgroup_parent.as_deref().unwrap_or("/catamaran");
+        Path::new("/").join(parent.trim_start_matches('/')).join(self.id.as_str())
+    }
+
+    /// `--rm` containers do not outlive a reboot: their records need not either.
+    pub(crate) fn durability(&self) -> Durability {
+        if self.request.auto_remove { Durability::Volatile } else { Durability::Durable }
     }
 }
 

@@ -157,6 +157,11 @@ pub struct MachineDisk {
     pub bytes: u64,
 }
 
+impl MachineDisk {
+    /// The name by which the guest knows it.
+    pub(crate) const SERIAL: &'static str = "cata-disk";
+}
+
 /// `--userns`, `--uidmap`, `--gidmap`: whose ids a container's are.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -326,6 +331,16 @@ pub struct DeviceRule {
     pub access: String,
 }
 
+/// `vendor.com` and `class`: letters, digits, `-`, `_` and `.`, with a letter first and no sign last.
+pub(crate) fn is_kind(vendor: &str, class: &str) -> bool {
+    let good = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic())
+            && part.ends_with(|c: char| c.is_ascii_alphanumeric())
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    good(vendor) && good(class)
+}
+
 /// A device by the name that its vendor's description gives it: `vendor.com/class=name`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -341,7 +356,7 @@ impl DeviceName {
         let (kind, name) = text.split_once('=').ok_or_else(wrong)?;
         let (vendor, class) = kind.split_once('/').ok_or_else(wrong)?;
         let good = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c));
-        if crate::cdi::is_kind(vendor, class) && good && !name.is_empty() {
+        if is_kind(vendor, class) && good && !name.is_empty() {
             Ok(Self(text.to_owned()))
         } else {
             Err(wrong())
@@ -394,6 +409,14 @@ pub enum Gpus {
     Count(u32),
     /// `device=`: indices or ids.
     Named(Vec<String>),
+}
+
+/// The network of who asks for none.
+pub const DEFAULT_NETWORK: &str = "bridge";
+
+/// The wish to be on it.
+pub(crate) fn default_endpoint() -> EndpointRequest {
+    EndpointRequest::new(Name::parse(DEFAULT_NETWORK).expect("a valid name"))
 }
 
 /// `--network`.

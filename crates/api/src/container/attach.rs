@@ -9,7 +9,7 @@ use cata_engine::{Attached, Streams};
 
 use crate::call::{Answer, Call, Line};
 use crate::refusal::{Outcome, Refusal};
-use crate::route::{Server, Shared};
+use crate::shared::{Server, Shared};
 use crate::stream::{self, Keys, frame};
 use crate::time;
 
@@ -20,15 +20,6 @@ const FRAMED: &str = "application/vnd.docker.multiplexed-stream";
 /// The kind of a container's stream.
 pub(crate) fn kind(terminal: bool) -> &'static str {
     if terminal { RAW } else { FRAMED }
-}
-
-/// Somebody who attached before the container runs.
-pub(crate) struct Attacher {
-    /// By which it is found again.
-    pub(crate) number: u64,
-    pub(crate) streams: Streams,
-    /// The streams from the first byte on, or the word to ask for them.
-    pub(crate) sender: mpsc::Sender<Option<Attached>>,
 }
 
 /// `POST /containers/{id}/attach`.

@@ -1,9 +1,7 @@
 //! Exec: what was asked for is kept here until it is started; what has been started is its supervisor's, which can be
 //! asked by whoever serves after this.
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Mutex;
 
 use cata_engine::container::exec::{ExecOptions, Session};
 use cata_engine::status::StatusKind;
@@ -15,26 +13,11 @@ use crate::call::{Answer, Call, Line};
 use crate::container::attach::kind;
 use crate::fields::Fields;
 use crate::refusal::{Outcome, Refusal};
-use crate::route::{Server, Shared, locked};
+use crate::shared::{Exec, Server, Shared, locked};
 use crate::stream::{self, Keys};
 
 /// The most that are remembered.
 const MOST: usize = 1000;
-
-/// One exec.
-#[derive(Debug, Clone)]
-pub(crate) struct Exec {
-    container: String,
-    options: ExecOptions,
-    attach: [bool; 3],
-    keys: Option<String>,
-    started: bool,
-    pid: i32,
-    code: Option<i32>,
-}
-
-/// All of this server's.
-pub(crate) type Execs = Mutex<HashMap<String, Exec>>;
 
 /// `POST /containers/{id}/exec`.
 pub(crate) fn create(server: &Server, mut call: Call, id: &str) -> Outcome<Answer> {

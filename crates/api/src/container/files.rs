@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::call::{Answer, Call, Output};
 use crate::refusal::{Outcome, Refusal};
-use crate::route::Shared;
+use crate::shared::Shared;
 
 /// `HEAD`, `GET` and `PUT /containers/{id}/archive`.
 pub(crate) fn archive(server: &Shared, mut call: Call, id: &str) -> Outcome<Answer> {

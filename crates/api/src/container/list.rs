@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::call::{Answer, Call, Filters};
 use crate::refusal::{Outcome, Refusal};
-use crate::route::Server;
+use crate::shared::Server;
 
 /// Filters that are there.
 const FILTERS: [&str; 11] =

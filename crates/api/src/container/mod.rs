@@ -8,21 +8,18 @@ pub(crate) mod list;
 pub(crate) mod stats;
 pub(crate) mod wait;
 
-use std::collections::BTreeMap;
-
 use cata_engine::container::life::Stopped;
 use cata_engine::container::update::UpdateRequest;
 use cata_engine::container::{RemoveOptions, StartOptions};
 use cata_engine::images::progress::Silent;
-use cata_engine::prune::{LabelTest, PruneFilter};
 use cata_engine::{Error, Kind, Timing};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use crate::call::{Answer, Call, Filters};
+use crate::call::{Answer, Call};
 use crate::fields::Fields;
 use crate::refusal::{Outcome, Refusal};
-use crate::route::Server;
+use crate::shared::Server;
 
 /// `POST /containers/create`.
 pub(crate) fn create(server: &Server, mut call: Call) -> Outcome<Answer> {
@@ -194,26 +191,8 @@ pub(crate) fn changes(server: &Server, id: &str) -> Outcome<Answer> {
 
 /// `POST /containers/prune`.
 pub(crate) fn prune(server: &Server, call: &Call) -> Outcome<Answer> {
-    let pruned =
-        server.engine.container_prune(&prune_filter(&call.filters(&["until", "label", "label!"])?)?)?;
+    let pruned = server.engine.container_prune(&call.filters(&["until", "label", "label!"])?.prune()?)?;
     Answer::ok(json!({ "ContainersDeleted": pruned.removed, "SpaceReclaimed": pruned.freed }))
-}
-
-/// What a prune spares.
-pub(crate) fn prune_filter(filters: &Filters) -> Outcome<PruneFilter> {
-    let mut filter = PruneFilter::default();
-    for (name, negated) in [("label", false), ("label!", true)] {
-        for text in filters.values(name) {
-            let (key, value) = text.split_once('=').map_or((text.as_str(), None), |(k, v)| (k, Some(v)));
-            filter.labels.push(LabelTest { key: key.to_owned(), value: value.map(str::to_owned), negated });
-        }
-    }
-    if let Some(text) = filters.values("until").first() {
-        let moment =
-            crate::time::moment(text).ok_or_else(|| Refusal::invalid(format!("invalid until: {text}")))?;
-        filter.until = Some(u64::try_from(moment).unwrap_or(0));
-    }
-    Ok(filter)
 }
 
 /// `POST /commit`.
@@ -237,9 +216,4 @@ pub(crate) fn commit(server: &Server, mut call: Call) -> Outcome<Answer> {
     fields.finish()?;
     let image = server.engine.container_commit(&container, &options)?;
     Ok(Answer::Document(StatusCode::CREATED, json!({ "Id": image.id.to_string() })))
-}
-
-/// Labels of a document.
-pub(crate) fn labels(fields: &mut Fields) -> Outcome<BTreeMap<String, String>> {
-    fields.texts("Labels")
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::call::{Answer, Call, Output};
 use crate::refusal::Outcome;
-use crate::route::Shared;
+use crate::shared::Shared;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);

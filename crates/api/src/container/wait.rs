@@ -11,7 +11,7 @@ use std::os::fd::AsFd as _;
 
 use crate::call::{Answer, Call};
 use crate::refusal::{Outcome, Refusal};
-use crate::route::{Server, Shared};
+use crate::shared::{Server, Shared};
 
 /// Until when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -617,7 +617,7 @@ impl Solver<'_> {
 fn endpoint(name: &str) -> Result<EndpointRequest, BuildError> {
     let network = cata_spec::Name::parse(name)
         .map_err(|error| BuildError::new(Kind::InvalidArgument, format!("--network {name}: {error}")))?;
-    Ok(EndpointRequest { network, ..crate::network::default_endpoint() })
+    Ok(EndpointRequest { network, ..crate::request::default_endpoint() })
 }
 
 fn bind(path: &Path, target: &str, read_only: bool) -> MountRequest {

@@ -119,7 +119,8 @@ impl Document {
         if !known {
             return Err(format!("cdiVersion {} is not known", document.cdi_version));
         }
-        if document.kind.split_once('/').is_none_or(|(vendor, class)| !super::is_kind(vendor, class)) {
+        if document.kind.split_once('/').is_none_or(|(vendor, class)| !crate::request::is_kind(vendor, class))
+        {
             return Err(format!("kind {} is not of the form vendor/class", document.kind));
         }
         Ok(document)

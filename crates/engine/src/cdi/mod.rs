@@ -175,16 +175,6 @@ pub(crate) fn edits(request: &CreateRequest) -> Result<Vec<(DeviceName, Edits)>>
     catalog.edits(&names)
 }
 
-/// `vendor.com` and `class`: letters, digits, `-`, `_` and `.`, with a letter first and no sign last.
-pub(crate) fn is_kind(vendor: &str, class: &str) -> bool {
-    let good = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphabetic())
-            && part.ends_with(|c: char| c.is_ascii_alphanumeric())
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    good(vendor) && good(class)
-}
-
 /// Files that may be descriptions, in the order of their names; true: YAML.
 fn files(directory: &Path) -> Vec<(PathBuf, bool)> {
     // Most hosts have no such directory.

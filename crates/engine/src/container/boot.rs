@@ -10,16 +10,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use cata_sandbox::status::{self, Status};
 
-use crate::container::live::Owner;
+use crate::container::live::{Owner, RAN_FILE, is_concerned};
 use crate::container::start::StartOptions;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::request::{NamespaceMode, NetworkMode, RestartPolicy};
 use crate::timing::Timing;
-
-/// In `<root>/containers/<id>/`: it ran, and a boot may start it.
-pub(crate) const RAN_FILE: &str = "ran";
 
 /// What the process may take to end after its stop signal and SIGKILL were sent.
 const AFTERMATH: Duration = Duration::from_secs(10);
@@ -115,11 +112,6 @@ impl Engine {
             }
         });
     }
-}
-
-/// PURE: whether a boot starts containers of this policy.
-pub(crate) fn is_concerned(policy: RestartPolicy) -> bool {
-    matches!(policy, RestartPolicy::Always | RestartPolicy::UnlessStopped)
 }
 
 /// PURE: whether a container that has run before is to be started at a boot.

@@ -4,7 +4,7 @@
 //! the container exists for others. What a killed maker leaves is swept by [`super::recover`].
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use cata_image::{Image, Progress};
@@ -12,7 +12,7 @@ use cata_spec::Name;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::cdi;
-use crate::container::remove::anonymous_volumes;
+use crate::container::devices::{find_block, find_device};
 use crate::container::{names, ranges};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ use crate::ledger::{self, Durability};
 use crate::paths::ContainerDir;
 use crate::plan::{capabilities, config, mounts, namespaces, resources, signal, users, vm};
 use crate::record::{ImageFacts, MountKind, MountPoint, Record, VERSION};
-use crate::request::{BlockLimit, CreateRequest, DeviceRequest, Lender, NetworkMode, UserNamespace, Users};
+use crate::request::{CreateRequest, Lender, NetworkMode, UserNamespace, Users};
 use crate::timing::Timing;
 use crate::volume::{self, Made, Volume, fill};
 
@@ -184,7 +184,7 @@ impl Engine {
             let _ = names::release(&self.paths, &record.name, &record.id);
             let _ = cata_sandbox::undo::perform(&[ranges::release(&self.paths, &record.id)]);
             let _ = fs::remove_dir_all(making.path());
-            for name in anonymous_volumes(&record) {
+            for name in record.anonymous_volumes() {
                 let _ = volume::remove(&self.paths, name);
             }
         }
@@ -199,7 +199,7 @@ impl Engine {
             record.users = Some(self.take_users(&record.id, size)?);
         }
         give_root(record, &making.upper())?;
-        let durability = durability(record);
+        let durability = record.durability();
         let hostname = format!("{}\n", record.config.hostname);
         fs::write(making.hostname(), hostname).map_err(Error::file("write", making.hostname()))?;
         give_root(record, &making.hostname())?;
@@ -289,11 +289,6 @@ fn stop_as_init_wants(record: &mut Record, image: &Image) -> Result<()> {
     Ok(())
 }
 
-/// `--rm` containers do not outlive a reboot: their records need not either.
-pub(crate) fn durability(record: &Record) -> Durability {
-    if record.request.auto_remove { Durability::Volatile } else { Durability::Durable }
-}
-
 /// Whatever the caller's umask: `upper` is the container's root directory, which everybody in it must enter.
 pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {
     fs::DirBuilder::new().mode(mode).create(path).map_err(Error::file("create", path))?;
@@ -307,57 +302,4 @@ pub(crate) fn give_root(record: &Record, path: &Path) -> Result<()> {
             .map_err(Error::file("change the owner of", path)),
         None => Ok(()),
     }
-}
-
-/// The device of a limit as it is now.
-pub(crate) fn find_block(limit: &BlockLimit) -> Result<resources::Block> {
-    let device = &limit.device;
-    let metadata = fs::metadata(device).map_err(Error::file("find the device", device))?;
-    if !metadata.file_type().is_block_device() {
-        return Err(Error::Invalid(format!("{} is not a block device", device.display())));
-    }
-    let number = metadata.rdev();
-    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
-    Ok(resources::Block { kind: limit.kind, major, minor, value: limit.value })
-}
-
-/// A host device as it is now.
-pub(crate) fn find_device(request: &DeviceRequest) -> Result<Vec<crate::plan::devices::Found>> {
-    let missing = |source: std::io::Error| {
-        Error::Invalid(format!(
-            "error gathering device information while adding custom device \"{}\": {source}",
-            request.host.display()
-        ))
-    };
-    let metadata = fs::metadata(&request.host).map_err(missing)?;
-    if metadata.is_dir() {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&request.host).map_err(missing)? {
-            let entry = entry.map_err(missing)?;
-            if entry.file_type().is_ok_and(|kind| kind.is_block_device() || kind.is_char_device()) {
-                let below = DeviceRequest {
-                    host: entry.path(),
-                    container: request.container.join(entry.file_name()),
-                    access: request.access.clone(),
-                };
-                found.extend(find_device(&below)?);
-            }
-        }
-        return Ok(found);
-    }
-    let kind = metadata.file_type();
-    if !kind.is_block_device() && !kind.is_char_device() {
-        return Err(missing(std::io::Error::other("not a device node")));
-    }
-    let number = metadata.rdev();
-    Ok(vec![crate::plan::devices::Found {
-        path: request.container.clone(),
-        block: kind.is_block_device(),
-        major: rustix::fs::major(number),
-        minor: rustix::fs::minor(number),
-        mode: metadata.mode() & 0o777,
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-        access: request.access.clone(),
-    }])
 }

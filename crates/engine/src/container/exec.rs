@@ -8,11 +8,10 @@ use cata_sandbox::client::{Attached, Client, ClientError};
 use cata_sandbox::protocol::{Exec, ExecStdio, FailureKind, Streams};
 use cata_sandbox::status::StatusKind;
 
-use crate::container::life::client_error;
 use crate::container::names;
 use crate::container::wait::Waiter;
 use crate::engine::Engine;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, client_error};
 
 /// What a user can say of one more process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

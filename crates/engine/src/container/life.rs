@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use cata_sandbox::client::ClientError;
-use cata_sandbox::protocol::FailureKind;
 use cata_spec::Name;
 
-use crate::container::create::durability;
 use crate::container::live::Owner;
 use crate::container::names;
 use crate::container::start::StartOptions;
 use crate::engine::Engine;
-use crate::error::{Error, Foreign, Kind, Result};
+use crate::error::{Error, Result, client_error};
 use crate::ledger;
 use crate::plan::signal;
 use crate::record::Record;
@@ -124,7 +122,7 @@ impl Engine {
         }
         names::take(&self.paths, &name, &record.id)?;
         let renamed = Record { name: name.clone(), ..record.clone() };
-        if let Err(error) = ledger::write(&self.dir(&record.id).record(), &renamed, durability(&renamed)) {
+        if let Err(error) = ledger::write(&self.dir(&record.id).record(), &renamed, renamed.durability()) {
             let _ = names::release(&self.paths, &name, &record.id);
             return Err(error);
         }
@@ -148,32 +146,4 @@ fn refused(verb: &str, container: &str, error: &ClientError) -> Error {
         }
         error => error,
     }
-}
-
-/// A supervisor's answer as the engine's error.
-pub(crate) fn client_error(what: &str, error: &ClientError) -> Error {
-    let (kind, hint) = match error {
-        ClientError::Failed(failure) => {
-            let kind = match failure.kind {
-                FailureKind::State => {
-                    return Error::State { what: failure.message.clone(), hint: failure.hint.clone() };
-                }
-                FailureKind::NotFound => Kind::NotFound,
-                FailureKind::Invalid => Kind::InvalidArgument,
-                FailureKind::Start => match u8::try_from(failure.exit_code) {
-                    Ok(code @ (126 | 127)) => Kind::Command(code),
-                    _ => Kind::Internal,
-                },
-                FailureKind::Exhausted => Kind::Exhausted,
-                FailureKind::Undying | FailureKind::System => Kind::Internal,
-            };
-            (kind, failure.hint.clone())
-        }
-        ClientError::Timeout(_) => return Error::Timeout(format!("{what}: the container's supervisor")),
-        ClientError::NotRunning(_) | ClientError::Gone => {
-            return Error::State { what: "container is not running".to_owned(), hint: None };
-        }
-        ClientError::Io(_) | ClientError::Protocol => (Kind::Internal, None),
-    };
-    Error::Sandbox(Foreign::new(kind, hint, error))
 }

@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 use crate::ledger;
 use crate::record::Record;
+use crate::request::RestartPolicy;
 
 /// Written by the engine into `<state>/<id>/` once a start has made the network.
 pub(crate) const NETWORK_FILE: &str = "network.json";
@@ -19,10 +20,18 @@ pub(crate) const NETWORK_FILE: &str = "network.json";
 /// container was running when the host went down.
 pub(crate) const STARTED_FILE: &str = "started";
 
+/// In `<root>/containers/<id>/`: it ran, and a boot may start it.
+pub(crate) const RAN_FILE: &str = "ran";
+
 /// Exit code of a container that was running when the host went down (Docker's).
 const EXIT_HOST_DOWN: i32 = 255;
 /// Exit code of a container whose supervisor was killed: its processes died with it, of SIGKILL.
 const EXIT_SUPERVISOR_KILLED: i32 = 137;
+
+/// PURE: whether a boot starts containers of this policy.
+pub(crate) fn is_concerned(policy: RestartPolicy) -> bool {
+    matches!(policy, RestartPolicy::Always | RestartPolicy::UnlessStopped)
+}
 
 /// A running container's place in the network.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -19,18 +19,15 @@ use cata_sys::mount::Depth;
 use serde::{Deserialize, Serialize};
 
 use crate::container::filter;
-use crate::container::life::client_error;
 use crate::container::live::Owner;
-use crate::container::start::cgroup_path;
 use crate::engine::Engine;
-use crate::error::{Error, Foreign, Kind, Result};
+use crate::error::{Error, Foreign, Kind, Result, client_error};
 use crate::host::Facts;
 use crate::kernel;
 use crate::ledger::{self, Durability};
-use crate::machine::SERIAL;
 use crate::plan::{devices, platform, resources, vm};
 use crate::record::{MountKind, Record};
-use crate::request::{CreateRequest, MonitorRequest, NamespaceMode};
+use crate::request::{CreateRequest, MachineDisk, MonitorRequest, NamespaceMode};
 
 /// Written by the engine into `<state>/<id>/` at a start.
 const MACHINE_FILE: &str = "machine.json";
@@ -179,7 +176,7 @@ impl Engine {
             disks: request
                 .machine
                 .iter()
-                .map(|_| Disk { source: dir.disk(), serial: SERIAL.to_owned() })
+                .map(|_| Disk { source: dir.disk(), serial: MachineDisk::SERIAL.to_owned() })
                 .collect(),
             cgroup: inside,
             all_devices: request.privileged,
@@ -375,7 +372,7 @@ fn host_cgroup(record: &Record, memory: u64, overhead: u64) -> Result<cata_runti
     // Devices of the host are of no use to who is nobody's user in a guest: the machine itself needs some.
     let oci = resources::oci(&wanted, devices::rules(true, &[], &[])?, &[])?;
     let layout = Layout::detect().map_err(wrap)?;
-    cata_runtime::cgroup::plan(Some(&oci), &cgroup_path(record).to_string_lossy(), &layout).map_err(wrap)
+    cata_runtime::cgroup::plan(Some(&oci), &record.cgroup_path().to_string_lossy(), &layout).map_err(wrap)
 }
 
 /// What the machine is told of its network.

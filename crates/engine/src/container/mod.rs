@@ -5,6 +5,7 @@ pub mod changes;
 pub mod commit;
 pub mod copy;
 pub(crate) mod create;
+mod devices;
 pub mod exec;
 mod filter;
 mod find;

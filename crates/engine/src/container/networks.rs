@@ -14,18 +14,16 @@ use cata_sandbox::client::Client;
 use cata_sandbox::launch::Isolation;
 use cata_sandbox::protocol::NetworkChange;
 
-use crate::container::create::durability;
-use crate::container::life::client_error;
 use crate::container::live::{NETWORK_FILE, NetworkFacts, Owner};
 use crate::container::start::write_in_place;
 use crate::engine::Engine;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, client_error};
 use crate::event::disconnects;
 use crate::ledger::{self, Durability};
 use crate::network::{self, network_error, ports};
 use crate::plan::hosts;
 use crate::record::Record;
-use crate::request::{CreateRequest, NetworkMode};
+use crate::request::{CreateRequest, DEFAULT_NETWORK, NetworkMode};
 use crate::rootless::outside;
 
 /// What one cannot have beside the host's network, or another container's.
@@ -92,13 +90,13 @@ impl Engine {
         list.retain(|e| e.network != network.name);
         list.push(wish.clone());
         let new = Record { networks: Some(list), ..old.clone() };
-        ledger::write(&self.dir(&old.id).record(), &new, durability(&new))?;
+        ledger::write(&self.dir(&old.id).record(), &new, new.durability())?;
         let outcome = match running {
             Some((client, facts)) => self.join(&new, client, &facts, &wish),
             None => Ok(Vec::new()),
         };
         if outcome.is_err() {
-            ledger::write(&self.dir(&old.id).record(), &old, durability(&old))?;
+            ledger::write(&self.dir(&old.id).record(), &old, old.durability())?;
         }
         drop(lock);
         outcome
@@ -139,7 +137,7 @@ impl Engine {
         }
         list.retain(|e| e.network != network.name);
         let new = Record { networks: Some(list), ..old.clone() };
-        ledger::write(&self.dir(&old.id).record(), &new, durability(&new))?;
+        ledger::write(&self.dir(&old.id).record(), &new, new.durability())?;
         if let Some((client, facts)) = running {
             self.leave(&new, client, &facts, &network)?;
         }
@@ -213,7 +211,7 @@ impl Engine {
             Err(_) if self.ends(record)? => return Ok(None),
             Err(error) => return Err(client_error("change the networks", &error)),
         };
-        let user_made = facts.endpoints.iter().any(|endpoint| endpoint.network.as_str() != network::DEFAULT);
+        let user_made = facts.endpoints.iter().any(|endpoint| endpoint.network.as_str() != DEFAULT_NETWORK);
         Ok(Some(Present {
             container: record.id.clone(),
             name: record.name.clone(),
@@ -313,11 +311,11 @@ impl Engine {
 }
 
 fn check_wish(network: &Network, wish: &EndpointRequest) -> Result<()> {
-    if network.name.as_str() == network::DEFAULT && !wish.aliases.is_empty() {
+    if network.name.as_str() == DEFAULT_NETWORK && !wish.aliases.is_empty() {
         let what = "network-scoped alias is supported only for containers in user defined networks";
         return Err(Error::Invalid(what.to_owned()));
     }
-    if network.name.as_str() == network::DEFAULT && !wish.links.is_empty() {
+    if network.name.as_str() == DEFAULT_NETWORK && !wish.links.is_empty() {
         return Err(Error::Unsupported {
             what: "--link is not supported on the default bridge".to_owned(),
             hint: "put both on a network of their own (`cata network create`): there they find each other by name"

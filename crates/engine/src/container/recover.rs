@@ -13,7 +13,6 @@ use cata_sandbox::{status, undo};
 use cata_spec::ContainerId;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::container::remove::anonymous_volumes;
 use crate::container::{names, ranges};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -68,7 +67,7 @@ impl Engine {
         let record = ContainerDir::new(path.clone()).record();
         if let Ok(Some(record)) = ledger::read::<Record>(&record) {
             let _ = names::release(&self.paths, &record.name, id);
-            for name in anonymous_volumes(&record) {
+            for name in record.anonymous_volumes() {
                 let _ = volume::remove(&self.paths, name);
             }
         }

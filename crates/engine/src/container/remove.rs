@@ -12,7 +12,7 @@ use crate::container::live::Owner;
 use crate::container::{names, ranges};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::record::{MountKind, Record};
+use crate::record::Record;
 use crate::volume;
 
 /// How `rm` goes about it.
@@ -102,7 +102,7 @@ impl Engine {
             self.release_users(&record.id)?;
         }
         if volumes {
-            for name in anonymous_volumes(record) {
+            for name in record.anonymous_volumes() {
                 if volume::shared(&self.paths, name).exists() && !self.volume_users(name)?.is_empty() {
                     continue;
                 }
@@ -147,12 +147,4 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-/// The volumes that were made for this container alone.
-pub(crate) fn anonymous_volumes(record: &Record) -> impl Iterator<Item = &cata_spec::Name> {
-    record.mounts.iter().filter_map(|mount| match &mount.kind {
-        MountKind::Volume { name, anonymous: true, .. } => Some(name),
-        _ => None,
-    })
 }

@@ -18,12 +18,11 @@ use cata_sandbox::status::StatusKind;
 use cata_spec::Platform;
 
 use crate::cdi;
-use crate::container::boot;
-use crate::container::create::{find_block, find_device, give_root};
+use crate::container::create::give_root;
+use crate::container::devices::{find_block, find_device, host_devices};
 use crate::container::filter;
-use crate::container::live::{NETWORK_FILE, NetworkFacts, Owner, STARTED_FILE};
+use crate::container::live::{NETWORK_FILE, NetworkFacts, Owner, RAN_FILE, STARTED_FILE, is_concerned};
 use crate::container::ranges;
-use crate::container::remove::anonymous_volumes;
 use crate::container::wait::Waiter;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
@@ -31,7 +30,7 @@ use crate::event::disconnects;
 use crate::host;
 use crate::ledger::{self, Durability};
 use crate::network::Surroundings;
-use crate::plan::{devices, hosts, namespaces, platform, spec};
+use crate::plan::{hosts, namespaces, platform, spec};
 use crate::record::{MountKind, Record};
 use crate::request::{DeviceRequest, NamespaceMode, NetworkMode};
 use crate::rootless::cgroups;
@@ -153,9 +152,9 @@ impl Engine {
             Err(error) => return Err(pending.complaint().map_or(error, |e| start_error(record, &e))),
         };
         let running = pending.go(go, fds, options.attach).map_err(|e| start_error(record, &e))?;
-        if boot::is_concerned(record.request.restart) {
+        if is_concerned(record.request.restart) {
             // Only a boot looks for it: not to have it is no reason to end what runs.
-            let _ = fs::write(self.paths.container(&record.id).join(boot::RAN_FILE), b"");
+            let _ = fs::write(self.paths.container(&record.id).join(RAN_FILE), b"");
         }
         match running.boot {
             Some(boot) => {
@@ -288,7 +287,7 @@ impl Engine {
         if record.users.is_some() {
             late.insert(0, ranges::release(&self.paths, &record.id));
         }
-        late.extend(anonymous_volumes(record).map(|name| Undo::RemoveTreeUnless {
+        late.extend(record.anonymous_volumes().map(|name| Undo::RemoveTreeUnless {
             tree: self.paths.volume(name),
             exists: volume::shared(&self.paths, name),
         }));
@@ -376,7 +375,7 @@ impl Engine {
 
     /// Where the container's cgroup will be.
     fn future_cgroup(&self, record: &Record) -> PathBuf {
-        let path = cgroup_path(record);
+        let path = record.cgroup_path();
         match cgroups::home().filter(|_| self.host.rootless) {
             Some(home) => home.join(path.strip_prefix("/").unwrap_or(&path)),
             None => path,
@@ -386,7 +385,7 @@ impl Engine {
     /// Where a running container's cgroup is. `what` needs it.
     pub(crate) fn cgroup_of(&self, record: &Record, pid: i32, what: &str) -> Result<PathBuf> {
         if !self.host.rootless {
-            return Ok(cgroup_path(record));
+            return Ok(record.cgroup_path());
         }
         cgroups::of(pid, record.id.as_str()).ok_or_else(|| crate::rootless::no_cgroup(what))
     }
@@ -446,35 +445,6 @@ fn start_error(record: &Record, error: &cata_sandbox::LaunchError) -> Error {
         message: crate::error::chain(error),
         hint: error.hint(),
     }
-}
-
-/// `<parent>/<id>`; the parent is `/catamaran` or `--cgroup-parent`.
-pub(crate) fn cgroup_path(record: &Record) -> PathBuf {
-    let parent = record.request.cgroup_parent.as_deref().unwrap_or("/catamaran");
-    Path::new("/").join(parent.trim_start_matches('/')).join(record.id.as_str())
-}
-
-/// Every device node of the host, for `--privileged`.
-fn host_devices() -> Result<Vec<devices::Found>> {
-    let everything = DeviceRequest {
-        host: PathBuf::from("/dev"),
-        container: PathBuf::from("/dev"),
-        access: "rwm".to_owned(),
-    };
-    let mut found = find_device(&everything)?;
-    // These are the container's own.
-    let own = [
-        "/dev/console",
-        "/dev/ptmx",
-        "/dev/tty",
-        "/dev/null",
-        "/dev/zero",
-        "/dev/full",
-        "/dev/random",
-        "/dev/urandom",
-    ];
-    found.retain(|device| !own.iter().any(|path| device.path == Path::new(path)));
-    Ok(found)
 }
 
 impl namespaces::Peers for Engine {

@@ -9,7 +9,6 @@ use cata_sandbox::launch::Isolation;
 use cata_sandbox::status::StatusKind;
 
 use crate::container::live::Owner;
-use crate::container::start::cgroup_path;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 use crate::record::Record;
@@ -106,7 +105,7 @@ impl Engine {
 pub(crate) fn pids(record: &Record) -> Result<Vec<i32>> {
     let wrap = |e: CgroupError| Error::Runtime(Foreign::new(Kind::Internal, e.hint().map(str::to_owned), &e));
     let layout = Layout::detect().map_err(wrap)?;
-    let plan = cgroup::plan(None, &cgroup_path(record).to_string_lossy(), &layout).map_err(wrap)?;
+    let plan = cgroup::plan(None, &record.cgroup_path().to_string_lossy(), &layout).map_err(wrap)?;
     Cgroup::open(&plan).and_then(|cgroup| cgroup.processes()).map_err(wrap)
 }
 

@@ -5,11 +5,9 @@ use std::path::Path;
 use cata_runtime::cgroup::{self, CgroupError, CgroupPlan, Layout};
 use cata_sandbox::launch::{Isolation, RestartPolicy};
 
-use crate::container::create::durability;
-use crate::container::life::client_error;
 use crate::container::live::Owner;
 use crate::engine::Engine;
-use crate::error::{Error, Foreign, Kind, Result};
+use crate::error::{Error, Foreign, Kind, Result, client_error};
 use crate::ledger;
 use crate::plan::resources;
 use crate::record::Record;
@@ -69,7 +67,7 @@ impl Engine {
                 told(client.set_restart(policy))?;
             }
         }
-        ledger::write(&self.dir(&old.id).record(), &new, durability(&new))?;
+        ledger::write(&self.dir(&old.id).record(), &new, new.durability())?;
         self.tell_container(&new, "update", &[]);
         drop(lock);
         Ok(())

@@ -7,10 +7,9 @@ use cata_sandbox::client::{Client, ClientError};
 use cata_sandbox::protocol::{FailureKind, Until};
 use cata_spec::ContainerId;
 
-use crate::container::life::client_error;
 use crate::container::live::Owner;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, client_error};
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,11 +13,11 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, wait};
 
-use super::SERIAL;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::paths::Paths;
 use crate::record::Record;
+use crate::request::MachineDisk;
 
 /// The word on its command line that makes `cata` a machine's first process.
 pub const WORD: &str = "__machine";
@@ -78,7 +78,7 @@ fn find_disk() -> Result<PathBuf> {
     loop {
         for entry in fs::read_dir("/sys/block").map_err(Error::file("list", "/sys/block"))?.flatten() {
             let serial = fs::read_to_string(entry.path().join("serial")).unwrap_or_default();
-            if serial.trim() == SERIAL {
+            if serial.trim() == MachineDisk::SERIAL {
                 return Ok(Path::new("/dev").join(entry.file_name()));
             }
         }

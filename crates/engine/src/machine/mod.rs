@@ -33,8 +33,6 @@ use crate::timing::Timing;
 const PROGRAMS: &str = "/usr/local/bin";
 /// The engine in a machine.
 pub const PROGRAM: &str = "/usr/local/bin/cata";
-/// The name by which the guest knows the disk.
-pub(crate) const SERIAL: &str = "cata-disk";
 /// Containers in a machine are stopped before it is.
 const STOP_TIMEOUT: i64 = 120;
 /// Memory of a machine that was given none.
