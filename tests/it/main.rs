@@ -30,6 +30,7 @@ mod life;
 mod limits;
 mod logs;
 mod machine_faults;
+mod machine_servers;
 mod machine_systems;
 mod machines;
 mod network;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         limits::tests(),
         logs::tests(),
         machine_faults::tests(),
+        machine_servers::tests(),
         machine_systems::tests(),
         machines::tests(),
         network::tests(),

@@ -107,7 +107,12 @@ pub(crate) fn stay(
     if terminal::converse(link, Manners { keys, forward }, waiter.as_fd())? == Parting::Detached {
         return Ok(Exit::OK);
     }
-    Ok(exit(waiter.finish()?.code))
+    let end = waiter.finish()?;
+    // A machine that broke, say: what ended well or by its own code has no error.
+    if let Some(error) = &end.error {
+        session::note(format!("error: {error}"));
+    }
+    Ok(exit(end.code))
 }
 
 /// An exit code of the kernel's as ours.

@@ -324,7 +324,9 @@ impl Machine {
         }
         if is_readable(self.server.pidfd.as_fd()) {
             self.complaints.read();
-            return Err(End::Broken(format!("the file server ended: {}", self.complaints.last(3))));
+            let said = self.complaints.last(3);
+            let colon = if said.is_empty() { "" } else { ": " };
+            return Err(End::Broken(format!("the file server ended{colon}{said}")));
         }
         if self.stage != Stage::Running && self.born.elapsed() >= BOOT {
             let seconds = BOOT.as_secs();
