@@ -6,7 +6,7 @@ use std::path::Path;
 use cata_network::dns::resolv_conf::{ResolvConf, Wishes};
 use cata_network::inside::{self, Inside};
 use cata_network::request::{
-    ConnectRequest, Connected, CreateNetwork, EndpointRequest, PortRequest, Teardown, Transport,
+    ConnectRequest, Connected, CreateNetwork, EndpointRequest, PortRequest, Teardown, Transport, Who,
 };
 use cata_network::{Network, Networks};
 use cata_sandbox::launch::{Go, Isolation, Undo};
@@ -153,9 +153,7 @@ impl Engine {
         let (users, namespace) = made.map(|made| (made.user, made.network)).unzip();
         let connect = ConnectRequest {
             namespace: namespace.flatten(),
-            container: record.id.clone(),
-            name: record.name.clone(),
-            hostname: record.config.hostname.clone(),
+            who: who(record),
             endpoints,
             ports,
             sysctls: Vec::new(),
@@ -233,6 +231,11 @@ impl Engine {
             _ => host.for_default_bridge(&wishes),
         }
     }
+}
+
+/// Whose a container's place on networks is.
+pub(crate) fn who(record: &Record) -> Who {
+    Who { container: record.id.clone(), name: record.name.clone(), hostname: record.config.hostname.clone() }
 }
 
 /// Ports asked for, and with `-P` every exposed one that was not.

@@ -411,12 +411,9 @@ pub enum Gpus {
     Named(Vec<String>),
 }
 
-/// The network of who asks for none.
-pub const DEFAULT_NETWORK: &str = "bridge";
-
-/// The wish to be on it.
+/// The wish of who asks for no network.
 pub(crate) fn default_endpoint() -> EndpointRequest {
-    EndpointRequest::new(Name::parse(DEFAULT_NETWORK).expect("a valid name"))
+    EndpointRequest::new(Name::parse(cata_network::DEFAULT).expect("a valid name"))
 }
 
 /// `--network`.

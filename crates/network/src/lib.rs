@@ -3,7 +3,8 @@
 //! | module | owns |
 //! |---|---|
 //! | [`request`] | what is asked and answered |
-//! | [`networks`] | the handle: create, list, inspect, remove, connect, release |
+//! | [`networks`] | the handle: create, list, inspect, remove; each other verb is where it is done |
+//! | `files`, `random` | documents and locks on disk; ids and addresses that are nobody else's |
 //! | [`record`] | what is persisted under `<root>/networks/` |
 //! | [`create`] | from `network create` to a record |
 //! | [`ipam`] | pools and leases |
@@ -24,6 +25,7 @@ pub mod conntrack;
 pub mod create;
 pub mod dns;
 pub mod error;
+mod files;
 pub mod firewall;
 pub mod forward;
 pub mod inside;
@@ -31,6 +33,7 @@ pub mod ipam;
 pub mod netlink;
 pub mod networks;
 pub mod port;
+mod random;
 pub mod record;
 pub mod release;
 pub mod rename;
@@ -38,4 +41,4 @@ pub mod request;
 
 pub use error::{Error, Kind};
 pub use networks::{Inspection, Networks};
-pub use record::{Driver, EndpointRecord, Network, Pool};
+pub use record::{DEFAULT, Driver, EndpointRecord, Network, Pool};

@@ -1,36 +1,26 @@
 //! The handle on networks: one method a verb.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cata_spec::{ContainerId, Name};
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
-use serde::Serialize;
+use cata_spec::Name;
+use rustix::fs::{CWD, FlockOperation, RenameFlags};
 
 use crate::bridge::Host;
-use crate::connect::plan::Member;
 use crate::create::{self, Circumstances};
-use crate::dns::DnsPlan;
-use crate::inside::{self, Inside};
-use crate::record::{Driver, EndpointRecord, Network, Pool};
-use crate::request::{
-    Changed, ConnectRequest, Connected, CreateNetwork, Endpoint, EndpointRequest, Link, Present,
-    PublishedPort,
-};
-use crate::{Error, connect, release};
+use crate::files::{Durability, Lock, lock, lock_file, read_json, write_json};
+use crate::inside::Inside;
+use crate::record::{DEFAULT, Driver, EndpointRecord, Network, Pool};
+use crate::request::{CreateNetwork, PublishedPort};
+use crate::{Error, random};
 
-/// The network that containers join when none is asked for.
-pub const DEFAULT: &str = "bridge";
 const DEFAULT_INTERFACE: &str = "cata0";
 const PREDEFINED: [(&str, Driver); 3] =
     [(DEFAULT, Driver::Bridge), ("host", Driver::Host), ("none", Driver::Null)];
-/// What the service answers for the host, on every network.
-const HOST_NAMES: [&str; 2] = ["host.docker.internal", "host.catamaran.internal"];
 
 /// A network and who is on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,80 +148,6 @@ impl Networks {
         Ok(removed)
     }
 
-    /// Makes a container's network namespace with everything it asks for.
-    ///
-    /// # Errors
-    /// See [`Error`]; nothing is left behind then.
-    pub fn connect(&self, request: &ConnectRequest) -> Result<Connected, Error> {
-        connect::connect(self, request)
-    }
-
-    /// Whether a container may be on a network as it wishes; no look at who has the addresses.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`], [`Error::AddressOutside`], [`Error::UnknownNetwork`].
-    pub fn check(&self, wish: &EndpointRequest) -> Result<(), Error> {
-        connect::plan::check(std::slice::from_ref(wish))?;
-        let network = self.load(wish.network.as_str())?;
-        let wanted = wish.ipv4.map(IpAddr::V4).into_iter().chain(wish.ipv6.map(IpAddr::V6));
-        for address in wanted {
-            let pool = network.pool(address.is_ipv6());
-            if !pool.is_some_and(|pool| crate::ipam::pool::assignable(pool, address)) {
-                return Err(Error::AddressOutside { network: network.name.to_string(), address });
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts a running container on one more network. What an earlier change left half-done is undone first.
-    ///
-    /// # Errors
-    /// See [`Error`]; nothing is left behind then.
-    pub fn join(&self, present: &Present, wish: &EndpointRequest) -> Result<Changed, Error> {
-        connect::change::join(self, present, wish)
-    }
-
-    /// Takes a running container's link to a network, with its routes and published ports. The rest is
-    /// [`Networks::release_from`]'s, once nobody else has it on his list. Idempotent.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub fn leave(&self, present: &Present, network: &Name) -> Result<Changed, Error> {
-        connect::change::leave(self, present, network)
-    }
-
-    /// [`Networks::release`], of one network.
-    ///
-    /// # Errors
-    /// As [`Networks::release`].
-    pub fn release_from(&self, network: &Name, container: &ContainerId) -> Result<(), Error> {
-        release::release_from(self, &self.directory(network), container)
-    }
-
-    /// Takes away what a container that no longer lives has left: leases, names, published ports, records.
-    ///
-    /// # Errors
-    /// [`Error::File`], [`Error::Netlink`]; what could be taken away was.
-    pub fn release(&self, container: &ContainerId) -> Result<(), Error> {
-        release::release(self, container)
-    }
-
-    /// Gives a container's endpoints another name; returns them as they are now.
-    ///
-    /// # Errors
-    /// [`Error::File`], [`Error::Record`].
-    pub fn rename(&self, container: &ContainerId, to: &Name) -> Result<Vec<Endpoint>, Error> {
-        crate::rename::rename(self, container, to)
-    }
-
-    /// [`Networks::release`] for every container that has something here and is not `alive`.
-    ///
-    /// # Errors
-    /// As [`Networks::release`].
-    pub fn release_dead(&self, alive: impl Fn(&ContainerId) -> bool) -> Result<Vec<ContainerId>, Error> {
-        release::release_dead(self, alive)
-    }
-
     /// `<root>/networks/<name>/`.
     pub(crate) fn directory(&self, name: &Name) -> PathBuf {
         self.root.join(name.as_str())
@@ -317,38 +233,6 @@ impl Networks {
         Ok(found)
     }
 
-    /// The plan of the name service of a container.
-    pub(crate) fn dns_plan<'m>(
-        &self,
-        (upstream, links): (&[IpAddr], &[Link]),
-        members: impl Iterator<Item = Member<'m>>,
-    ) -> DnsPlan {
-        let members: Vec<Member<'_>> = members.collect();
-        // Inside, a gateway is not the host.
-        let gateways = members.iter().filter(|_| !self.forwards()).flat_map(|member| {
-            let endpoint = member.endpoint;
-            endpoint.gateway4.map(IpAddr::V4).into_iter().chain(endpoint.gateway6.map(IpAddr::V6))
-        });
-        let upstream = match upstream {
-            [] if self.forwards() => vec![SocketAddr::new(inside::NAME_SERVER, 53)],
-            [] => crate::dns::resolv_conf::host_servers(),
-            given => given.iter().map(|address| SocketAddr::new(*address, 53)).collect(),
-        };
-        DnsPlan {
-            networks: members
-                .iter()
-                .filter(|member| member.network.resolves_names())
-                .map(|member| member.directory.to_owned())
-                .collect(),
-            upstream,
-            hosts: gateways.flat_map(|address| HOST_NAMES.map(|name| (name.to_owned(), address))).collect(),
-            links: links
-                .iter()
-                .map(|link| (link.alias.to_ascii_lowercase(), link.to.to_ascii_lowercase()))
-                .collect(),
-        }
-    }
-
     fn find(&self, name: &str) -> Result<Network, Error> {
         match self.load(name) {
             Err(Error::UnknownNetwork(_)) => {}
@@ -381,7 +265,7 @@ impl Networks {
         let network = if driver == Driver::Bridge {
             self.default_bridge(name)?
         } else {
-            create::builtin(name, driver, random_id(), now_ns())
+            create::builtin(name, driver, random::id(), now_ns())
         };
         self.store(&network)?;
         Ok(network)
@@ -415,9 +299,9 @@ impl Networks {
             let subnets = network.pools.iter().map(|pool: &Pool| pool.subnet);
             networks.extend(subnets.map(|subnet| (network.name.clone(), subnet)));
         }
-        let random = random_bytes::<7>();
+        let random = random::bytes::<7>();
         let host = self.inside.as_ref().map_or_else(|| Host::open()?.subnets(), Inside::taken)?;
-        Ok(Circumstances { id: random_id(), mac: random_mac(), random, now_ns: now_ns(), networks, host })
+        Ok(Circumstances { id: random::id(), mac: random::mac(), random, now_ns: now_ns(), networks, host })
     }
 
     /// Makes a network's directory appear with everything in it.
@@ -463,58 +347,6 @@ impl Networks {
     }
 }
 
-/// How a network's lock is held.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Lock {
-    /// By who connects: the network stays.
-    Shared,
-    /// By who makes or removes.
-    Exclusive,
-}
-
-/// Locks a network for as long as the descriptor is open.
-pub(crate) fn lock(directory: &Path, how: Lock, name: &Name) -> Result<OwnedFd, Error> {
-    let operation = match how {
-        Lock::Shared => FlockOperation::LockShared,
-        Lock::Exclusive => FlockOperation::LockExclusive,
-    };
-    let path = directory.join("lock");
-    let locked = lock_file(&path, operation).map_err(|error| match error {
-        Error::File { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-            Error::UnknownNetwork(name.to_string())
-        }
-        error => error,
-    })?;
-    // Removed while we waited.
-    if path.exists() { Ok(locked) } else { Err(Error::UnknownNetwork(name.to_string())) }
-}
-
-/// How sure a write has to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// It survives the process: what it describes does not survive the kernel.
-    Page,
-    /// It survives the machine.
-    Disk,
-}
-
-/// Writes a document beside its place and moves it there.
-pub(crate) fn write_json(path: &Path, document: &impl Serialize, how: Durability) -> Result<(), Error> {
-    let text =
-        serde_json::to_vec(document).map_err(|source| Error::Record { path: path.to_owned(), source })?;
-    let new = path.with_extension("new");
-    let written = fs::write(&new, text).and_then(|()| match how {
-        Durability::Disk => File::open(&new)?.sync_all(),
-        Durability::Page => Ok(()),
-    });
-    written.and_then(|()| fs::rename(&new, path)).map_err(|source| Error::file("write", path, source))
-}
-
-pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let text = fs::read(path).map_err(|source| Error::file("read", path, source))?;
-    serde_json::from_slice(&text).map_err(|source| Error::Record { path: path.to_owned(), source })
-}
-
 fn read_record(path: &Path) -> Result<Network, Error> {
     read_json(path)
 }
@@ -527,52 +359,6 @@ fn fill(new: &Path, network: &Network) -> Result<(), Error> {
     let lock = new.join("lock");
     fs::write(&lock, b"").map_err(|source| Error::file("write", lock, source))?;
     write_json(&new.join("record.json"), network, Durability::Disk)
-}
-
-fn lock_file(path: &Path, operation: FlockOperation) -> Result<OwnedFd, Error> {
-    let mut flags = OFlags::RDWR | OFlags::CLOEXEC;
-    // A network's own lock comes and goes with its directory; only the one of all networks is made here.
-    if path.file_name() == Some(OsStr::new(".lock")) {
-        flags |= OFlags::CREATE;
-    }
-    let failed = |errno| Error::file("lock", path, errno);
-    let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map_err(failed)?;
-    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation)).map_err(failed)?;
-    Ok(file)
-}
-
-/// 64 hexadecimal characters.
-pub(crate) fn random_id() -> String {
-    hexadecimal(&random_bytes::<32>())
-}
-
-/// A locally administered address.
-pub(crate) fn random_mac() -> [u8; 6] {
-    let [a, b, c, d] = random_bytes::<4>();
-    [0x02, 0x42, a, b, c, d]
-}
-
-/// A name for the host's end of a pair: the last one of a restarted container may not be gone yet.
-pub(crate) fn random_interface() -> String {
-    format!("veth{}", hexadecimal(&random_bytes::<4>()))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        use std::fmt::Write as _;
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn random_bytes<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    // Up to 256 bytes are never cut short nor interrupted once the pool is seeded, which it is when the
-    // system is up.
-    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    assert!(got == Ok(N), "the kernel gives no randomness: {got:?}");
-    bytes
 }
 
 fn now_ns() -> u64 {

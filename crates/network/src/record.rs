@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::request::{Endpoint, PublishedPort};
 
+/// The network that containers join when none is asked for.
+pub const DEFAULT: &str = "bridge";
+
 /// The version that this program writes.
 pub const VERSION: u32 = 1;
 

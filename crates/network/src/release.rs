@@ -5,52 +5,93 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use cata_spec::ContainerId;
+use cata_spec::{ContainerId, Name};
 
 use crate::connect::endpoint_file;
+use crate::files::read_json;
 use crate::firewall::Firewall;
 use crate::ipam::lease;
-use crate::networks::{Networks, read_json};
+use crate::networks::Networks;
 use crate::port::Target;
 use crate::record::EndpointRecord;
 use crate::{Error, port};
 
-/// See [`Networks::release`].
-pub(crate) fn release(networks: &Networks, container: &ContainerId) -> Result<(), Error> {
-    let mut first = None;
-    for directory in networks.directories()? {
-        if let Err(error) = release_from(networks, &directory, container) {
-            // Go on: one thing that stays must not keep the others.
-            first.get_or_insert(error);
+impl Networks {
+    /// Takes away what a container that no longer lives has left: leases, names, published ports, records.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Netlink`]; what could be taken away was.
+    pub fn release(&self, container: &ContainerId) -> Result<(), Error> {
+        let mut first = None;
+        for directory in self.directories()? {
+            if let Err(error) = self.release_in(&directory, container) {
+                // Go on: one thing that stays must not keep the others.
+                first.get_or_insert(error);
+            }
         }
+        first.map_or(Ok(()), Err)
     }
-    first.map_or(Ok(()), Err)
-}
 
-/// See [`Networks::release_dead`].
-pub(crate) fn release_dead(
-    networks: &Networks,
-    alive: impl Fn(&ContainerId) -> bool,
-) -> Result<Vec<ContainerId>, Error> {
-    let mut known = BTreeSet::new();
-    for directory in networks.directories()? {
-        known.extend(lease::list(&directory)?.iter().filter_map(|(_, path)| lease::owner(path)));
-        let endpoints = directory.join("endpoints");
-        let entries = fs::read_dir(&endpoints).map_err(|source| Error::file("read", &endpoints, source))?;
-        let ids = entries.flatten().filter_map(|entry| {
-            let name = entry.file_name();
-            ContainerId::parse(name.to_str()?.split('.').next()?).ok()
-        });
-        known.extend(ids);
+    /// [`Networks::release`], of one network.
+    ///
+    /// # Errors
+    /// As [`Networks::release`].
+    pub fn release_from(&self, network: &Name, container: &ContainerId) -> Result<(), Error> {
+        self.release_in(&self.directory(network), container)
     }
-    for directory in networks.directories()? {
-        remove_orphaned_names(&directory)?;
+
+    /// [`Networks::release`] for every container that has something here and is not `alive`.
+    ///
+    /// # Errors
+    /// As [`Networks::release`].
+    pub fn release_dead(&self, alive: impl Fn(&ContainerId) -> bool) -> Result<Vec<ContainerId>, Error> {
+        let mut known = BTreeSet::new();
+        for directory in self.directories()? {
+            known.extend(lease::list(&directory)?.iter().filter_map(|(_, path)| lease::owner(path)));
+            let endpoints = directory.join("endpoints");
+            let entries =
+                fs::read_dir(&endpoints).map_err(|source| Error::file("read", &endpoints, source))?;
+            let ids = entries.flatten().filter_map(|entry| {
+                let name = entry.file_name();
+                ContainerId::parse(name.to_str()?.split('.').next()?).ok()
+            });
+            known.extend(ids);
+        }
+        for directory in self.directories()? {
+            remove_orphaned_names(&directory)?;
+        }
+        let dead: Vec<ContainerId> = known.into_iter().filter(|id| !alive(id)).collect();
+        for container in &dead {
+            self.release(container)?;
+        }
+        Ok(dead)
     }
-    let dead: Vec<ContainerId> = known.into_iter().filter(|id| !alive(id)).collect();
-    for container in &dead {
-        release(networks, container)?;
+
+    /// What it has on the network with this directory.
+    pub(crate) fn release_in(&self, directory: &Path, container: &ContainerId) -> Result<(), Error> {
+        let file = endpoint_file(directory, container);
+        match read_json::<EndpointRecord>(&file) {
+            Ok(record) if !record.ports.is_empty() && !self.forwards() => withdraw(&record)?,
+            // A record that cannot be read was not finished: what it would describe was not begun.
+            Ok(_) | Err(Error::Record { .. }) => {}
+            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let suffix = crate::connect::names::ending(container);
+        let names = directory.join("names");
+        for entry in fs::read_dir(&names).map_err(|source| Error::file("read", &names, source))?.flatten() {
+            if entry.file_name().to_str().is_some_and(|name| name.ends_with(&suffix)) {
+                remove(&entry.path())?;
+            }
+        }
+        for (_, path) in lease::list(directory)? {
+            if lease::owner(&path).as_ref() == Some(container) {
+                remove(&path)?;
+            }
+        }
+        remove(&file.with_extension("new"))?;
+        remove(&file)
     }
-    Ok(dead)
 }
 
 /// Names whose endpoint is gone: a rename that came too late for its container's end.
@@ -79,36 +120,6 @@ fn remove_orphaned_names(directory: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// See [`Networks::release_from`].
-pub(crate) fn release_from(
-    networks: &Networks,
-    directory: &Path,
-    container: &ContainerId,
-) -> Result<(), Error> {
-    let file = endpoint_file(directory, container);
-    match read_json::<EndpointRecord>(&file) {
-        Ok(record) if !record.ports.is_empty() && !networks.forwards() => withdraw(&record)?,
-        // A record that cannot be read was not finished: what it would describe was not begun.
-        Ok(_) | Err(Error::Record { .. }) => {}
-        Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let suffix = crate::connect::names::ending(container);
-    let names = directory.join("names");
-    for entry in fs::read_dir(&names).map_err(|source| Error::file("read", &names, source))?.flatten() {
-        if entry.file_name().to_str().is_some_and(|name| name.ends_with(&suffix)) {
-            remove(&entry.path())?;
-        }
-    }
-    for (_, path) in lease::list(directory)? {
-        if lease::owner(&path).as_ref() == Some(container) {
-            remove(&path)?;
-        }
-    }
-    remove(&file.with_extension("new"))?;
-    remove(&file)
 }
 
 /// Only while nobody else holds the port: it may be another container's by now.

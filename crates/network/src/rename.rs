@@ -6,35 +6,36 @@ use std::path::Path;
 
 use cata_spec::{ContainerId, Name};
 
-use crate::Error;
 use crate::connect::{endpoint_file, names};
 use crate::ipam::lease;
-use crate::networks::{self, Networks};
+use crate::networks::Networks;
 use crate::record::EndpointRecord;
 use crate::request::Endpoint;
+use crate::{Error, files};
 
-/// See [`Networks::rename`].
-pub(crate) fn rename(
-    networks: &Networks,
-    container: &ContainerId,
-    to: &Name,
-) -> Result<Vec<Endpoint>, Error> {
-    let mut endpoints = Vec::new();
-    for directory in networks.directories()? {
-        match networks::read_json::<EndpointRecord>(&endpoint_file(&directory, container)) {
-            Ok(record) => endpoints.push(one(networks, &directory, &record, to)?),
-            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+impl Networks {
+    /// Gives a container's endpoints another name; returns them as they are now.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Record`].
+    pub fn rename(&self, container: &ContainerId, to: &Name) -> Result<Vec<Endpoint>, Error> {
+        let mut endpoints = Vec::new();
+        for directory in self.directories()? {
+            match files::read_json::<EndpointRecord>(&endpoint_file(&directory, container)) {
+                Ok(record) => endpoints.push(one(self, &directory, &record, to)?),
+                Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(endpoints)
     }
-    Ok(endpoints)
 }
 
 fn one(networks: &Networks, directory: &Path, from: &EndpointRecord, to: &Name) -> Result<Endpoint, Error> {
     let record = renamed(from, to);
     let path = endpoint_file(directory, &record.container);
     let network = networks.load(record.endpoint.network.as_str())?;
-    networks::write_json(&path, &record, networks::Durability::Page)?;
+    files::write_json(&path, &record, files::Durability::Page)?;
     if network.resolves_names() {
         names::publish(directory, &record, &mut Vec::new())?;
         let gone = from.endpoint.aliases.iter().filter(|old| !record.endpoint.aliases.contains(old));

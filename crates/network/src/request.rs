@@ -1,14 +1,14 @@
 //! What is asked of the network room, and what it answers.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use cata_spec::{ContainerId, Name};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::dns::DnsPlan;
-use crate::forward::Forward;
 
 /// `network create`, validated by shape but not yet against what exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,15 +105,22 @@ pub struct PortRequest {
     pub transport: Transport,
 }
 
-/// A container's whole network wish (its own namespace with zero or more networks).
-#[derive(Debug)]
-pub struct ConnectRequest {
-    /// Who.
+/// Whose a place on networks is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    /// The container.
     pub container: ContainerId,
     /// Its name: resolvable on user networks.
     pub name: Name,
     /// The host name (also resolvable, as Docker does).
     pub hostname: String,
+}
+
+/// A container's whole network wish (its own namespace with zero or more networks).
+#[derive(Debug)]
+pub struct ConnectRequest {
+    /// Whose.
+    pub who: Who,
     /// Networks to join; empty: only a loopback (`--network none`).
     pub endpoints: Vec<EndpointRequest>,
     /// Ports to publish on the endpoint that has the default route.
@@ -130,15 +137,37 @@ pub struct ConnectRequest {
     pub namespace: Option<OwnedFd>,
 }
 
+/// Where what arrives at one socket goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// What the socket is.
+    pub transport: Transport,
+    /// The container's address and port.
+    pub target: SocketAddr,
+}
+
+/// One interface.
+#[derive(Debug)]
+pub struct Interface {
+    /// `eth0`.
+    pub name: String,
+    /// The bridge that the other end is on.
+    pub bridge: u32,
+    /// Its hardware address.
+    pub mac: [u8; 6],
+    /// Largest packet, if not the default.
+    pub mtu: Option<u32>,
+    /// Its addresses.
+    pub addresses: Vec<IpNet>,
+    /// Where default routes lead.
+    pub gateways: Vec<IpAddr>,
+}
+
 /// A container that runs, and what it has of networks.
 #[derive(Debug)]
 pub struct Present {
-    /// Who.
-    pub container: ContainerId,
-    /// Its name.
-    pub name: Name,
-    /// Its host name.
-    pub hostname: String,
+    /// Whose.
+    pub who: Who,
     /// Where it is.
     pub endpoints: Vec<Endpoint>,
     /// What it has published, or would if a network led out.
@@ -192,7 +221,7 @@ pub struct Connected {
     /// UDP and TCP listeners inside the namespace to which 127.0.0.11:53 leads, when on a user network.
     pub dns_sockets: Vec<OwnedFd>,
     /// For a virtual machine: its network devices, and what it is to know of each.
-    pub taps: Vec<(OwnedFd, crate::connect::namespace::Interface)>,
+    pub taps: Vec<(OwnedFd, Interface)>,
     /// What whoever owns the container serves: names with `dns_sockets`, then ports with `forwarded`.
     pub services: ServicePlan,
     /// Listening sockets of the host's network, one for each of the plan's forwards.

@@ -377,11 +377,11 @@ fn host_cgroup(record: &Record, memory: u64, overhead: u64) -> Result<cata_runti
 
 /// What the machine is told of its network.
 pub(crate) fn links(
-    taps: &[(OwnedFd, cata_network::connect::namespace::Interface)],
+    taps: &[(OwnedFd, cata_network::request::Interface)],
     names: bool,
     archives: usize,
 ) -> Links {
-    let interface = |interface: &cata_network::connect::namespace::Interface| Interface {
+    let interface = |interface: &cata_network::request::Interface| Interface {
         name: interface.name.clone(),
         mac: interface.mac,
         mtu: interface.mtu,

@@ -20,10 +20,10 @@ use crate::engine::Engine;
 use crate::error::{Error, Kind, Result, client_error};
 use crate::event::disconnects;
 use crate::ledger::{self, Durability};
-use crate::network::{self, network_error, ports};
+use crate::network::{network_error, ports, undo, who};
 use crate::plan::hosts;
 use crate::record::Record;
-use crate::request::{CreateRequest, DEFAULT_NETWORK, NetworkMode};
+use crate::request::{CreateRequest, NetworkMode};
 use crate::rootless::outside;
 
 /// What one cannot have beside the host's network, or another container's.
@@ -211,11 +211,10 @@ impl Engine {
             Err(_) if self.ends(record)? => return Ok(None),
             Err(error) => return Err(client_error("change the networks", &error)),
         };
-        let user_made = facts.endpoints.iter().any(|endpoint| endpoint.network.as_str() != DEFAULT_NETWORK);
+        let user_made =
+            facts.endpoints.iter().any(|endpoint| endpoint.network.as_str() != cata_network::DEFAULT);
         Ok(Some(Present {
-            container: record.id.clone(),
-            name: record.name.clone(),
-            hostname: record.config.hostname.clone(),
+            who: who(record),
             endpoints: facts.endpoints.clone(),
             ports: [&facts.ports[..], &facts.held].concat(),
             wanted: ports(record)?,
@@ -246,7 +245,7 @@ impl Engine {
         let serves = changed.services.names.is_some() || !changed.services.forwards.is_empty();
         let plan = serves.then(|| serde_json::to_value(&changed.services)).transpose();
         let change = NetworkChange {
-            undo: changed.teardown.into_iter().map(network::undo).collect(),
+            undo: changed.teardown.into_iter().map(undo).collect(),
             endings: disconnects(record, &facts),
             service_plan: plan.map_err(|error| Error::Invalid(error.to_string()))?,
             service_sockets: changed.dns_sockets.len() + changed.forwarded.len(),
@@ -311,11 +310,11 @@ impl Engine {
 }
 
 fn check_wish(network: &Network, wish: &EndpointRequest) -> Result<()> {
-    if network.name.as_str() == DEFAULT_NETWORK && !wish.aliases.is_empty() {
+    if network.name.as_str() == cata_network::DEFAULT && !wish.aliases.is_empty() {
         let what = "network-scoped alias is supported only for containers in user defined networks";
         return Err(Error::Invalid(what.to_owned()));
     }
-    if network.name.as_str() == DEFAULT_NETWORK && !wish.links.is_empty() {
+    if network.name.as_str() == cata_network::DEFAULT && !wish.links.is_empty() {
         return Err(Error::Unsupported {
             what: "--link is not supported on the default bridge".to_owned(),
             hint: "put both on a network of their own (`cata network create`): there they find each other by name"

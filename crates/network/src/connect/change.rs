@@ -10,61 +10,72 @@ use std::os::fd::AsFd as _;
 use cata_spec::Name;
 
 use super::namespace::{self, Change};
-use super::plan::{self, Member, Who};
+use super::plan::{self, Member};
+use super::service;
 use super::{Joined, Undo, endpoint_file, plan_with_leases, publish, target, teardown, write_record};
 use crate::bridge::Host;
+use crate::files::{self, read_json};
 use crate::firewall::Firewall;
-use crate::networks::{self, Durability, Networks, read_json};
+use crate::networks::Networks;
 use crate::port::{self, Hold, Target};
 use crate::record::{EndpointRecord, Network};
-use crate::release::release_from;
 use crate::request::{Changed, Endpoint, EndpointRequest, Present, PublishedPort, ServicePlan};
 use crate::{Error, conntrack};
 
-/// See [`Networks::join`].
-pub(crate) fn join(networks: &Networks, present: &Present, wish: &EndpointRequest) -> Result<Changed, Error> {
-    plan::check(std::slice::from_ref(wish))?;
-    let host = networks.host()?;
-    repair(networks, &host, present)?;
-    let network = networks.load(wish.network.as_str())?;
-    let bridge = networks.ensure(&host, &network)?;
-    let directory = networks.directory(&network.name);
-    let lock = networks::lock(&directory, networks::Lock::Shared, &network.name)?;
-    let mut undo = Undo::default();
-    let joined = (|| {
-        let interface = plan::free_interface(&present.endpoints);
-        let endpoint = plan_with_leases(&directory, &network, who(present), (wish, interface), &mut undo)?;
-        let joined = Joined { directory, network, bridge, endpoint };
-        write_record(&joined, who(present), Vec::new(), &mut undo)?;
-        // From here on, who removes the network sees the endpoint.
-        drop(lock);
-        let mut endpoints = present.endpoints.clone();
-        endpoints.push(joined.endpoint.clone());
-        let joins = Some(plan::interface(&joined.member())?);
-        let names = !present.names && joined.network.resolves_names();
-        settle(networks, &host, present, endpoints, Change { joins, names, ..Change::default() })
-    })();
-    if joined.is_err() {
-        undo.run(&host);
-        // What was settled for it: as it was before. The error that brought us here is the one to report.
-        let change = Change { leave: new_interface(present), ..Change::default() };
-        let _ = settle(networks, &host, present, present.endpoints.clone(), change);
+impl Networks {
+    /// Puts a running container on one more network. What an earlier change left half-done is undone first.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing is left behind then.
+    pub fn join(&self, present: &Present, wish: &EndpointRequest) -> Result<Changed, Error> {
+        plan::check(std::slice::from_ref(wish))?;
+        let host = self.host()?;
+        repair(self, &host, present)?;
+        let network = self.load(wish.network.as_str())?;
+        let bridge = self.ensure(&host, &network)?;
+        let directory = self.directory(&network.name);
+        let lock = files::lock(&directory, files::Lock::Shared, &network.name)?;
+        let mut undo = Undo::default();
+        let joined = (|| {
+            let interface = plan::free_interface(&present.endpoints);
+            let endpoint =
+                plan_with_leases(&directory, &network, &present.who, (wish, interface), &mut undo)?;
+            let joined = Joined { directory, network, bridge, endpoint };
+            write_record(&joined, &present.who, Vec::new(), &mut undo)?;
+            // From here on, who removes the network sees the endpoint.
+            drop(lock);
+            let mut endpoints = present.endpoints.clone();
+            endpoints.push(joined.endpoint.clone());
+            let joins = Some(plan::interface(&joined.member())?);
+            let names = !present.names && joined.network.resolves_names();
+            settle(self, &host, present, endpoints, Change { joins, names, ..Change::default() })
+        })();
+        if joined.is_err() {
+            undo.run(&host);
+            // What was settled for it: as it was before. The error that brought us here is the one to report.
+            let change = Change { leave: new_interface(present), ..Change::default() };
+            let _ = settle(self, &host, present, present.endpoints.clone(), change);
+        }
+        joined
     }
-    joined
+
+    /// Takes a running container's link to a network, with its routes and published ports. The rest is
+    /// [`Networks::release_from`]'s, once nobody else has it on his list. Idempotent.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn leave(&self, present: &Present, network: &Name) -> Result<Changed, Error> {
+        let host = self.host()?;
+        repair(self, &host, present)?;
+        let (gone, stay): (Vec<Endpoint>, Vec<Endpoint>) =
+            present.endpoints.iter().cloned().partition(|endpoint| endpoint.network == *network);
+        let leave = gone.into_iter().map(|endpoint| endpoint.interface).collect();
+        settle(self, &host, present, stay, Change { leave, ..Change::default() })
+    }
 }
 
 fn new_interface(present: &Present) -> Vec<String> {
     vec![plan::free_interface(&present.endpoints)]
-}
-
-/// See [`Networks::leave`].
-pub(crate) fn leave(networks: &Networks, present: &Present, network: &Name) -> Result<Changed, Error> {
-    let host = networks.host()?;
-    repair(networks, &host, present)?;
-    let (gone, stay): (Vec<Endpoint>, Vec<Endpoint>) =
-        present.endpoints.iter().cloned().partition(|endpoint| endpoint.network == *network);
-    let leave = gone.into_iter().map(|endpoint| endpoint.interface).collect();
-    settle(networks, &host, present, stay, Change { leave, ..Change::default() })
 }
 
 /// Takes away what a killed change left: endpoints on networks that the container is not on.
@@ -76,10 +87,10 @@ fn repair(networks: &Networks, host: &Host, present: &Present) -> Result<(), Err
         if known {
             continue;
         }
-        if let Ok(record) = read_json::<EndpointRecord>(&endpoint_file(&directory, &present.container)) {
+        if let Ok(record) = read_json::<EndpointRecord>(&endpoint_file(&directory, &present.who.container)) {
             leave.push(record.endpoint.interface);
         }
-        release_from(networks, &directory, &present.container)?;
+        networks.release_in(&directory, &present.who.container)?;
     }
     leave.retain(|name| !present.endpoints.iter().any(|endpoint| endpoint.interface == *name));
     if !leave.is_empty() {
@@ -87,10 +98,6 @@ fn repair(networks: &Networks, host: &Host, present: &Present) -> Result<(), Err
         settle(networks, host, present, present.endpoints.clone(), change)?;
     }
     Ok(())
-}
-
-fn who(present: &Present) -> Who<'_> {
-    Who { container: &present.container, name: &present.name, hostname: &present.hostname }
 }
 
 /// Makes everything as `endpoints` say.
@@ -133,7 +140,8 @@ fn settle(
     let members = endpoints.iter().zip(&records).zip(&directories);
     let members =
         members.map(|((endpoint, network), directory)| Member { network, bridge: 0, endpoint, directory });
-    let plan = names.then(|| networks.dns_plan((&present.dns_upstream, &present.links), members));
+    let plan =
+        names.then(|| service::plan(networks.forwards(), (&present.dns_upstream, &present.links), members));
     let (forwards, reservations, forwarded) = match &carried {
         Some(target) if networks.forwards() => {
             (ports.iter().filter_map(|port| super::forward(port, target)).collect(), Vec::new(), reserved)
@@ -141,7 +149,7 @@ fn settle(
         _ => (Vec::new(), reserved, Vec::new()),
     };
     Ok(Changed {
-        teardown: teardown(networks, host, &present.container, (&endpoints, &ports)),
+        teardown: teardown(networks, host, &present.who.container, (&endpoints, &ports)),
         published: at.is_some(),
         endpoints,
         ports,
@@ -184,14 +192,14 @@ fn record(
     (at, ports): (Option<usize>, &[PublishedPort]),
 ) -> Result<(), Error> {
     for (number, endpoint) in endpoints.iter().enumerate() {
-        let path = endpoint_file(&networks.directory(&endpoint.network), &present.container);
+        let path = endpoint_file(&networks.directory(&endpoint.network), &present.who.container);
         let record = EndpointRecord {
-            container: present.container.clone(),
-            name: present.name.clone(),
+            container: present.who.container.clone(),
+            name: present.who.name.clone(),
             endpoint: endpoint.clone(),
             ports: if at == Some(number) { ports.to_vec() } else { Vec::new() },
         };
-        networks::write_json(&path, &record, Durability::Page)?;
+        files::write_json(&path, &record, files::Durability::Page)?;
     }
     Ok(())
 }

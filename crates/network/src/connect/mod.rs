@@ -7,6 +7,7 @@ pub mod change;
 pub mod names;
 pub mod namespace;
 pub mod plan;
+mod service;
 
 use std::fs;
 use std::net::IpAddr;
@@ -21,14 +22,13 @@ use crate::forward::Forward;
 use crate::ipam::lease;
 use crate::networks::Networks;
 use crate::port::{self, Hold, Target};
-use crate::record::{EndpointRecord, Network};
+use crate::record::{DEFAULT, EndpointRecord, Network};
 use crate::request::{
-    ConnectRequest, Connected, Endpoint, EndpointRequest, Link, PublishedPort, ServicePlan, Teardown,
+    ConnectRequest, Connected, Endpoint, EndpointRequest, Link, PublishedPort, ServicePlan, Teardown, Who,
 };
-use crate::{Error, conntrack, networks};
+use crate::{Error, conntrack, files};
 
 use namespace::{Blueprint, Maker};
-use plan::Who;
 
 /// What has to be taken away again should a later step fail.
 #[derive(Debug, Default)]
@@ -55,22 +55,44 @@ struct Joined {
     endpoint: Endpoint,
 }
 
-/// See [`Networks::connect`].
-pub(crate) fn connect(networks: &Networks, request: &ConnectRequest) -> Result<Connected, Error> {
-    plan::check(&request.endpoints)?;
-    if request.endpoints.is_empty() {
-        return lonely(request);
-    }
-    let host = networks.host()?;
-    let mut undo = Undo::default();
-    std::thread::scope(|scope| {
-        let maker = namespace::begin(scope, Some(&host.route), request)?;
-        let connected = effects(networks, request, &host, maker, &mut undo);
-        if connected.is_err() {
-            undo.run(&host);
+impl Networks {
+    /// Makes a container's network namespace with everything it asks for.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing is left behind then.
+    pub fn connect(&self, request: &ConnectRequest) -> Result<Connected, Error> {
+        plan::check(&request.endpoints)?;
+        if request.endpoints.is_empty() {
+            return lonely(request);
         }
-        connected
-    })
+        let host = self.host()?;
+        let mut undo = Undo::default();
+        std::thread::scope(|scope| {
+            let maker = namespace::begin(scope, Some(&host.route), request)?;
+            let connected = effects(self, request, &host, maker, &mut undo);
+            if connected.is_err() {
+                undo.run(&host);
+            }
+            connected
+        })
+    }
+
+    /// Whether a container may be on a network as it wishes; no look at who has the addresses.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::AddressOutside`], [`Error::UnknownNetwork`].
+    pub fn check(&self, wish: &EndpointRequest) -> Result<(), Error> {
+        plan::check(std::slice::from_ref(wish))?;
+        let network = self.load(wish.network.as_str())?;
+        let wanted = wish.ipv4.map(IpAddr::V4).into_iter().chain(wish.ipv6.map(IpAddr::V6));
+        for address in wanted {
+            let pool = network.pool(address.is_ipv6());
+            if !pool.is_some_and(|pool| crate::ipam::pool::assignable(pool, address)) {
+                return Err(Error::AddressOutside { network: network.name.to_string(), address });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// `--network none`.
@@ -108,9 +130,9 @@ fn effects(
         let network = networks.load(wish.network.as_str())?;
         let bridge = networks.ensure(host, &network)?;
         let directory = networks.directory(&network.name);
-        locks.push(networks::lock(&directory, networks::Lock::Shared, &network.name)?);
+        locks.push(files::lock(&directory, files::Lock::Shared, &network.name)?);
         let interface = format!("eth{}", joined.len());
-        let endpoint = plan_with_leases(&directory, &network, who(request), (wish, interface), undo)?;
+        let endpoint = plan_with_leases(&directory, &network, &request.who, (wish, interface), undo)?;
         joined.push(Joined { directory, network, bridge, endpoint });
     }
     let mut blueprint = plan::blueprint(&joined.iter().map(Joined::member).collect::<Vec<_>>())?;
@@ -132,7 +154,7 @@ fn effects(
     // Records before the effects they describe.
     for (at, one) in joined.iter().enumerate() {
         let ports = if exposed == Some(at) { ports.clone() } else { Vec::new() };
-        write_record(one, who(request), ports, undo)?;
+        write_record(one, &request.who, ports, undo)?;
     }
     // From here on, who removes a network sees the endpoints.
     drop(locks);
@@ -148,7 +170,7 @@ fn effects(
     let made = namespace::finish(making)?;
     published?;
 
-    let teardown = teardown(networks, host, &request.container, (&endpoints, &ports));
+    let teardown = teardown(networks, host, &request.who.container, (&endpoints, &ports));
     let (mut forwards, mut forwarded) = (Vec::new(), Vec::new());
     if let Some(target) = target.as_ref().filter(|_| networks.forwards()) {
         forwards = ports.iter().filter_map(|port| forward(port, target)).collect();
@@ -159,7 +181,11 @@ fn effects(
         namespace: made.namespace,
         services: ServicePlan {
             names: serves_names.then(|| {
-                networks.dns_plan((&request.dns_upstream, &links), joined.iter().map(Joined::member))
+                service::plan(
+                    networks.forwards(),
+                    (&request.dns_upstream, &links),
+                    joined.iter().map(Joined::member),
+                )
             }),
             forwards,
         },
@@ -171,10 +197,6 @@ fn effects(
         taps,
         teardown,
     })
-}
-
-fn who(request: &ConnectRequest) -> Who<'_> {
-    Who { container: &request.container, name: &request.name, hostname: &request.hostname }
 }
 
 /// How everything a container has is taken away without any knowledge of networks.
@@ -190,7 +212,7 @@ fn teardown(
     let at = |endpoint: &Endpoint| networks.directory(&endpoint.network);
     // Names first and records last: a half-done teardown is found again. Names may have changed by then.
     let ending = names::ending(container);
-    let named = endpoints.iter().filter(|endpoint| endpoint.network.as_str() != networks::DEFAULT);
+    let named = endpoints.iter().filter(|endpoint| endpoint.network.as_str() != DEFAULT);
     steps.extend(named.map(|endpoint| Teardown::UnlinkEnding(at(endpoint).join("names"), ending.clone())));
     for endpoint in endpoints {
         let v4 = endpoint.ipv4.map(|(address, _)| IpAddr::V4(address));
@@ -231,7 +253,7 @@ impl Joined {
 fn plan_with_leases(
     directory: &Path,
     network: &Network,
-    who: Who<'_>,
+    who: &Who,
     (wish, interface): (&EndpointRequest, String),
     undo: &mut Undo,
 ) -> Result<Endpoint, Error> {
@@ -239,7 +261,7 @@ fn plan_with_leases(
     for (slot, v6, wanted) in [(0, false, wish.ipv4.map(IpAddr::V4)), (1, true, wish.ipv6.map(IpAddr::V6))] {
         match (network.pool(v6), wanted) {
             (Some(pool), wanted) => {
-                let owner = (who.container, who.name);
+                let owner = (&who.container, &who.name);
                 let (address, file) = lease::acquire(directory, network, pool, wanted, owner)?;
                 undo.files.push(file);
                 leased[slot] = Some(address);
@@ -270,20 +292,15 @@ fn publish(
     conntrack::forget_before(ports)
 }
 
-fn write_record(
-    joined: &Joined,
-    who: Who<'_>,
-    ports: Vec<PublishedPort>,
-    undo: &mut Undo,
-) -> Result<(), Error> {
+fn write_record(joined: &Joined, who: &Who, ports: Vec<PublishedPort>, undo: &mut Undo) -> Result<(), Error> {
     let record = EndpointRecord {
         container: who.container.clone(),
         name: who.name.clone(),
         endpoint: joined.endpoint.clone(),
         ports,
     };
-    let path = endpoint_file(&joined.directory, who.container);
-    networks::write_json(&path, &record, networks::Durability::Page)?;
+    let path = endpoint_file(&joined.directory, &who.container);
+    files::write_json(&path, &record, files::Durability::Page)?;
     // Unlinked last, because undoing goes backwards.
     undo.files.insert(0, path);
     if joined.network.resolves_names() {

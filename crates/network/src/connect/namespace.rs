@@ -12,26 +12,24 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
-use ipnet::IpNet;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::UnshareFlags;
 
 use super::Made;
 use crate::bridge::{index, set_sysctl};
+use crate::dns::NAME_SERVER;
 use crate::firewall::resolver;
 use crate::netlink::message::Batch;
 use crate::netlink::{Channel, NetlinkError, route};
-use crate::request::ConnectRequest;
-use crate::{Error, networks};
+use crate::request::{ConnectRequest, Interface};
+use crate::{Error, random};
 
-/// Where the name service listens, as images hard-code it.
-pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const LOOPBACK: u32 = 1;
 /// What a new interface is: addresses are usable at once, and nothing is learned from neighbours.
 const SPEAKS_IPV6: &[(&str, &str)] = &[("accept_dad", "0"), ("accept_ra", "0")];
@@ -48,23 +46,6 @@ pub struct Blueprint {
     pub ipv6: bool,
     /// Whether a name service listens inside.
     pub names: bool,
-}
-
-/// One interface.
-#[derive(Debug)]
-pub struct Interface {
-    /// `eth0`.
-    pub name: String,
-    /// The bridge that the other end is on.
-    pub bridge: u32,
-    /// Its hardware address.
-    pub mac: [u8; 6],
-    /// Largest packet, if not the default.
-    pub mtu: Option<u32>,
-    /// Its addresses.
-    pub addresses: Vec<IpNet>,
-    /// Where default routes lead.
-    pub gateways: Vec<IpAddr>,
 }
 
 /// A namespace in the making.
@@ -230,7 +211,7 @@ fn detach(own: &Channel, interface: &str) -> Result<(), Error> {
 
 /// The host's half: pairs of interfaces, their place on the bridges.
 fn attach(host: &Channel, namespace: BorrowedFd<'_>, interfaces: &[Interface]) -> Result<(), Error> {
-    let names: Vec<String> = interfaces.iter().map(|_| networks::random_interface()).collect();
+    let names: Vec<String> = interfaces.iter().map(|_| random::interface()).collect();
     let mut batch = Batch::new();
     for (interface, name) in interfaces.iter().zip(&names) {
         let veth = route::Veth {
@@ -260,7 +241,7 @@ pub(super) fn taps(host: &Channel, interfaces: Vec<Interface>) -> Result<Vec<(Ow
     let mut made = Vec::with_capacity(interfaces.len());
     let mut batch = Batch::new();
     for interface in interfaces {
-        let name = networks::random_interface();
+        let name = random::interface();
         let tap = cata_sys::tap::make(&name).map_err(|errno| match errno {
             rustix::io::Errno::NOENT | rustix::io::Errno::NODEV | rustix::io::Errno::NXIO => {
                 Error::Unsupported(

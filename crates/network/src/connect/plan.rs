@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use cata_spec::{ContainerId, Name};
 use ipnet::IpNet;
 
-use super::namespace::{Blueprint, Interface};
+use super::namespace::Blueprint;
 use crate::Error;
 use crate::record::{Driver, Network};
-use crate::request::{ConnectRequest, Endpoint, EndpointRequest};
+use crate::request::{ConnectRequest, Endpoint, EndpointRequest, Interface, Who};
 
 /// A network that the container joins.
 #[derive(Debug, Clone, Copy)]
@@ -22,17 +21,6 @@ pub struct Member<'m> {
     pub endpoint: &'m Endpoint,
     /// `<root>/networks/<name>/`.
     pub directory: &'m Path,
-}
-
-/// Whose endpoint it is.
-#[derive(Debug, Clone, Copy)]
-pub struct Who<'w> {
-    /// Who.
-    pub container: &'w ContainerId,
-    /// Its name.
-    pub name: &'w Name,
-    /// Its host name.
-    pub hostname: &'w str,
 }
 
 /// Refuses what cannot be meant.
@@ -63,7 +51,7 @@ pub fn check(wishes: &[EndpointRequest]) -> Result<(), Error> {
 /// The endpoint that a container gets on a network.
 #[must_use]
 pub fn endpoint(
-    who: Who<'_>,
+    who: &Who,
     wish: &EndpointRequest,
     interface: String,
     network: &Network,
@@ -84,7 +72,7 @@ pub fn endpoint(
     let gateway = |v6: bool| network.pool(v6).filter(|_| !network.internal).map(|pool| pool.gateway);
     let mut aliases: Vec<String> = vec![who.name.to_string()];
     let others = wish.aliases.iter().map(String::as_str);
-    for name in others.chain([who.container.short(), who.hostname]) {
+    for name in others.chain([who.container.short(), who.hostname.as_str()]) {
         if super::names::is_resolvable(name) && !aliases.iter().any(|known| known.eq_ignore_ascii_case(name))
         {
             aliases.push(name.to_owned());
@@ -93,7 +81,7 @@ pub fn endpoint(
     Endpoint {
         network: network.name.clone(),
         network_id: network.id.clone(),
-        endpoint_id: crate::networks::random_id(),
+        endpoint_id: crate::random::id(),
         ipv4,
         gateway4: gateway(false).and_then(|gateway| match gateway {
             IpAddr::V4(gateway) => Some(gateway),
@@ -107,7 +95,7 @@ pub fn endpoint(
         mac: wish
             .mac
             .or_else(|| ipv4.map(|(address, _)| mac_of(address.octets())))
-            .unwrap_or_else(crate::networks::random_mac),
+            .unwrap_or_else(crate::random::mac),
         interface,
         aliases,
         gateway_priority: wish.gateway_priority,
@@ -214,6 +202,8 @@ pub fn blueprint(members: &[Member<'_>]) -> Result<Blueprint, Error> {
 
 #[cfg(test)]
 mod tests {
+    use cata_spec::Name;
+
     use super::*;
 
     fn on(network: &str, priority: i32, v4: bool, v6: bool) -> Endpoint {

@@ -7,7 +7,7 @@
 //! [`message`] reads and writes messages, [`answer`] decides, [`zone`] reads directories, [`resolver`] owns
 //! the sockets, [`upstream`] the questions that were passed on, [`stream`] the clients that use TCP.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,9 @@ mod upstream;
 pub mod zone;
 
 pub use resolver::Resolver;
+
+/// Where the name service listens, as images hard-code it.
+pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
 /// Everything a resolver has to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

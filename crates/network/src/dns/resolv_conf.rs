@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::connect::namespace::NAME_SERVER;
+use crate::dns::NAME_SERVER;
 
 /// Asked when the host names nobody that a container could reach: Google's, as Docker does.
 const FALLBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)), IpAddr::V4(Ipv4Addr::new(8, 8, 4, 4))];

@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde::{Deserialize, Serialize};
 
+pub use crate::request::Forward;
 use crate::request::Transport;
 use stream::{Pipes, Progress, Stream};
 use udp::Datagrams;
@@ -32,15 +32,6 @@ const ACCEPT_MAX: usize = 64;
 const RESERVED: u64 = 128;
 /// Descriptors of a connection: two, and a pipe while bytes wait in it.
 const PER_CONNECTION: u64 = 6;
-
-/// Where what arrives at one socket goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Forward {
-    /// What the socket is.
-    pub transport: Transport,
-    /// The container's address and port.
-    pub target: SocketAddr,
-}
 
 #[derive(Debug)]
 enum Port {

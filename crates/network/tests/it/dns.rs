@@ -143,7 +143,7 @@ fn join(world: &World, name: &str, change: impl FnOnce(&mut ConnectRequest)) -> 
     let mut wish = request(name, &["web"], &[]);
     wish.dns_upstream = vec!["127.0.0.53".parse().unwrap()];
     change(&mut wish);
-    let id = wish.container.clone();
+    let id = wish.who.container.clone();
     let mut container = Box { connected: world.networks.connect(&wish).unwrap(), id };
     let service = Service::start(&mut container);
     (container, service)

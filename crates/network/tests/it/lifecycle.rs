@@ -100,7 +100,7 @@ fn victim() {
     loop {
         let wish = request("victim", &["web"], &[tcp(None, 4000, 80), tcp(Some("192.0.2.1"), 4001, 80)]);
         let connected = networks.connect(&wish).unwrap();
-        let all = crate::world::Box { connected, id: wish.container };
+        let all = crate::world::Box { connected, id: wish.who.container };
         all.end();
     }
 }
@@ -152,7 +152,7 @@ fn two_roots_share_a_host() {
         let others = cata_network::Networks::open(root.path(), root.path()).unwrap();
         let one = world.connect("one", &["bridge"], &[tcp(None, 8080, 80)]);
         let wish = request("two", &["bridge"], &[tcp(None, 8081, 80)]);
-        let two = crate::world::Box { connected: others.connect(&wish).unwrap(), id: wish.container };
+        let two = crate::world::Box { connected: others.connect(&wish).unwrap(), id: wish.who.container };
         assert_eq!((one.v4().to_string(), two.v4().to_string()), ("172.17.0.2".into(), "172.18.0.2".into()));
         for (container, port) in [(&one, 8080), (&two, 8081)] {
             container.serve_tcp("0.0.0.0:80");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cata_network::Networks;
 use cata_network::request::{
-    ConnectRequest, Connected, CreateNetwork, EndpointRequest, PortRequest, Teardown, Transport,
+    ConnectRequest, Connected, CreateNetwork, EndpointRequest, PortRequest, Teardown, Transport, Who,
 };
 use cata_spec::{ContainerId, Name};
 use rustix::thread::LinkNameSpaceType;
@@ -83,7 +83,7 @@ impl World {
 
     pub(crate) fn connect(&self, name: &str, on: &[&str], ports: &[PortRequest]) -> Box {
         let request = request(name, on, ports);
-        let id = request.container.clone();
+        let id = request.who.container.clone();
         Box { connected: self.networks.connect(&request).unwrap(), id }
     }
 
@@ -235,9 +235,11 @@ pub(crate) fn request(name: &str, on: &[&str], ports: &[PortRequest]) -> Connect
     let mut random = [0; 32];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).unwrap();
     ConnectRequest {
-        container: ContainerId::from_random(random),
-        name: Name::parse(name).unwrap(),
-        hostname: format!("{name}-host"),
+        who: Who {
+            container: ContainerId::from_random(random),
+            name: Name::parse(name).unwrap(),
+            hostname: format!("{name}-host"),
+        },
         endpoints: on.iter().map(|network| EndpointRequest::new(Name::parse(network).unwrap())).collect(),
         ports: ports.to_vec(),
         sysctls: Vec::new(),
