@@ -18,12 +18,16 @@ use crate::test;
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(files_by_http).needs(&["xz", "bzip2"]),
+        test!(private_files_by_http),
         test!(repositories_by_git).needs(&["git"]),
         test!(contexts_from_afar).needs(&["git"]),
     ]
 }
 
-/// A web server of a directory: entity tags, one date, and what it was asked.
+/// What lets in to what is private.
+const SESAME: &str = "Bearer token-of-the-web";
+
+/// A web server of a directory: entity tags, one date, and what it was asked. What is beneath `private/` is private.
 struct Web {
     dir: PathBuf,
     address: String,
@@ -77,6 +81,11 @@ fn answer(client: TcpStream, dir: &Path, said: &Mutex<Vec<(String, u16)>>) -> Op
     content.as_ref().ok().hash(&mut hasher);
     let tag = format!("\"{:x}\"", hasher.finish());
     let (status, content) = match content {
+        _ if path.starts_with("private/")
+            && headers.get("authorization").is_none_or(|said| said != SESAME) =>
+        {
+            (401, b"who are you?".to_vec())
+        }
         Ok(_) if headers.get("if-none-match") == Some(&tag) => (304, Vec::new()),
         Ok(content) => (200, content),
         Err(_) => (404, b"nothing here".to_vec()),
@@ -176,6 +185,27 @@ fn git(dir: &Path, args: &[&str]) -> String {
     let run = Run::new("git").env("GIT_CONFIG_GLOBAL", "/dev/null").arg("-C").arg(dir).args(identity);
     let date = "2001-02-03T04:05:06Z";
     run.args(args).env("GIT_AUTHOR_DATE", date).env("GIT_COMMITTER_DATE", date).done().text()
+}
+
+/// Secrets named by the host let in, and are nowhere afterwards.
+fn private_files_by_http(w: &World) {
+    let web = Web::start(w);
+    let address = web.put("private/f", "private\n");
+    let host = web.address.trim_start_matches("http://").to_owned();
+    let dir = dockerfile(w, "private", &format!("FROM busybox\nADD {address} /f\n"));
+    build(w, &dir, &[]).fails(1, &["401", "private/f"]);
+    fs::write(w.scratch().join("token"), "token-of-the-web\n").unwrap();
+    let secret = |name: &str| format!("id={name},src={}", w.scratch().join("token").display());
+    // Of another host, it is not said to this one.
+    build(w, &dir, &["--secret", &secret("HTTP_AUTH_TOKEN_elsewhere:1")]).fails(1, &["401"]);
+    let _ = build(w, &dir, &["-t", "p", "--secret", &secret(&format!("HTTP_AUTH_TOKEN_{host}"))]).ok();
+    assert_eq!(sh(w, "p", "cat /f"), "private");
+    fs::write(w.scratch().join("token"), SESAME).unwrap();
+    let header = secret(&format!("HTTP_AUTH_HEADER_{host}"));
+    let _ = build(w, &dir, &["--no-cache", "-t", "q", "--secret", &header]).ok();
+    assert_eq!(sh(w, "q", "cat /f"), "private");
+    let inspected = w.cata(&["image", "inspect", "p", "q"]).text();
+    assert!(!inspected.contains("token-of-the-web"), "{inspected}");
 }
 
 /// A repository with a tag `v1`, a branch `main` one commit further, and a link that leads out.

@@ -11,6 +11,7 @@ mod archives;
 mod attach;
 mod bad_input;
 mod build;
+mod build_frontend;
 mod build_outputs;
 mod build_peers;
 mod build_private;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         attach::tests(),
         bad_input::tests(),
         build::tests(),
+        build_frontend::tests(),
         build_peers::tests(),
         build_outputs::tests(),
         build_sources::tests(),

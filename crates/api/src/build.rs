@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use cata_engine::build::{
-    BuildEvent, BuildProgress, BuildRequest, CacheFilter, Context, DockerfileText, ImageOptions, Keep,
-    PruneRequest,
+    AllowDevices, BuildEvent, BuildProgress, BuildRequest, CacheFilter, Context, DockerfileText,
+    ImageOptions, Keep, PruneRequest,
 };
 use cata_engine::request::{Isolation, Ulimit};
 use cata_spec::Reference;
@@ -124,6 +124,7 @@ fn request(call: &Call) -> Outcome<BuildRequest> {
         cgroup_parent: call.word("cgroupparent").map(str::to_owned),
         contexts: BTreeMap::new(),
         allow_insecure: false,
+        allow_devices: AllowDevices::None,
         store: true,
         cache_from: Vec::new(),
         cache_to: Vec::new(),

@@ -143,6 +143,8 @@ pub struct Run {
     pub network: Option<String>,
     /// `--security`.
     pub security: Option<String>,
+    /// `--device`, as written.
+    pub devices: Vec<String>,
     /// `<<NAME`.
     pub heredocs: Vec<Heredoc>,
 }

@@ -82,18 +82,36 @@ pub fn workdir(before: &Key, path: &str, user: &str) -> Key {
     keyer.key()
 }
 
+/// What of a RUN the Dockerfile does not say.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'s> {
+    /// The network it is on.
+    pub network: &'s str,
+    /// Whether it has a machine of its own: another kernel may have another result.
+    pub machine: bool,
+    /// What it calls its host, if that was asked for.
+    pub hostname: Option<&'s str>,
+}
+
 /// A RUN. `sources` are the keys of what its mounts show, in order, for those that show anything.
 #[must_use]
-pub fn run(before: &Key, step: &RunStep, sources: &[Key], network: &str, machine: bool) -> Key {
+pub fn run(before: &Key, step: &RunStep, sources: &[Key], around: Surroundings<'_>) -> Key {
     let mut keyer = Keyer::new("run");
     keyer.text(&before.to_string()).list(&step.argv).list(&step.env).text(&step.user).text(&step.workdir);
-    keyer.text(network).text(if step.insecure { "insecure" } else { "" });
+    keyer.text(around.network).text(if step.insecure { "insecure" } else { "" });
+    if !step.devices.is_empty() {
+        keyer
+            .text("devices")
+            .list(&step.devices.iter().map(|device| device.name.clone()).collect::<Vec<_>>());
+    }
     if let Some((path, script)) = &step.script {
         keyer.text(path).text(script);
     }
-    if machine {
-        // Another kernel may have another result.
+    if around.machine {
         keyer.text("vm");
+    }
+    if let Some(name) = around.hostname {
+        keyer.text("hostname").text(name);
     }
     for mount in &step.mounts {
         self::mount(&mut keyer, mount);
@@ -176,15 +194,20 @@ mod tests {
             mounts: vec![crate::metadata::mount(mount, "/").unwrap()],
             network: None,
             insecure: false,
+            devices: Vec::new(),
         };
         let before = base(&[], "");
-        let key = |mount: &str| run(&before, &step(mount), &[], "default", false);
+        let around = |machine| Surroundings { network: "default", machine, hostname: None };
+        let key = |mount: &str| run(&before, &step(mount), &[], around(false));
         assert_ne!(key("type=secret,id=a"), key("type=secret,id=b"));
         assert_ne!(key("type=cache,target=/a"), key("type=cache,target=/b"));
         let mut proxied = step("type=tmpfs,target=/t");
         proxied.proxies = vec!["http_proxy=x".into()];
         let plain = step("type=tmpfs,target=/t");
-        assert_eq!(run(&before, &proxied, &[], "d", false), run(&before, &plain, &[], "d", false));
-        assert_ne!(run(&before, &plain, &[], "d", true), run(&before, &plain, &[], "d", false));
+        let usual = run(&before, &plain, &[], around(false));
+        assert_eq!(run(&before, &proxied, &[], around(false)), usual);
+        assert_ne!(run(&before, &plain, &[], around(true)), usual);
+        let named = Surroundings { hostname: Some("h"), ..around(false) };
+        assert_ne!(run(&before, &plain, &[], named), usual);
     }
 }

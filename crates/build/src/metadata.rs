@@ -46,6 +46,8 @@ pub struct Clause {
     search: bool,
     set_id: bool,
     sticky: bool,
+    /// `g=u`: the permissions of another class, by how far its bits are shifted.
+    of: Option<u32>,
 }
 
 impl Mode {
@@ -65,8 +67,8 @@ impl Mode {
             let mode = u32::from_str_radix(text, 8).map_err(|_| bad())?;
             return if mode <= 0o7777 { Ok(Self::Octal(mode)) } else { Err(bad()) };
         }
-        let clauses: Option<Vec<Clause>> = text.split(',').map(clause).collect();
-        clauses.map(Self::Symbolic).ok_or_else(bad)
+        let clauses: Option<Vec<Vec<Clause>>> = text.split(',').map(clauses).collect();
+        clauses.map(|clauses| Self::Symbolic(clauses.concat())).ok_or_else(bad)
     }
 
     /// The mode of directories that are made on the way.
@@ -88,9 +90,11 @@ impl Mode {
         let mut mode = old & 0o7777;
         for clause in clauses {
             let execute = clause.execute || (clause.search && (directory || mode & 0o111 != 0));
+            let copied = clause.of.map_or(0, |shift| (mode >> shift & 0o7) * 0o111);
             let each = (u32::from(clause.read) * 0o444)
                 | (u32::from(clause.write) * 0o222)
-                | (u32::from(execute) * 0o111);
+                | (u32::from(execute) * 0o111)
+                | copied;
             let mut bits = each & clause.who;
             if clause.set_id {
                 bits |= ((clause.who & 0o100) << 5) | ((clause.who & 0o010) << 7);
@@ -108,8 +112,9 @@ impl Mode {
     }
 }
 
-fn clause(text: &str) -> Option<Clause> {
-    let at = text.find(['+', '-', '='])?;
+/// `u+r`, `go=u`, `u+r-w`.
+fn clauses(text: &str) -> Option<Vec<Clause>> {
+    let at = text.find(OPERATORS)?;
     let mut who = 0;
     for class in text[..at].chars() {
         who |= match class {
@@ -123,17 +128,40 @@ fn clause(text: &str) -> Option<Clause> {
     if who == 0 {
         who = 0o777;
     }
+    let mut found = Vec::new();
+    let mut rest = &text[at..];
+    while let Some(operator) = rest.chars().next() {
+        let end = rest[1..].find(OPERATORS).map_or(rest.len(), |next| next + 1);
+        found.push(clause(who, operator, &rest[1..end])?);
+        rest = &rest[end..];
+    }
+    Some(found)
+}
+
+const OPERATORS: [char; 3] = ['+', '-', '='];
+
+fn clause(who: u32, operator: char, permissions: &str) -> Option<Clause> {
     let mut clause = Clause {
         who,
-        operator: text[at..].chars().next()?,
+        operator,
         read: false,
         write: false,
         execute: false,
         search: false,
         set_id: false,
         sticky: false,
+        of: None,
     };
-    for permission in text[at + 1..].chars() {
+    clause.of = match permissions {
+        "u" => Some(6),
+        "g" => Some(3),
+        "o" => Some(0),
+        _ => None,
+    };
+    if clause.of.is_some() {
+        return Some(clause);
+    }
+    for permission in permissions.chars() {
         match permission {
             'r' => clause.read = true,
             'w' => clause.write = true,
@@ -429,6 +457,49 @@ fn secret(fields: &Fields<'_>, target: Option<String>) -> Result<Mount> {
     Ok(Mount { kind, target: target.unwrap_or(default), read_only: true })
 }
 
+/// `RUN --device`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// `vendor.com/class=name`; `vendor.com/class` for the first, `vendor.com/class=*` for all of a kind.
+    pub name: String,
+    /// Whether it must be there.
+    pub required: bool,
+}
+
+/// Reads `--device`: `NAME[,required]`, or `name=NAME,required=true`.
+///
+/// # Errors
+/// Unknown fields; no name.
+pub fn device(text: &str) -> Result<Device> {
+    let mut device = Device { name: String::new(), required: false };
+    for (at, field) in csv(text).into_iter().enumerate() {
+        match field.split_once('=') {
+            _ if field == "required" => device.required = true,
+            Some(("required", value)) => {
+                device.required = match value {
+                    "true" | "1" => true,
+                    "false" | "0" => false,
+                    other => return Err(Error::new(format!("invalid value for required: {other}")).at(other)),
+                }
+            }
+            Some(("name", name)) => device.name = name.to_owned(),
+            _ if at == 0 => device.name = field,
+            _ => {
+                return Err(Error::new(format!("unexpected key '{field}' for --device"))
+                    .at(field)
+                    .hint("NAME[,required]"));
+            }
+        }
+    }
+    let kind = device.name.split('=').next().unwrap_or_default();
+    if !kind.contains('/') {
+        return Err(Error::new(format!("invalid device name '{}'", device.name))
+            .at(text)
+            .hint("vendor.com/class=name; classes of annotations are not supported"));
+    }
+    Ok(device)
+}
+
 /// Bytes with a unit: `64m`, `1GiB`.
 fn size(text: &str) -> Result<u64> {
     let bad = || Error::new(format!("invalid size: '{text}'")).at(text);
@@ -505,8 +576,21 @@ mod tests {
         assert_eq!(mode("a+X", 0o644, true), 0o755);
         assert_eq!(mode("g-w,o=", 0o666, false), 0o640);
         assert_eq!(mode("u+s", 0o755, false), 0o4755);
-        for bad in ["9", "77777", "u", "z+x", "u+q", ""] {
+        assert_eq!(mode("g=u,o=", 0o755, false), 0o770);
+        assert_eq!(mode("go+u-w", 0o700, false), 0o755);
+        for bad in ["9", "77777", "u", "z+x", "u+q", "g=ux", "g=u+q", ""] {
             assert!(Mode::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn devices_are_read_and_wrong_ones_named() {
+        let read = |text: &str| device(text).map(|d| (d.name, d.required));
+        assert_eq!(read("v.com/c=d").unwrap(), ("v.com/c=d".to_owned(), false));
+        assert_eq!(read("v.com/c,required").unwrap(), ("v.com/c".to_owned(), true));
+        assert_eq!(read("name=v.com/c=*,required=true").unwrap(), ("v.com/c=*".to_owned(), true));
+        for bad in ["", "required", "class1", "v.com/c=d,optional", "v.com/c=d,required=perhaps"] {
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 

@@ -82,6 +82,9 @@ fn write_run(f: &mut Formatter<'_>, run: &Run) -> fmt::Result {
     for mount in &run.mounts {
         flag(f, "mount", Some(mount))?;
     }
+    for device in &run.devices {
+        flag(f, "device", Some(device))?;
+    }
     flag(f, "network", run.network.as_deref())?;
     flag(f, "security", run.security.as_deref())?;
     write_command(f, &run.command)?;

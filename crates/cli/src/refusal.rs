@@ -47,6 +47,11 @@ pub(crate) fn failure(error: &clap::Error, path: &[&'static Node], words: &[Stri
         ErrorKind::UnknownArgument => unknown_argument(&argument, path, &see),
         ErrorKind::InvalidSubcommand => {
             let word = context(error, ContextKind::InvalidSubcommand);
+            let group = path.last().map_or("", |node| node.name);
+            if let Some(hint) = unsupported::instead_of_buildx(group, &word) {
+                return Failure::usage(format!("command '{}{word}' is not supported", prefix(&name)))
+                    .with_hint(hint);
+            }
             if unsupported::is_unsupported_command(&word) {
                 return Failure::usage(format!("command '{}{word}' is not supported yet", prefix(&name)))
                     .with_hint("see the commands there are with 'cata --help'");
@@ -130,6 +135,9 @@ fn unknown_argument(argument: &str, path: &[&'static Node], see: &str) -> Failur
     }
     let flag = flag_of(argument);
     if unsupported::is_unsupported_flag(command, flag) {
+        if let Some(hint) = unsupported::instead_of_flag(command, flag) {
+            return Failure::flag(format!("flag {flag} is not supported")).with_hint(hint);
+        }
         return Failure::flag(format!("flag {flag} is not supported yet"))
             .with_hint(format!("leave it out; {see} for the flags there are"));
     }

@@ -36,11 +36,11 @@ const FLAGS: &[(&str, &[&str])] = &[
             "--cpuset-mems",
             "--debug",
             "-D",
+            "--detach",
             "--disable-content-trust",
             "--memory",
             "-m",
             "--memory-swap",
-            "--policy",
             "--security-opt",
             "--squash",
         ],
@@ -114,6 +114,58 @@ const COMMANDS: &[&str] = &[
     "stack",
     "swarm",
 ];
+
+/// Why a flag of `build` is not there, or what does the same.
+const OF_BUILD: &[(&[&str], &str)] = &[
+    (&["--builder"], "there is one builder, this engine: leave it out"),
+    (&["--compress"], "the context is not sent anywhere: leave it out"),
+    (
+        &[
+            "--memory",
+            "-m",
+            "--memory-swap",
+            "--cpu-period",
+            "--cpu-quota",
+            "--cpu-shares",
+            "-c",
+            "--cpuset-cpus",
+            "--cpuset-mems",
+        ],
+        "limits are those of the group that --cgroup-parent names",
+    ),
+    (&["--security-opt"], "for one step: RUN --security=insecure, and --allow security.insecure"),
+    (&["--squash"], "a last stage does it: FROM scratch, and COPY --from=STAGE / /"),
+];
+
+/// Why a command of `buildx` is not there, or what does the same.
+const OF_BUILDX: &[(&[&str], &str)] = &[
+    (&["bake"], "build each target by itself: cata build --target NAME"),
+    (
+        &["create", "inspect", "install", "ls", "rm", "stop", "uninstall", "use"],
+        "there is one builder, this engine, and nothing to manage: cata builder du|prune",
+    ),
+    (&["debug", "dap", "dial-stdio", "history"], "see what a build did with --progress plain"),
+    (
+        &["imagetools"],
+        "cata build --platform A,B --push makes an index, cata image inspect looks at an image",
+    ),
+    (&["policy"], "policies are not evaluated"),
+    (&["version"], "cata version"),
+];
+
+fn find(list: &[(&[&str], &'static str)], word: &str) -> Option<&'static str> {
+    list.iter().find(|(words, _)| words.contains(&word)).map(|(_, hint)| *hint)
+}
+
+/// What to do instead of giving a command this flag, if there is more to say than to leave it out.
+pub(crate) fn instead_of_flag(command: &str, flag: &str) -> Option<&'static str> {
+    (command == "build").then(|| find(OF_BUILD, flag)).flatten()
+}
+
+/// What to do instead of a command of `buildx`, if it is one.
+pub(crate) fn instead_of_buildx(group: &str, command: &str) -> Option<&'static str> {
+    matches!(group, "buildx" | "builder").then(|| find(OF_BUILDX, command)).flatten()
+}
 
 /// Whether Docker's `command` has `flag` and this version does not.
 pub(crate) fn is_unsupported_flag(command: &str, flag: &str) -> bool {

@@ -17,7 +17,7 @@ use crate::container::size::tree_size;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::network::network_error;
-use crate::record::{MountKind, Record};
+use crate::record::{MountKind, Record, moment};
 use crate::volume;
 
 /// A container this young that never ran may be one that a `run` of this moment is about to start.
@@ -221,11 +221,6 @@ pub(crate) fn volumes_of(record: &Record) -> impl Iterator<Item = &Name> {
 
 fn nanos(of: Duration) -> u64 {
     u64::try_from(of.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Nanoseconds since the epoch.
-fn moment(stamp: Stamp) -> u64 {
-    u64::try_from(stamp.unix_nanos()).unwrap_or(0)
 }
 
 #[cfg(test)]

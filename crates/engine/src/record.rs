@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use cata_image::Image;
 use cata_sandbox::launch::HealthPlan;
-use cata_spec::{ContainerId, Name};
+use cata_sandbox::stamp::Stamp;
+use cata_spec::{ContainerId, Name, Platform};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Durability;
@@ -42,6 +44,19 @@ pub struct Record {
 }
 
 impl Record {
+    /// A container that is made now, with ids that are the host's.
+    pub(crate) fn new(
+        (id, name): (ContainerId, Name),
+        request: CreateRequest,
+        image: ImageFacts,
+        config: Config,
+        mounts: Vec<MountPoint>,
+    ) -> Self {
+        let created = moment(Stamp::now());
+        let (version, users, networks) = (VERSION, None, None);
+        Self { version, id, name, created, image, config, mounts, users, networks, request }
+    }
+
     /// The networks it joins when it starts, or is on.
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointRequest> {
@@ -74,6 +89,11 @@ impl Record {
     }
 }
 
+/// Nanoseconds since the epoch.
+pub(crate) fn moment(stamp: Stamp) -> u64 {
+    u64::try_from(stamp.unix_nanos()).unwrap_or(0)
+}
+
 /// Which image a container was made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageFacts {
@@ -85,6 +105,18 @@ pub struct ImageFacts {
     pub platform: String,
     /// Layer directories, topmost first: a start needs no look into the image store.
     pub layers: Vec<PathBuf>,
+}
+
+impl ImageFacts {
+    /// Those of an image, `None`: of no image at all, with directories as its layers.
+    pub(crate) fn new(image: Option<&Image>, reference: &str, layers: Vec<PathBuf>) -> Self {
+        Self {
+            id: image.map(|image| image.id.to_string()).unwrap_or_default(),
+            reference: reference.to_owned(),
+            platform: image.map_or_else(Platform::host, Image::platform).to_string(),
+            layers,
+        }
+    }
 }
 
 /// The effective configuration.

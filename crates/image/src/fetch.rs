@@ -1,4 +1,5 @@
-//! A file from an address of the web: no registry, no credentials. Builds take sources from there.
+//! A file from an address of the web: no registry, and no credentials but those that are given for it. Builds take
+//! sources from there.
 
 use std::io::Read;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -66,11 +67,11 @@ pub struct Download {
     pub body: Box<dyn Read + Send>,
 }
 
-/// Asks for a file; follows redirects.
+/// Asks for a file; follows redirects. `authorization` is said to this host alone.
 ///
 /// # Errors
 /// See [`FetchError`].
-pub fn fetch(url: &str, known: &Known) -> Result<Fetched, FetchError> {
+pub fn fetch(url: &str, known: &Known, authorization: Option<&str>) -> Result<Fetched, FetchError> {
     let agent = web_agent(url, STALL).map_err(|source| FetchError::Setup { url: url.to_owned(), source })?;
     let mut request = agent.get(url);
     if let Some(etag) = &known.etag {
@@ -78,6 +79,9 @@ pub fn fetch(url: &str, known: &Known) -> Result<Fetched, FetchError> {
     }
     if let Some(at) = &known.last_modified {
         request = request.header(header::IF_MODIFIED_SINCE, at);
+    }
+    if let Some(authorization) = authorization {
+        request = request.header(header::AUTHORIZATION, authorization);
     }
     let response = request
         .call()

@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use cata_spec::Digest;
+use cata_spec::image::Index;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, StoreError};
@@ -56,7 +58,35 @@ fn put(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Resu
     written
 }
 
-/// Takes the images of a layout in a directory into the store.
+/// Which image of a layout is meant: by its digest, or by the name that its index gives it; without either the only one, or
+/// `latest`.
+///
+/// # Errors
+/// There is no layout, or no such image in it.
+pub fn layout_digest(dir: &Path, which: Option<&str>) -> Result<Digest, Error> {
+    let path = dir.join("index.json");
+    let text = std::fs::read(&path).map_err(|error| StoreError::io("reading", &path, error))?;
+    let index: Index = serde_json::from_slice(&text).map_err(|error| StoreError::damaged(&path, error))?;
+    let named = |wanted: &str| {
+        index.manifests.iter().find(|descriptor| {
+            let names = ["org.opencontainers.image.ref.name", "io.containerd.image.name"];
+            descriptor.digest.to_string() == wanted
+                || names
+                    .iter()
+                    .filter_map(|name| descriptor.annotations.get(*name))
+                    .any(|name| name == wanted || name.rsplit_once(':').is_some_and(|(_, tag)| tag == wanted))
+        })
+    };
+    let found = match (which, index.manifests.as_slice()) {
+        (Some(which), _) => named(which),
+        (None, [only]) => Some(only),
+        (None, _) => named("latest"),
+    };
+    let wanted = || format!("{}:{}", dir.display(), which.unwrap_or("latest"));
+    Ok(found.ok_or_else(|| StoreError::NoSuchImage(wanted()))?.digest)
+}
+
+/// Takes the images of a layout in a directory into the store, without names.
 ///
 /// # Errors
 /// As [`crate::load`].
@@ -67,7 +97,7 @@ pub fn read_layout(store: &Store, dir: &Path, progress: &dyn Progress) -> Result
     let (mut reader, mut writer) = io::pipe().map_err(failed)?;
     std::thread::scope(|scope| {
         let sent = scope.spawn(move || crate::tree::write_contents(open, &Default::default(), &mut writer));
-        let loaded = crate::load(store, &mut reader, progress);
+        let loaded = crate::load::nameless(store, &mut reader, progress);
         // What the reader did not want any more is no fault of the directory's.
         drop(reader);
         let sent = sent.join().unwrap_or(Ok(0));

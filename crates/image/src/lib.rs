@@ -38,7 +38,7 @@ pub use commit::{Written, commit, commit_index, commit_member};
 pub use compress::Algorithm;
 pub use error::{Access, ArchiveError, Error, Kind, LayerError, RegistryError, StoreError};
 pub use import::{import, rfc3339 as timestamp};
-pub use layout::{read_layout, write_layout};
+pub use layout::{layout_digest, read_layout, write_layout};
 pub use load::load;
 pub use progress::{Event, Progress, Silent};
 pub use pull::{digest_of, pull};

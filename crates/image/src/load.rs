@@ -38,8 +38,29 @@ pub fn load(
     source: &mut (dyn Read + Send),
     progress: &dyn Progress,
 ) -> Result<Vec<Loaded>, Error> {
+    bring(store, source, progress, true)
+}
+
+/// The same without the names that the archive gives them: none of the store's moves.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn nameless(
+    store: &Store,
+    source: &mut (dyn Read + Send),
+    progress: &dyn Progress,
+) -> Result<Vec<Loaded>, Error> {
+    bring(store, source, progress, false)
+}
+
+fn bring(
+    store: &Store,
+    source: &mut (dyn Read + Send),
+    progress: &dyn Progress,
+    named: bool,
+) -> Result<Vec<Loaded>, Error> {
     store.clear_leftovers()?;
-    let loaded = take_all(store, source, progress);
+    let loaded = take_all(store, source, progress, named);
     if loaded.is_err() {
         // Whole layers of an archive that failed later. The lease is given back: they can be told from
         // those of others, unless somebody else is adding, and then the next `rmi` takes them.
@@ -52,6 +73,7 @@ fn take_all(
     store: &Store,
     source: &mut (dyn Read + Send),
     progress: &dyn Progress,
+    named: bool,
 ) -> Result<Vec<Loaded>, Error> {
     let _lease = store.lease()?;
     let input = Decoder::new(BufReader::with_capacity(CHUNK, source)).map_err(ArchiveError::Read)?;
@@ -68,7 +90,10 @@ fn take_all(
     store.seal_layers(&diff_ids)?;
     sync_dir(&store.content().join("blobs/sha256"))?;
     let mut loaded: Vec<Loaded> = Vec::new();
-    for (image, names) in found {
+    for (image, mut names) in found {
+        if !named {
+            names.clear();
+        }
         store.add_image(&image, &names)?;
         loaded.push(Loaded { id: image.id, names });
     }

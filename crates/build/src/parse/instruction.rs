@@ -154,7 +154,7 @@ fn command(text: &str) -> Command {
 
 fn run(rest: &str, lines: &mut Lines<'_>) -> Result<Run> {
     let flags = flags::take("RUN", rest, lines.escape);
-    flags.check(&["mount", "network", "security"], &["mount"])?;
+    flags.check(&["mount", "network", "security", "device"], &["mount", "device"])?;
     let command = command(flags.rest);
     if matches!(&command, Command::Shell(line) if line.is_empty())
         || matches!(&command, Command::Exec(words) if words.is_empty())
@@ -167,6 +167,7 @@ fn run(rest: &str, lines: &mut Lines<'_>) -> Result<Run> {
         mounts: flags.values("mount")?,
         network: flags.value("network")?,
         security: flags.value("security")?,
+        devices: flags.values("device")?,
         command,
         heredocs,
     })

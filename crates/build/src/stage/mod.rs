@@ -17,7 +17,7 @@ use crate::ast::{self, Command, Instruction, Kind};
 use crate::error::{Error, Result};
 use crate::graph::{Given, Graph};
 use crate::lint::{Rule, Warning};
-use crate::metadata::{self, Mount, absolute};
+use crate::metadata::{self, Device, Mount, absolute};
 use crate::print::json;
 use scope::Names;
 
@@ -93,6 +93,8 @@ pub struct RunStep {
     pub network: Option<String>,
     /// `--security=insecure`.
     pub insecure: bool,
+    /// `--device`.
+    pub devices: Vec<Device>,
 }
 
 /// Plans a stage.
@@ -365,18 +367,7 @@ impl Planner<'_> {
         let workdir =
             if self.plan.config.working_dir.is_empty() { "/" } else { &self.plan.config.working_dir };
         let workdir = workdir.to_owned();
-        let mut mounts = Vec::new();
-        for text in &run.mounts {
-            let text = self.word_keeping_quotes(text, line)?;
-            let mount = metadata::mount(&text, &workdir)?;
-            if let metadata::MountKind::Bind { from: Some(from), .. }
-            | metadata::MountKind::Cache { from: Some(from), .. } = &mount.kind
-                && from.contains('$')
-            {
-                return Err(Error::new("variables are not expanded in `from`").at(from.clone()));
-            }
-            mounts.push(mount);
-        }
+        let mounts = self.mounts(run, line, &workdir)?;
         let network = match run.network.as_deref() {
             None => None,
             Some("default") => Some("default".to_owned()),
@@ -396,6 +387,10 @@ impl Planner<'_> {
                     .hint("sandbox or insecure"));
             }
         };
+        let mut devices = Vec::new();
+        for text in &run.devices {
+            devices.push(metadata::device(&self.word(text, line)?)?);
+        }
         let (argv, script) = self.run_command(run);
         let declared = self.names.for_run();
         let mut said = String::from("RUN ");
@@ -418,9 +413,24 @@ impl Planner<'_> {
             mounts,
             network,
             insecure,
+            devices,
         };
         self.step(line, instruction.text.clone(), said, Action::Run(Box::new(step)));
         Ok(())
+    }
+
+    fn mounts(&mut self, run: &ast::Run, line: usize, workdir: &str) -> Result<Vec<Mount>> {
+        let mut mounts = Vec::new();
+        for text in &run.mounts {
+            let text = self.word_keeping_quotes(text, line)?;
+            let mount = metadata::mount(&text, workdir)?;
+            if mount.from().is_some_and(|from| from.contains('$')) {
+                let from = mount.from().unwrap_or_default().to_owned();
+                return Err(Error::new("variables are not expanded in `from`").at(from));
+            }
+            mounts.push(mount);
+        }
+        Ok(mounts)
     }
 
     /// The command, and a script if the here-document is one.

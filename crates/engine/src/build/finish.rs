@@ -82,7 +82,7 @@ fn make_all(solvers: &[Solver<'_>], solved: &[Arc<Solved>]) -> Result<Image, Bui
         requests.push((solver, make(solver, solved)?));
     }
     if let [(solver, request)] = requests.as_slice()
-        && !output.is_attested()
+        && !solver.request.is_index()
     {
         return Ok(cata_image::commit(&solver.engine.images, request)?);
     }

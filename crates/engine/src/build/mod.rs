@@ -13,6 +13,8 @@ mod copy;
 mod error;
 mod finish;
 mod git;
+mod layouts;
+mod mounts;
 mod outline;
 mod output;
 mod overlay;
@@ -22,6 +24,7 @@ mod request;
 mod run;
 mod solve;
 mod sources;
+mod steps;
 mod transfer;
 mod users;
 
@@ -37,8 +40,8 @@ pub use output::Unpacked;
 pub use prune::{CacheEntry, CacheFilter, Keep, PruneRequest, Pruned};
 pub use remote::{Keys, RemoteContext};
 pub use request::{
-    Annotation, AnnotationOf, BuildEvent, BuildProgress, BuildRequest, Built, CachePlace, CacheTarget,
-    Context, DockerfileText, ImageOptions, NamedContext, ProvenanceMode, Secret,
+    AllowDevices, Annotation, AnnotationOf, BuildEvent, BuildProgress, BuildRequest, Built, CachePlace,
+    CacheTarget, Context, DockerfileText, ImageOptions, NamedContext, ProvenanceMode, Secret,
 };
 pub use solve::Snapshot;
 
@@ -71,7 +74,7 @@ fn given(request: &BuildRequest, platform: Option<&String>) -> Result<Given> {
 /// What of a request cannot be together.
 fn refuse(request: &BuildRequest) -> Result<()> {
     let output = &request.output;
-    let index = request.platforms.len() > 1 || output.is_attested();
+    let index = request.is_index();
     let said = |of| output.annotations.iter().any(|note| note.of == of);
     let invalid = |text: &str| Err(Error::Invalid(text.to_owned()));
     if !index && (said(AnnotationOf::Index) || said(AnnotationOf::ManifestDescriptor)) {
@@ -144,6 +147,8 @@ impl Engine {
     /// [`Error::Build`]: a fault in the Dockerfile, a step that failed, no space.
     pub fn build(&self, request: &BuildRequest, progress: &dyn BuildProgress) -> Result<Built> {
         let start = Instant::now();
+        let (request, _taken) = layouts::take(self, request)?;
+        let request = &*request;
         refuse(request)?;
         let file = parse(request)?;
         let plans = plans(request, &file)?;

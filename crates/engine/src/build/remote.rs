@@ -65,7 +65,7 @@ impl RemoteRecord {
 pub struct Keys<'k> {
     /// The socket of an SSH agent.
     pub agent: Option<&'k Path>,
-    /// Secrets by name: `GIT_AUTH_TOKEN` and `GIT_AUTH_HEADER` among them.
+    /// Secrets by name: `GIT_AUTH_TOKEN`, `HTTP_AUTH_TOKEN_HOST` and the like among them.
     pub secrets: &'k BTreeMap<String, Secret>,
 }
 
@@ -96,7 +96,7 @@ pub(super) fn fetch_all(
     let mut remotes = Vec::new();
     for source in &step.sources {
         match source {
-            CopySource::Url(url) => remotes.push(file(cache, url, step.checksum.as_deref(), say)?),
+            CopySource::Url(url) => remotes.push(file(cache, url, step.checksum.as_deref(), keys, say)?),
             CopySource::Git(text) => {
                 let source = GitSource::parse(text);
                 let (directory, commit) = git::checkout(cache, &source, step.keep_git_dir, keys, say)?;
@@ -162,6 +162,7 @@ fn file(
     cache: &Cache,
     url: &str,
     checksum: Option<&str>,
+    keys: Keys<'_>,
     say: &Say<'_>,
 ) -> std::result::Result<Remote, BuildError> {
     let wanted = checksum.map(|text| text.trim_start_matches("sha256:"));
@@ -173,7 +174,11 @@ fn file(
             let asked = known
                 .as_ref()
                 .map(|r| Known { etag: r.etag.clone(), last_modified: r.last_modified.clone() });
-            match (fetch::fetch(url, &asked.unwrap_or_default()).map_err(|error| failed(&error))?, known) {
+            match (
+                fetch::fetch(url, &asked.unwrap_or_default(), login(url, keys.secrets).as_deref())
+                    .map_err(|error| failed(&error))?,
+                known,
+            ) {
                 (Fetched::Unchanged, Some(record)) => record,
                 (Fetched::Unchanged, None) => {
                     return Err(BuildError::new(
@@ -201,6 +206,17 @@ fn file(
         source: "file".to_owned(),
         name: Some(name),
     })
+}
+
+/// What lets in where a secret says so: `HTTP_AUTH_HEADER_HOST` as it is, or `HTTP_AUTH_TOKEN_HOST` as a bearer's token.
+fn login(url: &str, secrets: &BTreeMap<String, Secret>) -> Option<String> {
+    let host = url.split_once("://")?.1.split(['/', '?', '#']).next()?;
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let find = |name: &str| {
+        let secret = secrets.get(&format!("{name}_{host}"))?;
+        Some(String::from_utf8_lossy(&secret.0).trim().to_owned())
+    };
+    find("HTTP_AUTH_HEADER").or_else(|| find("HTTP_AUTH_TOKEN").map(|token| format!("Bearer {token}")))
 }
 
 fn matches(url: &str, wanted: Option<&str>, found: &str) -> std::result::Result<(), BuildError> {
@@ -290,7 +306,7 @@ impl Engine {
             let path = beneath(&tree, &source).map_err(wrong)?;
             return Ok(RemoteContext { path, _unpacked: None, _lease: lease });
         }
-        let fetched = file(&cache, address, None, say).map_err(wrong)?;
+        let fetched = file(&cache, address, None, keys, say).map_err(wrong)?;
         let path = fetched.directory.join(&fetched.source);
         let open = || File::open(&path).map_err(Error::file("open", &path));
         let unpacked = match cata_image::tree::looks(&mut open()?) {

@@ -56,6 +56,8 @@ pub struct BuildRequest {
     pub contexts: BTreeMap<String, NamedContext>,
     /// `--allow security.insecure`.
     pub allow_insecure: bool,
+    /// `--allow device`: what RUN may have of the host by name.
+    pub allow_devices: AllowDevices,
     /// `SOURCE_DATE_EPOCH`, seconds.
     pub epoch: Option<i64>,
     /// Whether an image is made and named in the store.
@@ -64,6 +66,93 @@ pub struct BuildRequest {
     pub cache_from: Vec<CachePlace>,
     /// `--cache-to`.
     pub cache_to: Vec<CacheTarget>,
+}
+
+/// `--allow device[=NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AllowDevices {
+    /// None.
+    #[default]
+    None,
+    /// Those of these names, or kinds.
+    Some(Vec<String>),
+    /// Every one.
+    All,
+}
+
+impl AllowDevices {
+    /// Whether a device may be had: it was named, or its kind (`vendor.com/class`).
+    #[must_use]
+    pub fn allows(&self, device: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Some(names) => names.iter().any(|name| {
+                device == name
+                    || device
+                        .strip_prefix(name.trim_end_matches("=*"))
+                        .is_some_and(|rest| rest.starts_with('='))
+            }),
+        }
+    }
+}
+
+/// Arguments that say something to the engine itself, by BuildKit's names.
+impl BuildRequest {
+    /// Of an argument that is on or off.
+    fn on(&self, name: &str) -> bool {
+        self.args
+            .get(name)
+            .is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "t"))
+    }
+
+    /// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`: a repository that is the context keeps its `.git`.
+    #[must_use]
+    pub fn keeps_git(&self) -> bool {
+        self.on("BUILDKIT_CONTEXT_KEEP_GIT_DIR")
+    }
+
+    /// `BUILDKIT_INLINE_CACHE`, or `--cache-to type=inline`: the image carries its steps.
+    pub(crate) fn carries_cache(&self) -> bool {
+        self.on("BUILDKIT_INLINE_CACHE") || self.cache_to.iter().any(|to| to.place == CachePlace::Inline)
+    }
+
+    /// `BUILDKIT_MULTI_PLATFORM`, or several platforms: an index, though it has one member.
+    pub(crate) fn is_index(&self) -> bool {
+        self.platforms.len() > 1 || self.output.is_attested() || self.on("BUILDKIT_MULTI_PLATFORM")
+    }
+
+    /// `BUILDKIT_SANDBOX_HOSTNAME`: what RUN calls its host.
+    pub(crate) fn hostname(&self) -> Option<&str> {
+        self.args.get("BUILDKIT_SANDBOX_HOSTNAME").map(String::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// `BUILDKIT_CACHE_MOUNT_NS`: caches of this name are others than those without.
+    pub(crate) fn cache_id(&self, id: &str) -> String {
+        match self.args.get("BUILDKIT_CACHE_MOUNT_NS").filter(|name| !name.is_empty()) {
+            Some(name) => format!("{name}/{id}"),
+            None => id.to_owned(),
+        }
+    }
+}
+
+/// Arguments that mean something here without an ARG: proxies, the time, and those above. `BUILDKIT_SYNTAX` is as good
+/// as a `# syntax=` line, and a build has no name but its image's.
+pub(crate) fn is_known_argument(name: &str) -> bool {
+    matches!(
+        name.to_ascii_uppercase().as_str(),
+        "HTTP_PROXY" | "HTTPS_PROXY" | "FTP_PROXY" | "NO_PROXY" | "ALL_PROXY" | "SOURCE_DATE_EPOCH"
+    ) || matches!(
+        name,
+        "BUILDKIT_BUILD_NAME"
+            | "BUILDKIT_CACHE_MOUNT_NS"
+            | "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
+            | "BUILDKIT_DOCKERFILE_CHECK"
+            | "BUILDKIT_INLINE_CACHE"
+            | "BUILDKIT_MULTI_PLATFORM"
+            | "BUILDKIT_SANDBOX_HOSTNAME"
+            | "BUILDKIT_SYNTAX"
+    )
 }
 
 /// How an image is written.
@@ -166,6 +255,8 @@ pub enum NamedContext {
     Directory(PathBuf),
     /// `docker-image://…`.
     Image(String),
+    /// `oci-layout://…`: a directory that holds images, and the one that is meant by its tag or digest.
+    Layout(PathBuf, Option<String>),
 }
 
 /// A Dockerfile as read.

@@ -10,27 +10,28 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use cata_build::key::{self, Key};
-use cata_build::metadata::{Mount, MountKind};
+use cata_build::metadata::MountKind;
 use cata_build::stage::{CopySource, CopyStep, Origin, RunStep};
 use cata_sandbox::protocol::Streams;
 use cata_sys::path::{Make, Root};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, OFlags, Timestamps};
+use rustix::fs::{OFlags, Timestamps};
 
-use super::agent::Forward;
 use super::cache::Making;
+use super::mounts::{Kept, bind};
 use super::request::BuildEvent;
 use super::solve::{Snapshot, Solved, Solver};
 use super::sources::{self, Place};
-use super::{BuildError, copy, overlay};
+use super::{BuildError, overlay};
+use crate::cdi::{self, Catalog};
 use crate::container::StartOptions;
 use crate::container::names;
 use crate::error::{Error, Kind};
 use crate::plan::config::ImageDefaults;
 use crate::plan::{config, mounts};
-use crate::record::{ImageFacts, Record, VERSION};
+use crate::record::{ImageFacts, Record};
 use crate::request::{
-    Attach, CreateRequest, EndpointRequest, Isolation, MountRequest, MountSource, NetworkMode,
+    Attach, CreateRequest, DeviceName, EndpointRequest, Isolation, MountRequest, MountSource, NetworkMode,
 };
 use crate::timing::Timing;
 
@@ -50,32 +51,7 @@ pub(super) struct Prepared {
     /// As the step's mounts, for those that show files.
     places: Vec<Option<(Place, CopyStep)>>,
     network: String,
-}
-
-/// Mode and owner.
-#[derive(Clone, Copy)]
-struct Rights {
-    mode: u32,
-    uid: u32,
-    gid: u32,
-}
-
-/// What must live as long as the container: locks of caches, and what is removed after it.
-#[derive(Default)]
-struct Kept {
-    _locks: Vec<File>,
-    secrets: Option<PathBuf>,
-    env: Vec<String>,
-    agents: Vec<Forward>,
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.agents.clear();
-        if let Some(secrets) = &self.secrets {
-            let _ = fs::remove_dir_all(secrets);
-        }
-    }
+    devices: Vec<DeviceName>,
 }
 
 impl Solver<'_> {
@@ -109,9 +85,36 @@ impl Solver<'_> {
             keys.push(self.mount_key(&place, &step)?);
             places.push(Some((place, step)));
         }
-        let machine = self.request.isolation == Isolation::Vm;
-        let key = key::run(&solved.snapshot.key, run, &keys, &network, machine);
-        Ok(Prepared { key, places, network })
+        let devices = self.devices(run)?;
+        let surroundings = key::Surroundings {
+            network: &network,
+            machine: self.request.isolation == Isolation::Vm,
+            hostname: self.request.hostname(),
+        };
+        let key = key::run(&solved.snapshot.key, run, &keys, surroundings);
+        Ok(Prepared { key, places, network, devices })
+    }
+
+    /// Devices by name that the step gets: those that are described on this host, and allowed.
+    fn devices(&self, run: &RunStep) -> Result<Vec<DeviceName>, BuildError> {
+        let mut found = Vec::new();
+        if run.devices.is_empty() {
+            return Ok(found);
+        }
+        let catalog = Catalog::read(&cdi::DIRECTORIES.map(Path::new));
+        for device in &run.devices {
+            if !self.request.allow_devices.allows(&device.name) {
+                return Err(BuildError::new(Kind::Denied, format!("device {} is not allowed", device.name))
+                    .hint(Some(format!("--allow device={}, or --allow device for all", device.name))));
+            }
+            let names = catalog.asked(&device.name).map_err(BuildError::from);
+            match names {
+                Ok(names) => found.extend(names),
+                Err(error) if device.required || error.kind != Kind::NotFound => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(found)
     }
 
     pub(super) fn origin(&self, name: &str) -> Origin {
@@ -237,7 +240,8 @@ impl Solver<'_> {
         request.env = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         request.user = Some(run.user.clone());
         request.workdir = Some(run.workdir.clone());
-        request.hostname = Some("build".to_owned());
+        request.hostname = Some(asked.hostname().unwrap_or("build").to_owned());
+        request.device_names.clone_from(&prepared.devices);
         request.attach = Attach { stdin: false, stdout: true, stderr: true };
         request.auto_remove = true;
         request.leashed = true;
@@ -268,25 +272,8 @@ impl Solver<'_> {
         let name = cata_spec::Name::parse(&format!("build-{}", id.short()))
             .map_err(|error| BuildError::new(Kind::Internal, error.to_string()))?;
         request.name = Some(name.clone());
-        let created = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));
-        let image = ImageFacts {
-            id: base.map(|image| image.id.to_string()).unwrap_or_default(),
-            reference: request.image.clone(),
-            platform: base.map_or_else(cata_spec::Platform::host, |image| image.platform()).to_string(),
-            layers,
-        };
-        Ok(Record {
-            version: VERSION,
-            id,
-            name,
-            created,
-            image,
-            config,
-            mounts: points,
-            users: None,
-            networks: None,
-            request,
-        })
+        let image = ImageFacts::new(base.map(AsRef::as_ref), &request.image, layers);
+        Ok(Record::new((id, name), request, image, config, points))
     }
 
     /// Makes the container, passes its output on, and waits for its end.
@@ -408,222 +395,12 @@ impl Solver<'_> {
         }
         line.clear();
     }
-
-    /// One mount as the container's request has it; `None`: there is nothing to mount.
-    fn mount(
-        &self,
-        mount: &Mount,
-        place: Option<&(Place, CopyStep)>,
-        at: usize,
-        making: &Making,
-        kept: &mut Kept,
-    ) -> Result<Vec<MountRequest>, BuildError> {
-        match &mount.kind {
-            MountKind::Bind { .. } => {
-                let Some((place, step)) = place else { return Ok(Vec::new()) };
-                let path = self.shown(place, step, mount.read_only, &making.extra(&format!("bind-{at}"))?)?;
-                Ok(vec![bind(&path, &mount.target, mount.read_only)])
-            }
-            MountKind::Cache { id, sharing, mode, uid, gid, .. } => {
-                let rights = Rights { mode: *mode, uid: *uid, gid: *gid };
-                // Made aside, and renamed when it is whole: a build that is killed leaves no half of it.
-                let new = making.extra(&format!("cache-{at}"))?;
-                let (path, lock) = self
-                    .cache
-                    .cache_mount(id, *sharing, |data| self.fill_cache(data, place, rights, &new))?;
-                kept._locks.extend(lock);
-                Ok(vec![bind(&path, &mount.target, mount.read_only)])
-            }
-            MountKind::Tmpfs { size } => {
-                let source =
-                    MountSource::Tmpfs { size: *size, mode: Some(0o1777), options: vec!["exec".to_owned()] };
-                Ok(vec![MountRequest { source, target: mount.target.clone(), read_only: false }])
-            }
-            MountKind::Secret { id, required, mode, uid, gid, env } => {
-                let Some(secret) = self.request.secrets.get(id) else {
-                    return if *required {
-                        Err(BuildError::new(Kind::InvalidArgument, format!("secret {id}: not found"))
-                            .hint(Some(format!("--secret id={id},src=FILE, or id={id},env=NAME"))))
-                    } else {
-                        Ok(Vec::new())
-                    };
-                };
-                if let Some(env) = env {
-                    let value = String::from_utf8(secret.0.clone()).map_err(|_| {
-                        BuildError::new(
-                            Kind::InvalidArgument,
-                            format!("secret {id} is no text and cannot be a variable"),
-                        )
-                    })?;
-                    kept.env.push(format!("{env}={value}"));
-                }
-                if mount.target.is_empty() {
-                    return Ok(Vec::new());
-                }
-                let path =
-                    self.secret_file(id, &secret.0, Rights { mode: *mode, uid: *uid, gid: *gid }, at, kept)?;
-                Ok(vec![bind(&path, &mount.target, true)])
-            }
-            MountKind::Ssh { id, .. } if self.request.isolation == Isolation::Vm => Err(BuildError::new(
-                Kind::Unsupported,
-                format!("RUN --mount=type=ssh,id={id} is not possible with --isolation vm"),
-            )
-            .hint(Some("a socket does not lead from the machine's kernel to the host's".to_owned()))),
-            MountKind::Ssh { id, required, mode, uid, gid } => {
-                let Some(socket) = self.request.ssh.get(id) else {
-                    return if *required {
-                        Err(BuildError::new(Kind::InvalidArgument, format!("unset ssh forward key {id}"))
-                            .hint(Some("--ssh default, with an agent running".to_owned())))
-                    } else {
-                        Ok(Vec::new())
-                    };
-                };
-                let target = if mount.target.is_empty() {
-                    format!("/run/buildkit/ssh_agent.{at}")
-                } else {
-                    mount.target.clone()
-                };
-                kept.env.push(format!("SSH_AUTH_SOCK={target}"));
-                let path = self.secrets_directory(kept)?.join(format!("agent-{at}"));
-                kept.agents.push(Forward::new(path.clone(), socket, (*uid, *gid, *mode))?);
-                Ok(vec![bind(&path, &target, false)])
-            }
-        }
-    }
-
-    /// On a tmpfs, nobody else's, and removed after the step.
-    fn secrets_directory(&self, kept: &mut Kept) -> Result<PathBuf, BuildError> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        if let Some(dir) = &kept.secrets {
-            return Ok(dir.clone());
-        }
-        let dir = self.engine.paths.state.join("build").join(names::random_id().short());
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
-            .map_err(|e| BuildError::io("make", &dir, e))?;
-        kept.secrets = Some(dir.clone());
-        Ok(dir)
-    }
-
-    /// Readable by nobody else.
-    fn secret_file(
-        &self,
-        id: &str,
-        secret: &[u8],
-        rights: Rights,
-        at: usize,
-        kept: &mut Kept,
-    ) -> Result<PathBuf, BuildError> {
-        use std::io::Write as _;
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let path = self.secrets_directory(kept)?.join(format!("secret-{at}"));
-        let io = |e: std::io::Error| {
-            BuildError::io("keep the secret in", &path, e).hint(Some(format!("secret {id}")))
-        };
-        let mut file = File::options().create_new(true).write(true).mode(0o600).open(&path).map_err(io)?;
-        file.write_all(secret).map_err(io)?;
-        std::os::unix::fs::fchown(&file, Some(rights.uid), Some(rights.gid)).map_err(io)?;
-        file.set_permissions(fs::Permissions::from_mode(rights.mode)).map_err(io)?;
-        Ok(path)
-    }
-
-    fn fill_cache(
-        &self,
-        data: &Path,
-        place: Option<&(Place, CopyStep)>,
-        rights: Rights,
-        new: &Path,
-    ) -> Result<(), BuildError> {
-        if let Some((place, step)) = place {
-            self.copied(place, step, new)?;
-        }
-        let io = |e: std::io::Error| BuildError::io("make", new, e);
-        std::os::unix::fs::chown(new, Some(rights.uid), Some(rights.gid)).map_err(io)?;
-        fs::set_permissions(new, fs::Permissions::from_mode(rights.mode)).map_err(io)?;
-        match fs::rename(new, data) {
-            Err(e) if !data.is_dir() => Err(io(e)),
-            _ => Ok(()),
-        }
-    }
-
-    /// A path of this host that shows what the mount shows: the thing itself if that is the same, or a copy.
-    fn shown(
-        &self,
-        place: &Place,
-        step: &CopyStep,
-        read_only: bool,
-        copy_to: &Path,
-    ) -> Result<PathBuf, BuildError> {
-        let path = match step.sources.as_slice() {
-            [CopySource::Path(path)] => path.as_str(),
-            _ => "",
-        };
-        if read_only
-            && let Place::Local(local) = place
-            && local.ignore.is_empty()
-        {
-            let root = Root::open_trusted(&local.path).map_err(|e| BuildError::io("open", &local.path, e))?;
-            let below = if path.is_empty() { "." } else { path };
-            if let Ok(fd) = root.open(Path::new(below), OFlags::PATH) {
-                return Ok(copy::own_path(fd.as_fd()));
-            }
-        }
-        if read_only
-            && let Place::Tree(snapshot) = place
-            && let [one] = self.paths(snapshot)?.as_slice()
-        {
-            let root = Root::open_trusted(one).map_err(|e| BuildError::io("open", one, e))?;
-            let below = if path.is_empty() { "." } else { path };
-            if let Ok(fd) = root.open(Path::new(below), OFlags::PATH) {
-                return Ok(copy::own_path(fd.as_fd()));
-            }
-        }
-        self.copied(place, step, copy_to)
-    }
-
-    /// A copy of what a place shows, in `to`; the path of it.
-    fn copied(&self, place: &Place, step: &CopyStep, to: &Path) -> Result<PathBuf, BuildError> {
-        let threads = usize::try_from(self.engine.host.cpus).unwrap_or(1);
-        let found = sources::find(place, step, self.known(), |snapshot| self.paths(snapshot), threads)?;
-        let root = Root::open_trusted(to).map_err(|errno| BuildError::io("open", to, errno))?;
-        let target = copy::Target {
-            root: &root,
-            destination: "/",
-            into_directory: true,
-            owner: None,
-            keep_owner: matches!(place, Place::Tree(_)),
-            chmod: None,
-            parents: false,
-            unpack: false,
-            threads,
-            known: None,
-            upper: None,
-        };
-        copy::copy(&found.selection, &target)?;
-        let single = found.selection.roots.first().filter(|root| {
-            root.entries
-                .first()
-                .is_some_and(|e| FileType::from_raw_mode(e.stat.st_mode) != FileType::Directory)
-        });
-        Ok(match single {
-            Some(root) => to.join(String::from_utf8_lossy(&root.name).as_ref()),
-            None => to.to_owned(),
-        })
-    }
 }
 
 fn endpoint(name: &str) -> Result<EndpointRequest, BuildError> {
     let network = cata_spec::Name::parse(name)
         .map_err(|error| BuildError::new(Kind::InvalidArgument, format!("--network {name}: {error}")))?;
     Ok(EndpointRequest { network, ..crate::request::default_endpoint() })
-}
-
-fn bind(path: &Path, target: &str, read_only: bool) -> MountRequest {
-    let source =
-        MountSource::Bind { path: path.to_owned(), create: false, propagation: None, recursive: false };
-    MountRequest { source, target: target.to_owned(), read_only }
 }
 
 /// A mount's source, in COPY's words.

@@ -11,16 +11,15 @@ use cata_build::context::StatCache;
 use cata_build::graph::{Base, Given, Graph};
 use cata_build::key::{self, Key};
 use cata_build::lint::{self, Warning};
-use cata_build::stage::{Action, Arguments, CopySource, CopyStep, Origin, Plan, Step};
+use cata_build::stage::{Action, Arguments, Origin, Plan};
 use cata_image::{Image, Progress};
 use cata_spec::image::ContainerConfig;
 
+use super::BuildError;
 use super::ahead::Ahead;
-use super::cache::{Cache, Making, StepRecord};
-use super::remote::{self, Remote};
-use super::request::{BuildEvent, BuildProgress, BuildRequest};
+use super::cache::{Cache, StepRecord};
+use super::request::{BuildEvent, BuildProgress, BuildRequest, is_known_argument};
 use super::sources::{self, Contexts, Named, Place};
-use super::{BuildError, copy, overlay, users};
 use crate::engine::Engine;
 use crate::error::Kind;
 use crate::request::{CreateRequest, PullPolicy};
@@ -46,7 +45,7 @@ pub(crate) enum Layer {
 
 impl Snapshot {
     /// The step's layer on top, if it is a step's.
-    fn top(&self) -> Option<&str> {
+    pub(super) fn top(&self) -> Option<&str> {
         match self.layers.last() {
             Some(Layer::Step(_, record)) => record.layer.as_deref(),
             _ => None,
@@ -88,12 +87,12 @@ pub(super) struct Common {
     numbers: AtomicUsize,
     cancelled: AtomicBool,
     /// Steps that this build made, or found: with `--no-cache` too they are made once.
-    made: Mutex<BTreeSet<Key>>,
+    pub(super) made: Mutex<BTreeSet<Key>>,
     several: bool,
     /// When the build began, RFC 3339.
     started: String,
     /// Digests of files of layers: those that were copied need not be read to be copied on.
-    stats: Mutex<StatCache>,
+    pub(super) stats: Mutex<StatCache>,
 }
 
 impl Common {
@@ -124,21 +123,21 @@ pub(crate) struct Solver<'s> {
     pub(super) progress: &'s dyn BuildProgress,
     /// `--platform`, this one of several.
     pub(super) platform: Option<String>,
-    common: &'s Common,
+    pub(super) common: &'s Common,
     stages: Vec<(Mutex<State>, Condvar)>,
     images: Mutex<HashMap<String, Arc<Mutex<Option<Arc<Image>>>>>>,
-    counts: Mutex<(usize, usize)>,
+    pub(super) counts: Mutex<(usize, usize)>,
     warnings: Mutex<Vec<Warning>>,
     consumed: Mutex<BTreeSet<String>>,
     pub(super) salt: String,
     /// Every step that was made or found, those below before those above.
-    used: Mutex<Vec<(Key, StepRecord)>>,
+    pub(super) used: Mutex<Vec<(Key, StepRecord)>>,
     /// Images and files from afar.
-    materials: Mutex<BTreeSet<Material>>,
+    pub(super) materials: Mutex<BTreeSet<Material>>,
     pub(super) ahead: Ahead,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -347,7 +346,9 @@ impl<'s> Solver<'s> {
         let start = Instant::now();
         let mut request = CreateRequest::new(name);
         request.platform = platform;
-        request.pull = if self.request.pull { PullPolicy::Always } else { PullPolicy::Missing };
+        // What is named by its id is in the store or nowhere.
+        let anew = self.request.pull && !name.starts_with("sha256:");
+        request.pull = if anew { PullPolicy::Always } else { PullPolicy::Missing };
         let pulling = Pulling { number, progress: self.progress, any: AtomicBool::new(false) };
         let image = self.engine.image_for(&request, &pulling).map_err(BuildError::from);
         let cached = !pulling.any.load(Ordering::Relaxed);
@@ -383,136 +384,6 @@ impl<'s> Solver<'s> {
         Ok(paths)
     }
 
-    /// One step that touches the file system.
-    fn step(&self, step: &Step, title: &str, solved: &mut Solved) -> Result<(), BuildError> {
-        if self.is_cancelled() {
-            return Err(BuildError::cancelled());
-        }
-        // Waiting for another stage is no part of the step.
-        self.sources_of(&step.action)?;
-        let number = self.begin(title);
-        let start = Instant::now();
-        let result = self.perform(step, number, solved);
-        let cached = result.as_ref().is_ok_and(|cached| *cached);
-        self.end(number, cached, start, result.as_ref().err());
-        let mut counts = lock(&self.counts);
-        counts.0 += 1;
-        counts.1 += usize::from(cached);
-        result.map(|_| ())
-    }
-
-    /// Solves the stages that a step takes files from.
-    fn sources_of(&self, action: &Action) -> Result<(), BuildError> {
-        match action {
-            Action::Copy(copy) => drop(self.place(&copy.origin)?),
-            Action::Run(run) => {
-                for mount in &run.mounts {
-                    if let Some(name) = mount.from() {
-                        drop(self.place(&self.origin(name))?);
-                    }
-                }
-            }
-            Action::Nothing | Action::Workdir { .. } => {}
-        }
-        Ok(())
-    }
-
-    /// Returns whether it was there already.
-    fn perform(&self, step: &Step, number: usize, solved: &mut Solved) -> Result<bool, BuildError> {
-        let before = solved.snapshot.clone();
-        let (made, cached, after, own) = match &step.action {
-            Action::Nothing => return Ok(true),
-            Action::Workdir { path, user } => {
-                let key = key::workdir(&before.key, path, user);
-                let make = |making: &Making| self.make_workdir(&before, path, user, making);
-                let (record, cached, key) = self.make(key, &before, step, make)?;
-                (record, cached, key, key)
-            }
-            Action::Copy(copy) => self.copy(copy, step, &before, number)?,
-            Action::Run(run) => {
-                let prepared = self.prepare_run(run, solved)?;
-                let key = prepared.key;
-                let make = |making: &Making| self.run(run, &prepared, solved, making, number);
-                let (record, cached, key) = self.make(key, &before, step, make)?;
-                (record, cached, key, key)
-            }
-        };
-        solved.snapshot.key = after;
-        solved.snapshot.fresh |= !cached && (before.fresh || self.request.no_cache);
-        let layer = made.layer.is_some();
-        lock(&self.used).push((own, made.clone()));
-        solved.history.push(Line {
-            created_by: step.created_by.clone(),
-            created: Some(made.created.clone()),
-            layer,
-        });
-        if layer {
-            solved.snapshot.layers.push(Layer::Step(own, Arc::new(made)));
-        }
-        Ok(cached)
-    }
-
-    /// From the cache, or made now.
-    fn make(
-        &self,
-        key: Key,
-        before: &Snapshot,
-        step: &Step,
-        make: impl FnOnce(&Making) -> Result<bool, BuildError>,
-    ) -> Result<(StepRecord, bool, Key), BuildError> {
-        let upon = before.top();
-        let usable = |key: &Key| !before.fresh || lock(&self.common.made).contains(key);
-        if usable(&key)
-            && let Some(record) = self.cache.find(&key, upon)
-        {
-            return Ok((record, true, key));
-        }
-        let _lock = self.cache.lock_step(&key)?;
-        if usable(&key)
-            && let Some(record) = self.cache.find(&key, upon)
-        {
-            return Ok((record, true, key));
-        }
-        let start = Instant::now();
-        let making = self.cache.begin()?;
-        let sound = make(&making)?;
-        if let Some(epoch) = self.request.epoch {
-            super::finish::clamp_times(&making.diff(), epoch)?;
-        }
-        let empty = cata_image::layer::diff::is_empty(&making.diff()).map_err(cata_image::Error::from)?;
-        let record = StepRecord {
-            title: first_line(&step.title).to_owned(),
-            created: super::finish::now(self.request.epoch),
-            took: u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
-            layer: None,
-            upon: upon.map(str::to_owned),
-            size: 0,
-            boot: String::new(),
-            synced: false,
-            captured: None,
-        };
-        let key = if sound { key } else { unsound(&key) };
-        let record = self.cache.publish(&key, &making, record, empty)?;
-        lock(&self.common.made).insert(key);
-        Ok((record, false, key))
-    }
-
-    fn make_workdir(
-        &self,
-        before: &Snapshot,
-        path: &str,
-        user: &str,
-        making: &Making,
-    ) -> Result<bool, BuildError> {
-        let root = overlay::write(&self.paths(before)?, &making.diff(), &making.work())?;
-        // Of a user whom the image does not know: whoever runs as such will be told.
-        let owner =
-            Some(user).filter(|user| !user.is_empty()).and_then(|user| users::owner(&root, user).ok());
-        let target = copy::Target { owner, ..target(&root, path) };
-        copy::make_directories(&target, path)?;
-        Ok(true)
-    }
-
     /// What looking for files needs to know.
     pub(super) fn known(&self) -> (&'s Cache, &'s Mutex<StatCache>) {
         (self.cache, &self.common.stats)
@@ -538,106 +409,6 @@ impl<'s> Solver<'s> {
                 Ok(Place::Tree(sources::of_image(&image, &self.salt)))
             }
         }
-    }
-
-    fn copy(
-        &self,
-        copy: &CopyStep,
-        step: &Step,
-        before: &Snapshot,
-        number: usize,
-    ) -> Result<(StepRecord, bool, Key, Key), BuildError> {
-        let place = self.place(&copy.origin)?;
-        let selection = match &place {
-            Place::Tree(snapshot) => Some((key::selection(&snapshot.key, copy), snapshot.fresh)),
-            Place::Local(_) | Place::Nothing => None,
-        };
-        let linked = if copy.link { None } else { Some(&before.key) };
-        let after = |step_key: &Key| if copy.link { stacked(&before.key, step_key) } else { *step_key };
-        // Without looking at a single file, if the place is known.
-        if let Some((selection, false)) = &selection
-            && !before.fresh
-            && let Some(content) = self.cache.content(selection)
-        {
-            let key = key::copy(linked, copy, &content);
-            if let Some(record) = self.cache.find(&key, if copy.link { None } else { before.top() }) {
-                return Ok((record, true, after(&key), key));
-            }
-        }
-        let threads = usize::try_from(self.engine.host.cpus).unwrap_or(1);
-        let found = sources::find(&place, copy, self.known(), |snapshot| self.paths(snapshot), threads)?;
-        let mut keyer = key::Keyer::new("sources");
-        keyer.text(&found.key().to_string());
-        for source in &copy.sources {
-            if let CopySource::Inline { name, content } = source {
-                keyer.text(name).text(content);
-            }
-        }
-        let say = |text: &[u8]| self.progress.event(BuildEvent::Line { step: number, text });
-        let agent = self.request.ssh.get("default").map(PathBuf::as_path);
-        let keys = remote::Keys { agent, secrets: &self.request.secrets };
-        let remotes = remote::fetch_all(self.cache, copy, keys, &say)?;
-        for remote in &remotes {
-            keyer.text(&remote.key.to_string());
-            lock(&self.materials).insert(remote.material.clone());
-        }
-        let content = keyer.key();
-        if let Some((selection, _)) = &selection {
-            self.cache.remember_content(selection, &content);
-        }
-        let key = key::copy(linked, copy, &content);
-        let scratch = Snapshot { key, layers: Vec::new(), fresh: before.fresh };
-        let upon = if copy.link { &scratch } else { before };
-        let make = |making: &Making| self.make_copy(copy, (&found, &remotes), (upon, before), making);
-        let (record, cached, key) = self.make(key, upon, step, make)?;
-        Ok((record, cached, after(&key), key))
-    }
-
-    fn make_copy(
-        &self,
-        copy: &CopyStep,
-        (found, remotes): (&sources::Found, &[Remote]),
-        (upon, before): (&Snapshot, &Snapshot),
-        making: &Making,
-    ) -> Result<bool, BuildError> {
-        let lower = self.paths(upon)?;
-        let upper = making.diff();
-        let root = overlay::write(&lower, &upper, &making.work())?;
-        let owner = match &copy.chown {
-            None => None,
-            Some(text) if copy.link => {
-                // Names are those of the image, though the layer does not stand on it.
-                let tree = overlay::read(&self.paths(before)?, &self.cache.empty())?;
-                Some(users::owner(&tree, text)?)
-            }
-            Some(text) => Some(users::owner(&root, text)?),
-        };
-        let target = copy::Target {
-            owner,
-            into_directory: copy.into_directory,
-            keep_owner: matches!(found.place, Place::Tree(_)),
-            chmod: copy.chmod.as_ref(),
-            parents: copy.parents,
-            unpack: copy.add && copy.unpack != Some(false),
-            threads: usize::try_from(self.engine.host.cpus).unwrap_or(1),
-            // With `SOURCE_DATE_EPOCH` times are set once more when all is there.
-            known: self.request.epoch.is_none().then_some(&self.common.stats),
-            upper: (!lower.is_empty()).then_some(&upper),
-            ..target(&root, &copy.destination)
-        };
-        let mut changed = copy::copy(&found.selection, &target)?;
-        for remote in remotes {
-            let (selection, _root) = remote.select(copy)?;
-            // Archives of this host are unpacked, those from elsewhere only when it is asked for.
-            let unpack = remote.name.is_some() && copy.unpack == Some(true);
-            changed |= copy::copy(&selection, &copy::Target { unpack, ..target.clone() })?;
-        }
-        for source in &copy.sources {
-            if let CopySource::Inline { name, content } = source {
-                copy::inline(&target, name, content.as_bytes())?;
-            }
-        }
-        Ok(!changed)
     }
 
     pub(super) fn begin(&self, title: &str) -> usize {
@@ -675,52 +446,13 @@ impl<'s> Solver<'s> {
     pub(super) fn unused_args(&self) -> Vec<String> {
         let consumed = lock(&self.consumed);
         let known = |name: &String| {
-            consumed.contains(name) || self.graph.globals.contains_key(name) || is_always_there(name)
+            consumed.contains(name) || self.graph.globals.contains_key(name) || is_known_argument(name)
         };
         self.request.args.keys().filter(|name| !known(name)).cloned().collect()
     }
 }
 
-fn is_always_there(name: &str) -> bool {
-    let upper = name.to_ascii_uppercase();
-    matches!(
-        upper.as_str(),
-        "HTTP_PROXY" | "HTTPS_PROXY" | "FTP_PROXY" | "NO_PROXY" | "ALL_PROXY" | "SOURCE_DATE_EPOCH"
-    ) || upper.starts_with("BUILDKIT_")
-}
-
-/// A linked layer upon something.
-fn stacked(before: &Key, layer: &Key) -> Key {
-    let mut keyer = key::Keyer::new("stacked");
-    keyer.text(&before.to_string()).text(&layer.to_string());
-    keyer.key()
-}
-
-/// The key of a step whose files changed while they were copied: nobody will ask for it.
-fn unsound(key: &Key) -> Key {
-    let mut keyer = key::Keyer::new("unsound");
-    keyer.text(&key.to_string()).text(crate::container::names::random_id().as_str());
-    keyer.key()
-}
-
-/// Root's, as it is.
-fn target<'t>(root: &'t cata_sys::path::Root, destination: &'t str) -> copy::Target<'t> {
-    copy::Target {
-        root,
-        destination,
-        into_directory: false,
-        owner: None,
-        keep_owner: false,
-        chmod: None,
-        parents: false,
-        unpack: false,
-        threads: 1,
-        known: None,
-        upper: None,
-    }
-}
-
-fn first_line(text: &str) -> &str {
+pub(super) fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 

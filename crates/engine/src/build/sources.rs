@@ -86,6 +86,16 @@ impl Contexts {
             Context::Empty => None,
         };
         let named = request.contexts.iter().map(|(name, context)| (name.clone(), context.clone())).collect();
+        // Needed or not: a path that leads nowhere is a typing error.
+        for (name, context) in &request.contexts {
+            if let NamedContext::Directory(path) = context
+                && let Err(error) = std::fs::metadata(path)
+            {
+                return Err(
+                    BuildError::io("open", path, error).hint(Some(format!("--build-context {name}=…")))
+                );
+            }
+        }
         Ok(Self { main, named, opened: Mutex::default() })
     }
 
@@ -103,6 +113,10 @@ impl Contexts {
         match self.named.get(name) {
             None => Ok(None),
             Some(NamedContext::Image(image)) => Ok(Some(Named::Image(image.clone()))),
+            // What [`super::layouts`] has not made an image of.
+            Some(NamedContext::Layout(dir, _)) => {
+                Err(BuildError::new(Kind::Internal, format!("{} was not read", dir.display())))
+            }
             Some(NamedContext::Directory(path)) => {
                 let mut opened = self.opened.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if let Some(known) = opened.get(name) {

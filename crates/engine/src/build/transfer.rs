@@ -241,7 +241,7 @@ fn export(solvers: &[Solver<'_>], solved: &[Arc<Solved>], target: &CacheTarget) 
 
 /// What the image that is built says of its own layers, if it is to carry its cache.
 pub(super) fn inline(solver: &Solver<'_>, solved: &Solved) -> Result<Option<serde_json::Value>, BuildError> {
-    if !solver.request.cache_to.iter().any(|target| target.place == CachePlace::Inline) {
+    if !solver.request.carries_cache() {
         return Ok(None);
     }
     value(&document(solver, solved, false)?.0).map(Some)

@@ -123,6 +123,24 @@ impl Catalog {
         Ok(edits)
     }
 
+    /// What a step of a build asks for: a device, `vendor.com/class` for the first of a kind, `vendor.com/class=*` for all.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] if there is none; a name of no such form.
+    pub(crate) fn asked(&self, text: &str) -> Result<Vec<DeviceName>> {
+        let (kind, name) = text.split_once('=').unwrap_or((text, ""));
+        let named = |text: &str| DeviceName::new(text).map_err(Error::Invalid);
+        if !matches!(name, "" | "*") {
+            let name = named(text)?;
+            return if self.devices.contains_key(text) { Ok(vec![name]) } else { Err(self.missing(&name)) };
+        }
+        let most = if name.is_empty() { 1 } else { usize::MAX };
+        let of_kind = |device: &&str| device.split_once('=').is_some_and(|(known, _)| known == kind);
+        let found: Vec<DeviceName> =
+            self.names().filter(of_kind).take(most).map(named).collect::<Result<_>>()?;
+        if found.is_empty() { Err(self.missing(&named(&format!("{kind}=all"))?)) } else { Ok(found) }
+    }
+
     fn missing(&self, name: &DeviceName) -> Error {
         let place = DIRECTORIES.join(" and ");
         let hint = if let Some((path, why)) = self.broken.first() {

@@ -20,7 +20,7 @@ use crate::kernel;
 use crate::ledger::{self, Durability};
 use crate::paths::ContainerDir;
 use crate::plan::{capabilities, config, mounts, namespaces, resources, signal, users, vm};
-use crate::record::{ImageFacts, MountKind, MountPoint, Record, VERSION};
+use crate::record::{ImageFacts, MountKind, MountPoint, Record};
 use crate::request::{CreateRequest, Lender, NetworkMode, UserNamespace, Users};
 use crate::timing::Timing;
 use crate::volume::{self, Made, Volume, fill};
@@ -140,25 +140,9 @@ impl Engine {
             None => names::random_name(&id, 0),
         };
         let users = self.known_users(&request.userns)?;
-        let image = ImageFacts {
-            id: image.id.to_string(),
-            reference: request.image.clone(),
-            platform: image.platform().to_string(),
-            layers: self.layers_for(image, users.as_ref())?,
-        };
-        let created = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));
-        Ok(Record {
-            version: VERSION,
-            id,
-            name,
-            created,
-            image,
-            config,
-            mounts,
-            users,
-            networks: None,
-            request,
-        })
+        let layers = self.layers_for(image, users.as_ref())?;
+        let image = ImageFacts::new(Some(image), &request.image, layers);
+        Ok(Record { users, ..Record::new((id, name), request, image, config, mounts) })
     }
 
     /// What other containers have mounted, but for memory.

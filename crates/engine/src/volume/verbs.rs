@@ -29,7 +29,7 @@ impl Engine {
             Some(name) => name,
             None => Name::parse(names::random_id().as_str()).expect("64 hexadecimal characters are a name"),
         };
-        let created = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));
+        let created = crate::record::moment(Stamp::now());
         let volume = Volume { name: name.clone(), created, labels, options, anonymous };
         if super::create(&self.paths, &volume)? == super::Made::Now {
             self.tell_volume(&name, "create");

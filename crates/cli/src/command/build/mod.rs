@@ -24,7 +24,7 @@ pub(crate) const BUILD: Node =
     Node::verb::<Build>("build", "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile");
 
 const BUILDER_NODES: &[Node] = &[
-    BUILD,
+    BUILD.also(&["b"]),
     Node::verb::<cache::Du>("du", "", "Show what builds keep"),
     Node::verb::<cache::Prune>("prune", "", "Remove what builds keep"),
 ];
@@ -180,8 +180,7 @@ fn fetch(
     let start = Instant::now();
     screen.event(BuildEvent::Begin { step, title: format!("[internal] load {address}") });
     let say = |text: &[u8]| screen.event(BuildEvent::Line { step, text });
-    let keep_git = request.args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
-    let keep_git = keep_git.is_some_and(|value| matches!(value.as_str(), "1" | "true"));
+    let keep_git = request.keeps_git();
     let agent = request.ssh.get("default").map(std::path::PathBuf::as_path);
     let keys = Keys { agent, secrets: &request.secrets };
     let fetched = session.engine()?.build_remote(address, keep_git, keys, &say);

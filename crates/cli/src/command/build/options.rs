@@ -6,8 +6,8 @@ use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use cata_engine::build::{
-    BuildRequest, CachePlace, CacheTarget, Context, DockerfileText, GitSource, NamedContext, Secret,
-    is_remote,
+    AllowDevices, BuildRequest, CachePlace, CacheTarget, Context, DockerfileText, GitSource, NamedContext,
+    Secret, is_remote,
 };
 use cata_engine::request::{Isolation, Ulimit};
 use cata_spec::Reference;
@@ -22,6 +22,8 @@ use crate::render::error::Failure;
 const TEXT_MAX: u64 = 4 << 20;
 /// A named context that is an image.
 const IMAGE: &str = "docker-image://";
+/// A named context that is an image in a directory.
+const LAYOUT: &str = "oci-layout://";
 
 #[derive(Debug, Args)]
 pub(crate) struct Build {
@@ -79,12 +81,15 @@ pub(crate) struct Build {
     /// Parent of the cgroups of RUN
     #[arg(long, value_name = "string")]
     cgroup_parent: Option<String>,
-    /// Further context (name=PATH, name=URL or name=docker-image://IMAGE)
+    /// Further context (name=PATH, name=URL, name=docker-image://IMAGE or name=oci-layout://DIR[:TAG|@DIGEST])
     #[arg(long, value_name = "name=path")]
     build_context: Vec<String>,
-    /// Allow privileged steps (security.insecure, network.host)
+    /// Allow privileged steps (security.insecure, network.host, device, device=NAME)
     #[arg(long, value_name = "string", value_delimiter = ',')]
     allow: Vec<String>,
+    /// Policy of sources: none is evaluated here (disabled=true)
+    #[arg(long, value_name = "string", hide = true)]
+    policy: Vec<String>,
     /// Take steps that were made elsewhere (IMAGE, type=registry,ref=IMAGE or type=local,src=PATH)
     #[arg(long, value_name = "cache", value_parser = parse::cache::from)]
     cache_from: Vec<CachePlace>,
@@ -197,12 +202,8 @@ impl Build {
                 "invalid argument: can't use stdin for both build context and dockerfile",
             ));
         }
+        self.refuse_policy()?;
         let allow_insecure = self.allow.iter().any(|what| what == "security.insecure");
-        if let Some(other) =
-            self.allow.iter().find(|w| !matches!(w.as_str(), "security.insecure" | "network.host"))
-        {
-            return Err(Failure::flag(format!("--allow {other} is not known")));
-        }
         let context = if self.path == "-" || self.remote().is_some() {
             Context::Empty
         } else {
@@ -236,11 +237,59 @@ impl Build {
             cgroup_parent: self.cgroup_parent.clone(),
             contexts: self.named_contexts()?,
             allow_insecure,
+            allow_devices: self.devices()?,
             epoch,
             store: true,
             cache_from: self.cache_from.clone(),
             cache_to: self.cache_to.clone(),
         })
+    }
+
+    /// `--allow`, but for what needs no more than its name.
+    fn devices(&self) -> Result<AllowDevices, Failure> {
+        let mut devices = AllowDevices::None;
+        for what in &self.allow {
+            match (what.as_str(), what.strip_prefix("device=")) {
+                ("security.insecure" | "network.host", _) => {}
+                ("device", _) => devices = AllowDevices::All,
+                (_, Some(name)) => match &mut devices {
+                    AllowDevices::All => {}
+                    AllowDevices::Some(names) => names.push(name.to_owned()),
+                    AllowDevices::None => devices = AllowDevices::Some(vec![name.to_owned()]),
+                },
+                (other, None) => {
+                    return Err(Failure::flag(format!("--allow {other} is not known"))
+                        .with_hint("security.insecure, network.host, device or device=NAME"));
+                }
+            }
+        }
+        Ok(devices)
+    }
+
+    /// A policy that nobody evaluates is not passed over in silence.
+    fn refuse_policy(&self) -> Result<(), Failure> {
+        if self
+            .policy
+            .iter()
+            .any(|text| csv(text).is_ok_and(|fields| fields.iter().any(|f| f == "disabled=true")))
+        {
+            return Ok(());
+        }
+        let unevaluated = |what: String| {
+            Failure::flag(format!("{what}: policies of builds are not evaluated here"))
+                .with_hint("--policy disabled=true builds without")
+        };
+        if let Some(text) = self.policy.first() {
+            return Err(unevaluated(format!("--policy {text}")));
+        }
+        let file = match self.file.as_deref() {
+            Some("-") => return Ok(()),
+            Some(file) if is_remote(file) => return Ok(()),
+            Some(file) => PathBuf::from(format!("{file}.rego")),
+            None if self.path == "-" || self.remote().is_some() => return Ok(()),
+            None => Path::new(&self.path).join("Dockerfile.rego"),
+        };
+        if file.exists() { Err(unevaluated(file.display().to_string())) } else { Ok(()) }
     }
 
     /// `--ssh`: the agents that are there already.
@@ -361,7 +410,9 @@ impl Build {
     /// `--build-context` with an address, by name.
     pub(super) fn remote_contexts(&self) -> impl Iterator<Item = (&str, &str)> {
         let pairs = self.build_context.iter().filter_map(|text| text.split_once('='));
-        pairs.filter(|(_, value)| is_remote(value) && !value.starts_with(IMAGE))
+        pairs.filter(|(_, value)| {
+            is_remote(value) && ![IMAGE, LAYOUT].iter().any(|start| value.starts_with(start))
+        })
     }
 
     /// `--build-context` with what is here.
@@ -373,6 +424,11 @@ impl Build {
             };
             if let Some(image) = value.strip_prefix(IMAGE) {
                 contexts.insert(name.to_owned(), NamedContext::Image(image.to_owned()));
+            } else if let Some(layout) = value.strip_prefix(LAYOUT) {
+                contexts.insert(name.to_owned(), self::layout(layout));
+            } else if value.starts_with("target:") {
+                return Err(Failure::flag(format!("--build-context {text}: targets of others are bake's"))
+                    .with_hint("name the image that was built: docker-image://IMAGE"));
             } else if is_remote(value) {
                 reachable(value)?;
             } else {
@@ -475,6 +531,18 @@ fn pairs(list: &[String]) -> Result<BTreeMap<String, String>, Failure> {
             (name, value) => Ok((name.to_owned(), value.to_owned())),
         })
         .collect()
+}
+
+/// `DIR[:TAG|@DIGEST]`.
+fn layout(text: &str) -> NamedContext {
+    let (dir, which) = match text.split_once('@') {
+        Some((dir, digest)) => (dir, Some(digest)),
+        None => match text.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
+            Some((dir, tag)) => (dir, Some(tag)),
+            None => (text, None),
+        },
+    };
+    NamedContext::Layout(PathBuf::from(dir), which.map(str::to_owned))
 }
 
 /// `id=ID[,src=FILE|,env=NAME]`; an id alone is the file of that name, or the variable.

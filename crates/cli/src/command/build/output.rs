@@ -22,6 +22,8 @@ pub(super) struct Outputs {
     pub(super) names: Vec<Reference>,
     push: bool,
     files: Vec<FileOutput>,
+    /// `type=cacheonly`: steps are made, and nothing of them.
+    cache_only: bool,
 }
 
 #[derive(Debug)]
@@ -69,7 +71,13 @@ pub(super) fn plan(build: &Build) -> Result<Outputs, Failure> {
     // Files alone need no image.
     let files_only =
         outputs.files.iter().all(|file| file.kind != FileKind::Image) && !outputs.files.is_empty();
-    if files_only
+    if outputs.cache_only && (outputs.push || !outputs.files.is_empty() || build.output.len() > 1) {
+        return Err(Failure::flag("--output type=cacheonly: something else is to be made as well")
+            .with_hint("any other output keeps the steps too"));
+    }
+    if outputs.cache_only {
+        outputs.store = false;
+    } else if files_only
         && !outputs.push
         && build.tag.is_empty()
         && !build.output.iter().any(|o| o.contains("type=image"))
@@ -264,6 +272,7 @@ fn one(text: &str, outputs: &mut Outputs) -> Result<Option<ImageOptions>, Failur
     }
     match kind.as_deref() {
         Some("image") => {}
+        Some("cacheonly") => outputs.cache_only = true,
         Some("registry") => outputs.push = true,
         // Into the store: this engine is where Docker's would be.
         Some("docker") if destination.is_none() => {}
@@ -278,7 +287,7 @@ fn one(text: &str, outputs: &mut Outputs) -> Result<Option<ImageOptions>, Failur
         Some("local") => outputs.files.push(file(FileKind::Local, needs(destination)?)),
         Some(other) => {
             return Err(Failure::flag(format!("--output type={other} is not supported"))
-                .with_hint("image, docker, oci, tar, local or registry"));
+                .with_hint("image, docker, oci, tar, local, registry or cacheonly"));
         }
         None => return Err(Failure::flag(format!("type is required for output {text:?}"))),
     }

@@ -38,6 +38,7 @@ pub(crate) const HISTORY: Node =
     Node::verb::<history::History>("history", "IMAGE", "Show how an image was made");
 
 pub(crate) const NODES: &[Node] = &[
+    super::build::BUILD,
     PULL,
     PUSH,
     TAG,
