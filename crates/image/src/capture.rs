@@ -13,9 +13,9 @@ use rustix::fs::{CWD, RenameFlags};
 
 use crate::error::{Error, LayerError, StoreError};
 use crate::layer::diff::{self, Written};
+use crate::layer::owners::Owners;
 use crate::layer::unpack_blob;
 use crate::store::{Hasher, LayerRecord, Store, sha256};
-use crate::tree::Owners;
 
 /// Bytes gathered before they are hashed and written.
 const BUFFER: usize = 1 << 20;

@@ -479,6 +479,9 @@ impl Error {
             Self::Store(StoreError::ManyNames(..)) => {
                 Some("remove its names one by one, or use --force to remove them all")
             }
+            Self::Archive(ArchiveError::NoImage) => Some(
+                "`cata load` takes what `cata save` writes; an archive of files becomes an image with `cata import`",
+            ),
             Self::Store(StoreError::InUse { .. }) => Some("remove the container first"),
             Self::Store(StoreError::MissingBlob(_) | StoreError::CorruptBlob { .. }) => {
                 Some("pull the image again")

@@ -14,7 +14,7 @@ use super::place::{self, Existing, Place, os};
 use super::reader::{Entry, Reader};
 use super::whiteout::{self, Meaning};
 use crate::error::LayerError;
-use crate::tree::Owners;
+use crate::layer::owners::Owners;
 
 /// Names longer than the kernel's own limit are refused before anything is made.
 const PATH_MAX: usize = 4096;

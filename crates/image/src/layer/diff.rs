@@ -17,7 +17,7 @@ use super::header::BLOCK;
 use super::header_out::{Head, pad, write};
 use super::place::os;
 use crate::error::LayerError;
-use crate::tree::Owners;
+use crate::layer::owners::Owners;
 
 /// Longer than any path that could be unpacked again.
 const PATH_MAX: usize = 4096;

@@ -11,6 +11,7 @@ pub(crate) mod compression;
 pub mod diff;
 pub(crate) mod header;
 pub(crate) mod header_out;
+pub(crate) mod owners;
 pub(crate) mod pax;
 pub(crate) mod place;
 pub(crate) mod reader;

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::diff::{self, Item, Kind};
 use super::place::{self, Place, os};
 use crate::error::LayerError;
-use crate::tree::Owners;
+use crate::layer::owners::Owners;
 
 /// Makes what is in the unpacked layer `from` in the empty directory `to`; "outside" in `owners` is whom a file
 /// belongs to there. Returns the bytes of its files.

@@ -16,9 +16,9 @@ use super::garbage::digests_in;
 use super::{Lease, Store, hash_file, temporary_name};
 use crate::error::{Error, LayerError, StoreError};
 use crate::layer::compare::{Difference, first_difference};
+use crate::layer::owners::Owners;
 use crate::layer::unpack::{CHUNK, unpack};
 use crate::request::is_attestation;
-use crate::tree::Owners;
 
 /// What was looked at, and what is wrong.
 #[derive(Debug, Default)]

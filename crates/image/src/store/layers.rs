@@ -14,8 +14,8 @@ use super::Store;
 use super::blobs::temporary_name;
 use crate::error::{Error, StoreError};
 use crate::layer;
+use crate::layer::owners::Owners;
 use crate::request::Image;
-use crate::tree::Owners;
 
 /// `layer.json` beside `diff/`: what was unpacked, and what vouches for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
