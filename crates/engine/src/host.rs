@@ -5,7 +5,7 @@ use std::fs;
 /// Facts of the host that plans depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
-    /// Processors this process may use.
+    /// Processors this process may run on, whatever its cgroup's quota: what `--cpus` is held against.
     pub cpus: u32,
     /// Effective user id of the engine.
     pub uid: u32,
@@ -17,7 +17,7 @@ impl Host {
     /// Looks.
     #[must_use]
     pub fn detect() -> Self {
-        let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+        let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count().max(1));
         let rootless = !cata_sys::namespace::is_first_of_users();
         Self { cpus, uid: rustix::process::geteuid().as_raw(), rootless }
     }

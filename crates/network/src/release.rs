@@ -45,9 +45,10 @@ impl Networks {
     /// # Errors
     /// As [`Networks::release`].
     pub fn release_dead(&self, alive: impl Fn(&ContainerId) -> bool) -> Result<Vec<ContainerId>, Error> {
+        let directories = self.directories()?;
         let mut known = BTreeSet::new();
-        for directory in self.directories()? {
-            known.extend(lease::list(&directory)?.iter().filter_map(|(_, path)| lease::owner(path)));
+        for directory in &directories {
+            known.extend(lease::list(directory)?.iter().filter_map(|(_, path)| lease::owner(path)));
             let endpoints = directory.join("endpoints");
             let entries =
                 fs::read_dir(&endpoints).map_err(|source| Error::file("read", &endpoints, source))?;
@@ -57,8 +58,8 @@ impl Networks {
             });
             known.extend(ids);
         }
-        for directory in self.directories()? {
-            remove_orphaned_names(&directory)?;
+        for directory in &directories {
+            remove_orphaned_names(directory)?;
         }
         let dead: Vec<ContainerId> = known.into_iter().filter(|id| !alive(id)).collect();
         for container in &dead {

@@ -376,7 +376,10 @@ impl Engine {
     /// Where the container's cgroup will be.
     fn future_cgroup(&self, record: &Record) -> PathBuf {
         let path = record.cgroup_path();
-        match cgroups::home().filter(|_| self.host.rootless) {
+        if !self.host.rootless {
+            return path;
+        }
+        match cgroups::home() {
             Some(home) => home.join(path.strip_prefix("/").unwrap_or(&path)),
             None => path,
         }
