@@ -32,6 +32,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(built_image_is_read_by_skopeo).needs(&["skopeo"]),
         test!(same_digests_on_two_roots),
         test!(build_killed_at_any_moment),
+        test!(interrupted_build_cleans_up),
         test!(builds_at_once_share_steps),
         test!(disk_full_leaves_a_sound_cache),
         test!(cache_is_listed_and_pruned),
@@ -591,6 +592,37 @@ fn build_killed_at_any_moment(w: &World) {
             fs::read_dir(w.root().join(dir)).is_ok_and(|list| list.count() == 0).then_some(())
         });
     }
+}
+
+/// Ctrl-C in the middle of a step, while layers are written ahead: nothing half-made stays, not even until the next build, and
+/// what was done is kept. A second one does not wait.
+fn interrupted_build_cleans_up(w: &World) {
+    let dockerfile = "FROM busybox AS other\nRUN sleep 1000\nFROM busybox\nCOPY a /\nRUN touch /mark; sleep 1000\nCOPY --from=other /x /\n";
+    let dir = context(w, "interrupted", &[("Dockerfile", dockerfile), ("a", "a")]);
+    let client = w.cata_run(["build", "--progress", "plain", "-t", "interrupted"]).arg(&dir).start();
+    let ids = eventually("both steps run", PATIENCE, || {
+        Some(w.cata(&["ps", "-q"]).lines()).filter(|ids| ids.len() == 2)
+    });
+    eventually("the layer of COPY is written ahead", PATIENCE, || {
+        fs::read_dir(w.root().join("ingest")).is_ok_and(|list| list.count() > 0).then_some(())
+    });
+    client.signal(rustix::process::Signal::INT);
+    let done = client.done(PATIENCE).exits(130);
+    assert!(
+        done.stderr.contains("CANCELED") && done.stderr.contains("the steps that were done are kept"),
+        "{done}"
+    );
+    assert_eq!(w.cata(&["ps", "-aq"]).text(), "", "of {ids:?}");
+    for dir in ["build/making", "creating", "ingest"] {
+        let left: Vec<_> = fs::read_dir(w.root().join(dir)).unwrap().flatten().map(|e| e.path()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    // Supervisors remove trees after they have told of the end.
+    eventually("what was removed is gone", PATIENCE, || {
+        fs::read_dir(w.root().join("removed")).is_ok_and(|list| list.count() == 0).then_some(())
+    });
+    let again = context(w, "interrupted", &[("Dockerfile", "FROM busybox\nCOPY a /\n")]);
+    assert!(build(w, &again, &[]).ok().stderr.contains("1 of 1 steps cached"));
 }
 
 fn builds_at_once_share_steps(w: &World) {

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use cata_spec::Digest;
 use cata_spec::image::{Descriptor, media_type};
-use rustix::fs::{CWD, RenameFlags};
 
 use crate::error::{Error, LayerError, StoreError};
 use crate::layer::diff::{self, Written};
@@ -161,7 +160,7 @@ impl Store {
     }
 
     /// Makes `home`, a directory that holds the captured upper directory as `diff`, the store's unpacked layer
-    /// and leaves a symbolic link to it in its place: whoever has it mounted, or mounts it by the old path,
+    /// and leaves a symbolic link to it in its place, at one moment: whoever has it mounted, or mounts it by the old path,
     /// sees no difference. If the store has the layer, nothing is moved.
     ///
     /// # Errors
@@ -171,13 +170,8 @@ impl Store {
         if self.trusted_layer(&captured.diff_id).is_some() {
             return Ok(());
         }
-        let made = self.begin_layer_at()?;
-        let target = self.layers_dir().join(captured.diff_id.hex());
-        let io = |e: io::Error| StoreError::io("moving", home, e);
-        std::os::unix::fs::symlink(&target, made.path()).map_err(io)?;
-        rustix::fs::renameat_with(CWD, home, CWD, made.path(), RenameFlags::EXCHANGE)
-            .map_err(|errno| io(errno.into()))?;
-        Ok(self.publish_layer(made, &captured.diff_id, &LayerRecord::fresh(captured.written.size))?)
+        let record = LayerRecord::fresh(captured.written.size);
+        Ok(self.take_layer(home, &captured.diff_id, &record)?)
     }
 
     /// Whether the layer is unpacked and can be believed.

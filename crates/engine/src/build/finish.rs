@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, Timespec, Timestamps};
 
 use super::BuildError;
 use super::cache::StepRecord;
-use super::request::{AnnotationOf, BuildEvent, ImageOptions};
+use super::request::{AnnotationOf, ImageOptions};
 use super::solve::{Layer, Solved, Solver};
 use crate::engine::Engine;
 use crate::error::Kind;
@@ -67,10 +67,12 @@ pub(super) fn image(solvers: &[Solver<'_>], solved: &[Arc<Solved>]) -> Result<Im
     let Some(solver) = solvers.first() else {
         return Err(BuildError::new(Kind::Internal, "no platform"));
     };
+    if solver.is_cancelled() {
+        return Err(BuildError::cancelled());
+    }
     let number = solver.begin("exporting to image");
     let made = make_all(solvers, solved);
-    let error = made.as_ref().err().map(|error| error.message.clone());
-    solver.progress.event(BuildEvent::End { step: number, cached: false, took: start.elapsed(), error });
+    solver.end(number, false, start, made.as_ref().err());
     made
 }
 

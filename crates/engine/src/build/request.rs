@@ -304,6 +304,11 @@ pub struct Built {
 pub trait BuildProgress: Sync {
     /// Something happened.
     fn event(&self, event: BuildEvent<'_>);
+
+    /// Whether nobody waits for the build any more: then it ends at the next chance, as one that failed.
+    fn is_unwanted(&self) -> bool {
+        false
+    }
 }
 
 /// One thing that happens in a build. Steps are told apart by a number.
@@ -340,5 +345,7 @@ pub enum BuildEvent<'e> {
         took: Duration,
         /// Why it failed.
         error: Option<String>,
+        /// It did not fail by itself: another one did, or nobody waits for it any more.
+        cancelled: bool,
     },
 }

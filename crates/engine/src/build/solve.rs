@@ -188,7 +188,7 @@ impl<'s> Solver<'s> {
 
     /// Whether the rest is not worth making any more.
     pub(super) fn is_cancelled(&self) -> bool {
-        self.common.cancelled.load(Ordering::Relaxed)
+        self.common.cancelled.load(Ordering::Relaxed) || self.progress.is_unwanted()
     }
 
     /// A stage's name, with the platform if there are several.
@@ -422,8 +422,9 @@ impl<'s> Solver<'s> {
     }
 
     pub(super) fn end(&self, step: usize, cached: bool, start: Instant, error: Option<&BuildError>) {
+        let cancelled = error.is_some_and(|error| error.cancelled);
         let error = error.map(|error| error.message.clone());
-        self.progress.event(BuildEvent::End { step, cached, took: start.elapsed(), error });
+        self.progress.event(BuildEvent::End { step, cached, took: start.elapsed(), error, cancelled });
     }
 
     pub(super) fn used(&self) -> Vec<(Key, StepRecord)> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use cata_spec::Digest;
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -129,12 +129,6 @@ impl Store {
         Ok(Unfinished { path, kept: false })
     }
 
-    /// A temporary name for a layer that is moved here rather than made here; nothing is at it yet.
-    pub(crate) fn begin_layer_at(&self) -> Result<Unfinished, StoreError> {
-        self.prepare()?;
-        Ok(Unfinished { path: self.ingest().join(temporary_name("layer")), kept: false })
-    }
-
     /// Makes a complete layer visible. If another process was faster, its work is kept.
     pub(crate) fn publish_layer(
         &self,
@@ -164,14 +158,60 @@ impl Store {
                     if trusted() {
                         return Ok(());
                     }
-                    let aside = Unfinished { path: self.ingest().join(temporary_name("stale")), kept: false };
-                    match rename_new(to, &aside.path) {
-                        Ok(()) | Err(Errno::NOENT) => {}
-                        Err(errno) => return Err(StoreError::io("moving", to, errno.into())),
-                    }
+                    self.set_aside(to)?;
                 }
                 Err(errno) => return Err(StoreError::io("naming", to, errno.into())),
             }
+        }
+    }
+
+    /// Makes a complete layer that lies elsewhere visible, and leaves a link to it there. The link is made first, in the
+    /// layer's place, where it leads to itself; then both change places, so that there is no moment at which `home`
+    /// leads nowhere. If another process was faster, `home` stays as it is.
+    pub(crate) fn take_layer(
+        &self,
+        home: &Path,
+        diff_id: &Digest,
+        record: &LayerRecord,
+    ) -> Result<(), StoreError> {
+        self.prepare()?;
+        let dir = self.layers_dir();
+        let to = dir.join(diff_id.hex());
+        Unfinished { path: home.to_owned(), kept: true }.describe(record)?;
+        // One at a time: of two who took the same layer, one would take back what the other had given.
+        let alone = File::open(&dir).map_err(|e| StoreError::io("opening", &dir, e))?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&alone, FlockOperation::LockExclusive))
+            .map_err(|errno| StoreError::io("locking", &dir, errno.into()))?;
+        loop {
+            if self.trusted_layer(diff_id).is_some() {
+                return Ok(());
+            }
+            match rustix::fs::symlink(&to, &to) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => {
+                    self.set_aside(&to)?;
+                    continue;
+                }
+                Err(errno) => return Err(StoreError::io("linking", &to, errno.into())),
+            }
+            match rustix::fs::renameat_with(CWD, home, CWD, &to, RenameFlags::EXCHANGE) {
+                Ok(()) => return Ok(()),
+                // Somebody who unpacked it has set the link aside.
+                Err(Errno::NOENT) if home.exists() => {}
+                Err(errno) => {
+                    let _ = std::fs::remove_file(&to);
+                    return Err(StoreError::io("moving", home, errno.into()));
+                }
+            }
+        }
+    }
+
+    /// What nobody believes leaves a layer's place.
+    fn set_aside(&self, to: &Path) -> Result<(), StoreError> {
+        let aside = Unfinished { path: self.ingest().join(temporary_name("stale")), kept: false };
+        match rename_new(to, &aside.path) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(StoreError::io("moving", to, errno.into())),
         }
     }
 
@@ -242,10 +282,6 @@ pub(crate) struct Unfinished {
 }
 
 impl Unfinished {
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     pub(crate) fn diff(&self) -> PathBuf {
         self.path.join("diff")
     }

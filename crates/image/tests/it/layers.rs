@@ -78,6 +78,56 @@ fn history_gives_each_step_its_layers_size() {
     assert_eq!(made.size, 5);
 }
 
+/// Whoever mounts a step's layer while it becomes the store's finds it at every moment; what a killed adopter left in the
+/// layer's place is in nobody's way.
+#[test]
+fn a_layer_that_is_adopted_is_there_at_every_moment() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = cata_image::Store::open(dir.path());
+    for round in 0..50 {
+        // Two of the same content: the second finds the layer there, or waits for the first.
+        let homes = [0, 1].map(|at| dir.path().join(format!("made-{round}-{at}")));
+        for home in &homes {
+            std::fs::create_dir_all(home.join("diff")).unwrap();
+            std::fs::write(home.join("diff/round"), format!("{round}")).unwrap();
+        }
+        let captured = store.capture(&homes[0].join("diff")).unwrap();
+        if round % 2 == 0 {
+            let place = dir.path().join("layers").join(captured.diff_id.hex());
+            std::os::unix::fs::symlink(&place, &place).unwrap();
+        }
+        let (looking, done) = (std::sync::Barrier::new(3), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let looker = scope.spawn(|| {
+                looking.wait();
+                while !done.load(Ordering::Acquire) {
+                    for home in &homes {
+                        std::fs::read(home.join("diff/round")).unwrap();
+                    }
+                }
+            });
+            let adopting = homes.each_ref().map(|home| {
+                let (store, captured, looking) = (&store, &captured, &looking);
+                scope.spawn(move || {
+                    looking.wait();
+                    store.adopt_layer(home, captured).unwrap();
+                })
+            });
+            let adopted = adopting.map(|thread| thread.join().is_ok());
+            done.store(true, Ordering::Release);
+            assert!(looker.join().is_ok() && adopted == [true, true], "round {round}");
+        });
+        assert!(store.has_layer(&captured.diff_id));
+        assert_eq!(homes.iter().filter(|home| home.is_symlink()).count(), 1);
+        let left: Vec<_> = std::fs::read_dir(dir.path().join("ingest")).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
 #[test]
 fn a_captured_layer_is_adopted_pinned_and_let_go() {
     use cata_image::CommitRequest;

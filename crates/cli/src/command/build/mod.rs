@@ -60,8 +60,13 @@ impl Verb for Build {
             return look::look(&request, look);
         }
         let engine = session.engine()?;
+        screen.watch_signals()?;
         let built = engine.build(&request, &screen);
         let failed = screen.finish();
+        if let (Err(_), Some(signal)) = (&built, screen.interrupted()) {
+            session::note("cancelled; the steps that were done are kept");
+            return Ok(Exit(128 + signal));
+        }
         let built = built.map_err(|error| {
             let failure = Failure::from(error);
             if quiet && !failed.is_empty() {
@@ -185,6 +190,7 @@ fn fetch(
     let keys = Keys { agent, secrets: &request.secrets };
     let fetched = session.engine()?.build_remote(address, keep_git, keys, &say);
     let error = fetched.as_ref().err().map(ToString::to_string);
-    screen.event(BuildEvent::End { step, cached: false, took: start.elapsed(), error });
+    let took = start.elapsed();
+    screen.event(BuildEvent::End { step, cached: false, took, error, cancelled: false });
     Ok(fetched?)
 }

@@ -2,12 +2,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use cata_engine::build::{BuildEvent, BuildProgress, BuildRequest, Built};
 
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::render::error::Failure;
 use crate::render::size;
 use crate::session;
 
@@ -46,6 +51,10 @@ pub(crate) struct Screen {
     mode: Progress,
     shared: Arc<Mutex<State>>,
     painter: Mutex<Option<JoinHandle<()>>>,
+    /// The signal that came, 0: none.
+    interrupted: Arc<AtomicUsize>,
+    /// Whether one came: the next one ends us.
+    again: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -55,6 +64,8 @@ struct State {
     settled: Vec<Settled>,
     painted: usize,
     ended: bool,
+    /// Somebody has pressed Ctrl-C.
+    stopping: bool,
     longest: Option<(Duration, String)>,
 }
 
@@ -93,12 +104,14 @@ impl Screen {
             other => other,
         };
         let shared = Arc::new(Mutex::new(State::default()));
+        let interrupted: Arc<AtomicUsize> = Arc::default();
         let painter = (mode == Progress::Tty).then(|| {
-            let shared = Arc::clone(&shared);
+            let (shared, interrupted) = (Arc::clone(&shared), Arc::clone(&interrupted));
             std::thread::spawn(move || {
                 loop {
                     {
                         let mut state = lock(&shared);
+                        state.stopping = interrupted.load(Ordering::Relaxed) != 0;
                         paint(&mut state);
                         if state.ended {
                             return;
@@ -108,7 +121,26 @@ impl Screen {
                 }
             })
         });
-        Self { mode, shared, painter: Mutex::new(painter) }
+        Self { mode, shared, painter: Mutex::new(painter), interrupted, again: Arc::default() }
+    }
+
+    /// From now on the first signal that would end us ends the build, so that nothing half-made stays; the second ends us.
+    pub(super) fn watch_signals(&self) -> Result<(), Failure> {
+        for signal in [SIGHUP, SIGINT, SIGTERM] {
+            let number = usize::try_from(signal).unwrap_or_default();
+            let (first, again) = (Arc::clone(&self.interrupted), Arc::clone(&self.again));
+            // In this order: who ends us looks before the mark is made.
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))
+                .and_then(|_| flag::register(signal, again))
+                .and_then(|_| flag::register_usize(signal, first, number))
+                .map_err(|e| Failure::io("watch signals", &e))?;
+        }
+        Ok(())
+    }
+
+    /// The signal that ended the build.
+    pub(super) fn interrupted(&self) -> Option<u8> {
+        u8::try_from(self.interrupted.load(Ordering::Relaxed)).ok().filter(|signal| *signal > 0)
     }
 
     /// Nothing moves any more. Returns the last lines of what failed.
@@ -173,6 +205,10 @@ impl BuildProgress for Screen {
         }
         state.take(event, self.mode == Progress::Tty);
     }
+
+    fn is_unwanted(&self) -> bool {
+        self.interrupted().is_some()
+    }
 }
 
 impl State {
@@ -205,21 +241,22 @@ impl State {
                     step.lines.push_back(text);
                 }
             }
-            BuildEvent::End { step: number, cached, took, error } => {
+            BuildEvent::End { step: number, cached, took, error, cancelled } => {
                 let Some(step) = self.steps.get_mut(&number) else { return };
                 let title = step.title.clone();
                 let (mark, end) = match (&error, cached) {
+                    (Some(_), _) if cancelled => ("–", "cancelled".to_owned()),
                     (Some(_), _) => ("✗", seconds(took)),
                     (None, true) => ("✓", "cached".to_owned()),
                     (None, false) => ("✓", seconds(took)),
                 };
                 if live {
                     self.settled.push(Settled::Step { mark, title: title.clone(), end });
-                    if error.is_some() {
+                    if error.is_some() && !cancelled {
                         self.settled.extend(step.lines.iter().cloned().map(Settled::Output));
                     }
                 }
-                if error.is_some() {
+                if error.is_some() && !cancelled {
                     step.failed = true;
                 } else {
                     self.steps.remove(&number);
@@ -279,7 +316,8 @@ fn plain(state: &State, event: &BuildEvent<'_>) {
                 session::note(format!("#{step} {text}"));
             }
         }
-        BuildEvent::End { step, cached, took, error } => match (error, cached) {
+        BuildEvent::End { step, cancelled: true, .. } => session::note(format!("#{step} CANCELED")),
+        BuildEvent::End { step, cached, took, error, .. } => match (error, cached) {
             (Some(error), _) => session::note(format!("#{step} ERROR: {error}")),
             (None, true) => session::note(format!("#{step} CACHED")),
             (None, false) => session::note(format!("#{step} DONE {}", seconds(*took))),
@@ -379,7 +417,10 @@ fn paint(state: &mut State) {
         }
     }
     // A moving part taller than the screen could not be painted over.
-    moving.truncate(rows.saturating_sub(2).max(1));
+    moving.truncate(rows.saturating_sub(2 + usize::from(state.stopping)).max(1));
+    if state.stopping && !state.ended {
+        moving.push(cut("stopping; Ctrl-C once more ends it at once", columns.saturating_sub(1)));
+    }
     state.painted = moving.len();
     for line in moving {
         out.push_str(&line);
@@ -422,8 +463,13 @@ mod tests {
         state.take(begin(), false);
         let line = status(&state, &BuildEvent::Line { step: 3, text: b"hi" }, "now").unwrap();
         assert_eq!((&line["logs"][0]["vertex"], line["logs"][0]["data"].as_str()), (&digest, Some("aGkK")));
-        let end =
-            BuildEvent::End { step: 3, cached: true, took: Duration::ZERO, error: Some("no".to_owned()) };
+        let end = BuildEvent::End {
+            step: 3,
+            cached: true,
+            took: Duration::ZERO,
+            error: Some("no".to_owned()),
+            cancelled: false,
+        };
         let end = &status(&state, &end, "then").unwrap()["vertexes"][0];
         assert_eq!(
             (&end["name"], &end["completed"]),
