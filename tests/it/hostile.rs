@@ -6,14 +6,20 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use cata_tests::bundle::Bundle;
-use cata_tests::command::Run;
+use cata_tests::command::{PATIENCE, Run, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
+use crate::oci_confinement::{Adversary, rounds};
 use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test!(images_that_lead_to_the_host), test!(builds_that_lead_to_the_host)]
+    vec![
+        test!(images_that_lead_to_the_host),
+        test!(builds_that_lead_to_the_host),
+        test!(containers_that_race),
+        test!(volumes_that_lead_to_the_host),
+    ]
 }
 
 /// A directory of the host with one file in it, as links in images name it.
@@ -120,6 +126,99 @@ fn images_that_lead_to_the_host(w: &World) {
         prey.assert_untouched(dir);
         let _ = fs::remove_dir_all(w.scratch().join("own"));
     }
+}
+
+/// A running container exchanges a directory for a link to the host while it is copied from and to.
+fn containers_that_race(w: &World) {
+    let prey = Prey::new(w);
+    let script = format!(
+        "mkdir -p /top/dir /put && echo own > /top/dir/file && ln -s {} /top/link && \
+        ln -s {0} /put-link && touch /done && exec sleep 600",
+        prey.dir.display()
+    );
+    let _ =
+        w.cata(&["run", "-d", "--name", "racer", "--network", "none", "busybox", "sh", "-c", &script]).ok();
+    let root =
+        PathBuf::from(format!("/proc/{}/root", w.cata(&["inspect", "-f", "{{.State.Pid}}", "racer"]).text()));
+    eventually("its files", PATIENCE, || root.join("done").exists().then_some(()));
+    let file = w.file("copied", "of the host");
+    let file = file.to_str().unwrap();
+    let out = w.scratch().join("out");
+    let adversaries = [
+        Adversary::exchange(&root.join("top/dir"), &root.join("top/link")),
+        Adversary::exchange(&root.join("put"), &root.join("put-link")),
+    ];
+    let (mut read, mut written) = (0, 0);
+    rounds(|| {
+        for what in ["racer:/top/dir/file", "racer:/top"] {
+            let done = w.cata(&["cp", what, "-"]);
+            assert!(!done.stdout.contains("evil"), "{what}: the host's file came out: {done}");
+            read += usize::from(done.code() == 0 && done.stdout.contains("own"));
+        }
+        // Again and again into the same place, where links of the last time are.
+        let _ = w.cata(&["cp", "racer:/top/.", out.to_str().unwrap()]);
+        if fs::symlink_metadata(out.join("dir")).is_ok_and(|file| file.is_dir()) {
+            assert!(!fs::read_to_string(out.join("dir/file")).unwrap_or_default().contains("evil"));
+        }
+        for target in ["racer:/put", "racer:/put/copied", "racer:/put/new/"] {
+            written += usize::from(w.cata(&["cp", file, target]).code() == 0);
+        }
+        prey.assert_untouched("cp");
+        read > 0 && written > 0
+    });
+    drop(adversaries);
+    assert!(read > 0 && written > 0, "nothing was copied");
+    let _ = w.cata(&["rm", "-f", "racer"]).ok();
+}
+
+/// What one container has made of a path in a volume is not what another one gets of the host.
+fn volumes_that_lead_to_the_host(w: &World) {
+    let prey = Prey::new(w);
+    let at = prey.dir.display();
+    let script = format!(
+        "mkdir -p /v/dir /v{at} && echo own > /v/dir/file && echo own > /v{at}/file && ln -s {at} /v/link && \
+        ln -s {} /v/up && ln -s dir /v/good && mkfifo /v/pipe && ln -s /proc/self/root /v/magic",
+        prey.by_parents().display()
+    );
+    let _ = w.cata(&["run", "--rm", "-v", "vol:/v", "busybox", "sh", "-c", &script]).ok();
+    let run = |path: &str, more: &[&str]| {
+        let mount = format!("source=vol,target=/m,volume-subpath={path}");
+        let script = "cat /m/file 2>/dev/null; touch /m/made 2>/dev/null; true";
+        let options = ["run", "--rm", "--network", "none", "--mount", &mount];
+        w.cata(&[&options, more, &["busybox", "sh", "-c", script]].concat())
+    };
+    assert_eq!(run("dir", &[]).text(), "own");
+    assert_eq!(run("good", &[]).text(), "own");
+    for path in ["link", "up"] {
+        for more in [&[][..], &["--userns", "auto"]] {
+            assert_eq!(run(path, more).text(), "own", "{path} {more:?}");
+            prey.assert_untouched(path);
+        }
+    }
+    assert_ne!(run("magic", &[]).code(), 0);
+    run("../vol", &[]).fails(125, &["volume-subpath"]);
+    // Of a container that does not run, from outside.
+    let mount = "source=vol,target=/m,volume-subpath=link";
+    let _ = w.cata(&["create", "--name", "still", "--mount", mount, "busybox", "true"]).ok();
+    let file = w.file("copied", "of the host");
+    let _ = w.cata(&["cp", file.to_str().unwrap(), "still:/m/copied"]).ok();
+    assert!(w.cata(&["cp", "still:/m/file", "-"]).ok().stdout.contains("own"));
+    let _ = w.cata(&["rm", "still"]).ok();
+    prey.assert_untouched("cp");
+
+    // And exchanged while containers start.
+    let files = PathBuf::from(w.cata(&["volume", "inspect", "-f", "{{.Mountpoint}}", "vol"]).text());
+    let adversary = Adversary::exchange(&files.join("dir"), &files.join("link"));
+    let mut ran = 0;
+    rounds(|| {
+        let done = run("dir", &[]);
+        assert!(!done.stdout.contains("evil"), "{done}");
+        prey.assert_untouched("a race");
+        ran += usize::from(done.code() == 0);
+        ran > 0
+    });
+    drop(adversary);
+    assert!(ran > 0, "no container started");
 }
 
 /// CVE-2024-1753, CVE-2024-9407, CVE-2024-9675, CVE-2024-11218, CVE-2024-23652.

@@ -39,6 +39,7 @@ mod oci;
 mod oci_checkpoint;
 mod oci_confinement;
 mod oci_engines;
+mod oci_hostile;
 mod oci_rootless;
 mod oci_systemd;
 mod postgres;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         oci_checkpoint::tests(),
         oci_confinement::tests(),
         oci_engines::tests(),
+        oci_hostile::tests(),
         oci_rootless::tests(),
         oci_systemd::tests(),
         postgres::tests(),

@@ -17,6 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(life_of_a_container).also_in_lab(),
         test!(run_gives_the_programs_code),
         test!(errors_are_told_and_logged),
+        test!(without_a_process_it_is_only_created),
         test!(exec_has_its_own_process),
         test!(hooks_run_in_order_with_the_state),
         test!(failing_hooks_end_the_container),
@@ -156,6 +157,28 @@ fn errors_are_told_and_logged(w: &World) {
     b.spec["process"]["capabilities"]["bounding"] = json!(["CAP_KILL", "CAP_NOBODY_KNOWS"]);
     let done = b.run("c").ok();
     assert!(done.stderr.contains("CAP_NOBODY_KNOWS"), "{done}");
+}
+
+/// The specification wants a process at `start` only.
+fn without_a_process_it_is_only_created(w: &World) {
+    let mut b = Bundle::new(w, "b");
+    let _ = b.spec.as_object_mut().unwrap().remove("process");
+    let _ = b.create("c").ok();
+    assert_eq!(b.state("c")["status"], "created");
+    b.runtime(["start", "c"]).fails(1, &["no `process`"]);
+    b.runtime(["exec", "c", "true"]).fails(255, &["no process"]);
+    let process = w.file(
+        "process.json",
+        json!({"args": ["cat", "/proc/1/status"], "cwd": "/", "env": ["PATH=/bin"],
+        "user": {"uid": 0, "gid": 0}})
+        .to_string(),
+    );
+    let waiting = b.command(["exec", "--process"]).arg(&process).arg("c").done().ok().text();
+    assert!(waiting.contains("CapBnd:\t0000000000000000"), "{waiting}");
+    assert_eq!(b.state("c")["status"], "created");
+    let _ = b.runtime(["delete", "c"]).ok();
+    b.run("c").fails(1, &["no `process`"]);
+    assert!(!b.state_dir("c").exists());
 }
 
 fn exec_has_its_own_process(w: &World) {
@@ -634,14 +657,18 @@ fn mounts_with_every_option(w: &World) {
         json!({"destination": "/quiet", "type": "bind", "source": source,
                "options": ["rbind", "rro", "nosuid", "noexec", "nodev", "nosymfollow", "noatime"]}),
         json!({"destination": "/relative", "type": "bind", "source": "rootfs/full", "options": ["bind", "ro"]}),
+        json!({"destination": "/words", "type": "tmpfs", "source": "tmpfs", "options": ["nostrictatime",
+               "iversion", "mand", "lazytime", "sync", "dirsync", "loud", "nosymfollow", "unbindable"]}),
+        json!({"destination": "/below", "type": "bind", "source": source, "options": ["rbind", "rnostrictatime"]}),
     ]);
     b.script(
         "stat -c %u /mapped/mine; cat /full/file; touch /full/new && echo ok; touch /quiet/x 2>&1; \
-              grep ' /quiet ' /proc/self/mountinfo; cat /relative/file",
+              grep -E ' /(quiet|words) ' /proc/self/mountinfo; cat /relative/file",
     );
     let done = b.run("c");
     let text = done.ok().text();
-    for expected in ["5\n", "kept", "ok", "Read-only", "ro,nosuid,nodev,noexec,noatime"] {
+    let words = "relatime,nosymfollow unbindable - tmpfs tmpfs rw,sync,dirsync,mand,lazytime";
+    for expected in ["5\n", "kept", "ok", "Read-only", "ro,nosuid,nodev,noexec,noatime", words] {
         assert!(text.contains(expected), "{expected} in {text}");
     }
     assert!(!b.rootfs().join("full/new").exists());
@@ -654,6 +681,7 @@ fn filter_hands_calls_on(w: &World) {
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     b.spec["linux"]["seccomp"] = json!({
         "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": socket, "listenerMetadata": "meta",
+        "flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
         "syscalls": [
             {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"},
             {"names": ["rmdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 123},

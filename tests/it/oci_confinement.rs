@@ -43,7 +43,7 @@ pub(crate) fn tests() -> Vec<Test> {
 const ROUNDS: usize = 25;
 
 /// Runs it at least [`ROUNDS`] times, and on until it says that what was to be tried has been tried.
-fn rounds(mut run: impl FnMut() -> bool) {
+pub(crate) fn rounds(mut run: impl FnMut() -> bool) {
     let started = Instant::now();
     for round in 1.. {
         let tried = run();
@@ -54,13 +54,13 @@ fn rounds(mut run: impl FnMut() -> bool) {
 }
 
 /// Somebody who exchanges two names for each other for as long as this lives.
-struct Adversary {
+pub(crate) struct Adversary {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<usize>>,
 }
 
 impl Adversary {
-    fn exchange(a: &Path, b: &Path) -> Self {
+    pub(crate) fn exchange(a: &Path, b: &Path) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (a, b, told) = (a.to_owned(), b.to_owned(), stop.clone());
         let thread = std::thread::spawn(move || {

@@ -308,7 +308,6 @@ fn engine_of_a_user(w: &World) {
     for (options, text) in [
         (&["-m", "64m"][..], "limits"),
         (&["--pid", "host"], "--pid host"),
-        (&["--userns", "auto"], "--userns"),
         (&["--isolation", "vm", "-m", "200m"], "--isolation vm"),
     ] {
         once(options, "true").fails(125, &[text, "without privileges"]);

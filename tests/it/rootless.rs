@@ -260,12 +260,35 @@ fn ids_of_a_user_are_kept(w: &World) {
         "4242:4242",
         "2",
     ];
+    let images = || run(&["system", "df", "--format", "{{.Type}} {{.Size}}"]).ok().lines().remove(0);
+    let before = images();
     std::thread::scope(|scope| {
         let seen: Vec<_> = (0..3).map(|_| scope.spawn(|| once(&["--userns", "keep-id"], look))).collect();
         for seen in seen {
             assert_eq!(seen.join().unwrap(), expected);
         }
     });
+    assert!(
+        before.starts_with("Images ") && images() != before,
+        "layers that were made again take room: {before}"
+    );
+    let named =
+        once(&["--userns", "keep-id", "-w", "/s/t"], "whoami; tail -n 1 /etc/passwd; stat -c %u /etc/passwd");
+    assert_eq!(named, ["alice", "alice:*:4242:4242:alice:/s/t:/bin/sh", "0"]);
+    // The host's network, where she has no rights, and all rights over what is hers.
+    let own = ["--userns", "keep-id", "--network", "host", "--privileged"];
+    let all = [
+        &["run", "--rm"],
+        &own[..],
+        &["made", "sh", "-c", "id -u; readlink /proc/self/ns/net; cat /sys/class/net/lo/mtu"],
+    ];
+    let host = run(&["run", "--rm", "--network", "host", "made", "readlink", "/proc/self/ns/net"]).text();
+    assert_eq!(run(&all.concat()).ok().lines()[..2], ["4242".to_owned(), host]);
+    // What the image calls her, she is called.
+    assert_eq!(
+        once(&["--userns", "keep-id:uid=0,gid=0"], "whoami; grep -c alice /etc/passwd || true"),
+        ["root", "0"]
+    );
     let map = once(&["--userns", "keep-id"], "cat /proc/self/uid_map");
     assert_eq!(map.iter().map(words).collect::<Vec<_>>(), ["0 1 4242", "4242 0 1", "4243 4243 61294"]);
 
@@ -287,7 +310,7 @@ fn ids_of_a_user_are_kept(w: &World) {
 
     a_life_with_kept_ids(&alice, &run);
 
-    run(&["run", "--userns", "auto", "made"]).fails(125, &["--userns auto", "keep-id"]);
+    ids_of_containers_apart(&run);
     run(&["run", "--userns", "0:65530:8", "made"]).fails(125, &["0:65530:8", "0, which you are, to 65536"]);
     run(&["run", "--userns", "0:5:10", "made"]).fails(125, &["s/a", "33:34"]);
     // Nothing of the images is left behind.
@@ -295,6 +318,45 @@ fn ids_of_a_user_are_kept(w: &World) {
     let _ = run(&["rmi", "-f", "made", "early", "last", "busybox"]).ok();
     let layers = alice.home.join(".local/share/catamaran/layers");
     assert_eq!(fs::read_dir(layers).unwrap().count(), 0);
+}
+
+/// A range of her ids for each container, which is the next one's when it is gone.
+fn ids_of_containers_apart(run: &dyn Fn(&[&str]) -> Done) {
+    let once = |auto: &str, script: &str| {
+        run(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--userns",
+            auto,
+            "-v",
+            "autos:/v",
+            "made",
+            "sh",
+            "-c",
+            script,
+        ])
+    };
+    let map = "cat /proc/self/uid_map";
+    let first = |done: Done| -> Vec<u32> {
+        done.ok().stdout.split_whitespace().map(|number| number.parse().unwrap()).collect()
+    };
+    assert_eq!(first(once("auto", map)), [0, 1, 1024]);
+    let script = "id -u; stat -c %u:%g / /s/a /v; touch /v/f /mine; stat -c %u /v/f /mine; stat -c %a /s/su";
+    assert_eq!(once("auto", script).ok().lines(), ["0", "0:0", "33:34", "0:0", "0", "0", "4755"]);
+    let _ = run(&["run", "-d", "--name", "apart", "--userns", "auto", "made", "sleep", "600"]).ok();
+    assert_eq!(first(once("auto:size=1500", map)), [0, 1025, 1500]);
+    assert_eq!(first(once("auto", map)), [0, 1025, 1024]);
+    once("auto:size=65536", map).fails(125, &["65536 ids in a row", "auto:size=N"]);
+    once("auto:size=20", map).fails(125, &["s/a", "33:34"]);
+    // Stopped, it has its range still.
+    let _ = run(&["stop", "-t", "0", "apart"]).ok();
+    assert_eq!(first(once("auto", map)), [0, 1025, 1024]);
+    let _ = run(&["start", "apart"]).ok();
+    assert_eq!(run(&["exec", "apart", "id", "-u"]).text(), "0");
+    let _ = run(&["rm", "-f", "apart"]).ok();
+    assert_eq!(first(once("auto:size=65536", map)), [0, 1, 65536]);
 }
 
 fn a_life_with_kept_ids(alice: &User, run: &dyn Fn(&[&str]) -> Done) {

@@ -70,6 +70,8 @@ pub(crate) fn run(options: &Options, world: Option<World>) -> Result<()> {
 }
 
 fn play(options: &Options, world: &World) -> Result<()> {
+    // Some programs count the descriptors that they have.
+    cata_sys::program::close_on_execute_from(3).context("keep descriptors from the suites")?;
     let others = match options.runtime.as_slice() {
         [] => vec![PathBuf::from("/usr/sbin/runc"), PathBuf::from("/usr/bin/crun")],
         given => given.to_vec(),

@@ -141,7 +141,7 @@ impl Engine {
         let request = &record.request;
         let endpoints = match &request.network {
             NetworkMode::Host | NetworkMode::Container(_) => {
-                // Users of their own come with a network of their own (`plan::users`).
+                // Users of their own come with a network of their own (`plan::users`), or with nothing to be had of it.
                 return Ok(Surroundings { fds: kept()?, ..Surroundings::default() });
             }
             NetworkMode::None | NetworkMode::Networks(_) => record.endpoints(),

@@ -157,6 +157,18 @@ impl ContainerDir {
         self.0.join("resolv.conf")
     }
 
+    /// `/etc/passwd` inside, where the image's is not enough.
+    #[must_use]
+    pub fn passwd(&self) -> PathBuf {
+        self.0.join("passwd")
+    }
+
+    /// `/etc/group` inside, where the image's is not enough.
+    #[must_use]
+    pub fn group(&self) -> PathBuf {
+        self.0.join("group")
+    }
+
     /// `/etc/hostname` inside.
     #[must_use]
     pub fn hostname(&self) -> PathBuf {

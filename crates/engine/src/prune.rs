@@ -201,7 +201,7 @@ impl Engine {
 
     /// Bytes of each of an image's layers.
     pub(crate) fn layer_sizes(&self, image: &Image) -> HashMap<cata_spec::Digest, u64> {
-        let sized = |id: &cata_spec::Digest| Some((*id, self.images.layer_size(id)?));
+        let sized = |id: &cata_spec::Digest| Some((*id, self.images.layer_usage(id)?));
         image.diff_ids().iter().filter_map(sized).collect()
     }
 }

@@ -94,6 +94,9 @@ pub struct Disk {
 pub struct Share {
     /// Absolute.
     pub source: PathBuf,
+    /// A directory that others write to, which `source` is in: links in it lead to nothing outside.
+    #[serde(default)]
+    pub beneath: Option<PathBuf>,
     /// With everything that is mounted below it.
     pub recursive: bool,
     /// The guest cannot write whatever it tries.

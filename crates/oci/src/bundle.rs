@@ -25,7 +25,11 @@ pub(crate) struct Bundle {
     pub(crate) spec: Spec,
     /// What of it has no effect, in words.
     pub(crate) ignored: Vec<String>,
+    /// A call that a filter hands on is interrupted by fatal signals only; the types do not know this flag.
+    wait_killable: bool,
 }
+
+const WAIT_KILLABLE: &str = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
 
 /// What the types of the specification leave out.
 #[derive(Debug, Default, Deserialize)]
@@ -81,7 +85,9 @@ impl Bundle {
         let spec: Spec =
             parse(&text, &mut ignored).map_err(|error| Error::new(format!("{}: {error}", name.display())))?;
         check_version(spec.version())?;
-        let mut bundle = Self { path, text, spec, ignored };
+        let wait_killable =
+            text.windows(WAIT_KILLABLE.len()).any(|window| window == WAIT_KILLABLE.as_bytes());
+        let mut bundle = Self { path, text, spec, ignored, wait_killable };
         bundle.bind_mounts();
         Ok(bundle)
     }
@@ -112,11 +118,12 @@ impl Bundle {
             linux.set_cgroups_path(None);
         }
         let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-        let filter = profile.map(|profile| filter::of(profile, cache)).transpose()?;
+        let filter = profile.map(|profile| self.compiled(profile, cache)).transpose()?;
         let cgroup = unit.map(|unit| CgroupPlan { unit: Some(unit), ..CgroupPlan::default() });
         let options = Options {
             rdt: true,
             hooks: true,
+            idle: true,
             filter,
             cgroup,
             mount_mappings: self.mappings()?,
@@ -221,7 +228,21 @@ impl Bundle {
     /// The container's filter again, for one more process.
     pub(crate) fn filter(&self, cache: &Path) -> Result<(Option<&LinuxSeccomp>, Option<Program>)> {
         let profile = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-        Ok((profile, profile.map(|profile| filter::of(profile, cache)).transpose()?))
+        Ok((profile, profile.map(|profile| self.compiled(profile, cache)).transpose()?))
+    }
+
+    fn compiled(&self, profile: &LinuxSeccomp, cache: &Path) -> Result<Program> {
+        let mut program = filter::of(profile, cache)?;
+        // The kernel takes it only of filters with a listener.
+        if self.wait_killable && program.notifies() {
+            program.flags |= cata_sys::seccomp::FLAG_WAIT_KILLABLE_RECV;
+        }
+        Ok(program)
+    }
+
+    /// Whether there is something to start.
+    pub(crate) fn has_process(&self) -> bool {
+        self.spec.process().is_some()
     }
 }
 
@@ -279,6 +300,9 @@ fn repair(document: &mut Value, ignored: &mut Vec<String>) {
             };
             *flag = Value::from(name);
         }
+    }
+    if let Some(flags) = document.pointer_mut("/linux/seccomp/flags").and_then(Value::as_array_mut) {
+        flags.retain(|flag| flag != WAIT_KILLABLE);
     }
     let architectures = document.pointer_mut("/linux/seccomp/architectures").and_then(Value::as_array_mut);
     if let Some(list) = architectures {

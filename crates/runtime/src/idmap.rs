@@ -71,8 +71,7 @@ fn sources(
             continue;
         }
         let failed = |errno| at(Stage::MountSource, bind.source.display())(errno);
-        let depth = if bind.recursive { Depth::Recursive } else { Depth::This };
-        let tree = match cata_sys::mount::clone_path(&bind.source, depth) {
+        let tree = match bind.tree() {
             // As for the root.
             Err(Errno::PERM) if mount.idmap.is_none() => {
                 trees.push(None);

@@ -130,6 +130,16 @@ pub fn clone_fd(fd: BorrowedFd<'_>, depth: Depth) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(fd, "", clone_flags(depth) | OpenTreeFlags::AT_EMPTY_PATH)
 }
 
+/// As [`clone_path`], of what is `rest` beneath a directory that others write to: no link leads out of it.
+///
+/// # Errors
+/// There is no such thing; a magic link.
+pub fn clone_beneath(directory: &Path, rest: &Path, depth: Depth) -> Result<OwnedFd, Errno> {
+    let rest = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
+    let place = crate::path::Root::open_trusted(directory)?.open(rest, rustix::fs::OFlags::PATH)?;
+    clone_fd(place.as_fd(), depth)
+}
+
 fn clone_flags(depth: Depth) -> OpenTreeFlags {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     match depth {

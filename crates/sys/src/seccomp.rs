@@ -24,6 +24,10 @@ pub const FLAG_TSYNC: u32 = libc::SECCOMP_FILTER_FLAG_TSYNC as u32;
 /// Leave the mitigation of speculative store bypass off (`SECCOMP_FILTER_FLAG_SPEC_ALLOW`).
 pub const FLAG_SPEC_ALLOW: u32 = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
 
+/// A call that a listener has received waits for its answer, and only fatal signals interrupt it
+/// (`SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`, Linux 5.19).
+pub const FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;
+
 /// Confines the calling thread for the rest of its life, and all its children.
 ///
 /// Allocates nothing: may be called between clone and exec. The thread needs CAP_SYS_ADMIN in its user

@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::cdi;
 use crate::container::devices::{find_block, find_device};
-use crate::container::{names, ranges};
+use crate::container::{accounts, names, ranges};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::kernel;
@@ -22,6 +22,7 @@ use crate::paths::ContainerDir;
 use crate::plan::{capabilities, config, mounts, namespaces, resources, signal, users, vm};
 use crate::record::{ImageFacts, MountKind, MountPoint, Record};
 use crate::request::{CreateRequest, Lender, NetworkMode, UserNamespace, Users};
+use crate::rootless;
 use crate::timing::Timing;
 use crate::volume::{self, Made, Volume, fill};
 
@@ -46,7 +47,7 @@ impl Engine {
         timing: &mut Timing,
     ) -> Result<Created> {
         if self.host.rootless {
-            crate::rootless::adapt(&mut request)?;
+            rootless::adapt(&mut request)?;
         }
         // The machine is its init's.
         request.privileged |= vm::is_whole(&request);
@@ -180,13 +181,16 @@ impl Engine {
             make_dir(&sub, 0o755)?;
         }
         if let UserNamespace::Auto { size } = record.request.userns {
-            record.users = Some(self.take_users(&record.id, size)?);
+            self.take_users(record, size)?;
         }
         give_root(record, &making.upper())?;
         let durability = record.durability();
         let hostname = format!("{}\n", record.config.hostname);
         fs::write(making.hostname(), hostname).map_err(Error::file("write", making.hostname()))?;
         give_root(record, &making.hostname())?;
+        if self.host.rootless && matches!(record.request.userns, UserNamespace::KeepId { .. }) {
+            accounts::write(record, making, rootless::own()?)?;
+        }
         ledger::write(&making.record(), record, durability)?;
         self.prepare_mounts(record)?;
         match names::take(&self.paths, &record.name, &record.id) {
@@ -246,11 +250,12 @@ impl Engine {
             let path = volume::shared(&self.paths, name);
             fs::File::create(&path).map_err(Error::file("create", path))?;
         }
-        if made == Made::Now && record.request.userns == UserNamespace::NoMap {
+        let stranger = |users: &Users| users.differ_on_disk() && users.uid_inside(0).is_none();
+        if made == Made::Now && record.users.as_ref().is_some_and(stranger) {
             // The caller's own it would be nobody's inside.
             give_root(record, &mount.source)?;
         }
-        if !mount.source.exists() {
+        if !volume::reaches(&self.paths, name, &mount.source) {
             return Err(Error::Invalid(format!(
                 "cannot access path {} of volume {name}: no such directory",
                 mount.source.display()

@@ -22,6 +22,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 use crate::plan::users::Users;
 use crate::record::{MountKind, Record};
+use crate::volume;
 
 /// Links followed to the end of a path, as in the kernel.
 const LINKS_MAX: usize = 40;
@@ -130,9 +131,18 @@ impl Engine {
         mount::attach(fd(&tree), fd(&host)).map_err(failed("mount the root file system"))?;
         let root = Root::new(tree);
         for point in record.mounts.iter().filter(|point| !matches!(point.kind, MountKind::Tmpfs)) {
-            let source = mount::clone_path(&point.source, Depth::Recursive)
-                .map_err(Error::file("mount", &point.source))?;
-            let kind = if point.source.is_dir() { Make::Directory } else { Make::File };
+            let source = match &point.kind {
+                MountKind::Volume { name, .. } => {
+                    let files = volume::files(&self.paths, name);
+                    let rest = point.source.strip_prefix(&files).unwrap_or(Path::new("."));
+                    mount::clone_beneath(&files, rest, Depth::Recursive)
+                }
+                _ => mount::clone_path(&point.source, Depth::Recursive),
+            };
+            let source = source.map_err(Error::file("mount", &point.source))?;
+            let stat = rustix::fs::fstat(&source).map_err(Error::file("look at", &point.source))?;
+            let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let kind = if directory { Make::Directory } else { Make::File };
             let target = root.make(Path::new(&point.target), kind, 0o755).map_err(failed(&point.target))?;
             mount::attach(fd(&source), fd(&target)).map_err(failed(&point.target))?;
             if point.read_only {

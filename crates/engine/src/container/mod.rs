@@ -1,5 +1,6 @@
 //! Containers: one file a verb, one for names, one for locks, one for what they are doing.
 
+mod accounts;
 mod boot;
 pub mod changes;
 pub mod commit;

@@ -18,6 +18,7 @@ use cata_sandbox::status::StatusKind;
 use cata_spec::Platform;
 
 use crate::cdi;
+use crate::container::accounts;
 use crate::container::create::give_root;
 use crate::container::devices::{find_block, find_device, host_devices};
 use crate::container::filter;
@@ -31,7 +32,7 @@ use crate::host;
 use crate::ledger::{self, Durability};
 use crate::network::Surroundings;
 use crate::plan::{hosts, namespaces, platform, spec};
-use crate::record::{MountKind, Record};
+use crate::record::{MountKind, MountPoint, Record};
 use crate::request::{DeviceRequest, NamespaceMode, NetworkMode};
 use crate::rootless::cgroups;
 use crate::timing::Timing;
@@ -218,7 +219,12 @@ impl Engine {
     /// A bind's source may have gone since creation.
     fn check_mounts(&self, record: &Record) -> Result<()> {
         for mount in &record.mounts {
-            if !matches!(mount.kind, MountKind::Tmpfs) && !mount.source.exists() {
+            let there = match &mount.kind {
+                MountKind::Tmpfs => true,
+                MountKind::Bind { .. } => mount.source.exists(),
+                MountKind::Volume { name, .. } => volume::reaches(&self.paths, name, &mount.source),
+            };
+            if !there {
                 return Err(Error::NoMountSource(mount.source.clone()));
             }
         }
@@ -328,10 +334,25 @@ impl Engine {
         if self.host.rootless {
             crate::rootless::without(&mut plan, &record.request)?;
         }
+        self.keep_in_volumes(record, &mut plan);
         if let NamespaceMode::Container(name) = &record.request.ipc {
             share_shm(&mut plan, namespaces::Peers::pid(self, name)?);
         }
         Ok(plan)
+    }
+
+    /// Whoever else has a volume may have made a link of a path in it.
+    fn keep_in_volumes(&self, record: &Record, plan: &mut Plan) {
+        for mount in &mut plan.mounts {
+            let point = record.mounts.iter().find(|point| Path::new(&point.target) == mount.target);
+            if let PlannedMount::Bind(bind) = &mut mount.kind
+                && let Some(MountPoint { kind: MountKind::Volume { name, .. }, source, .. }) = point
+                && *source == bind.source
+                && *source != volume::data(&self.paths, name)
+            {
+                bind.beneath = Some(volume::files(&self.paths, name));
+            }
+        }
     }
 
     /// The OCI document of a container as it would start now.
@@ -360,6 +381,7 @@ impl Engine {
             seccomp,
             cgroup: self.future_cgroup(record),
             own_network_files: !matches!(request.network, NetworkMode::Container(_)),
+            files: accounts::files(&self.dir(&record.id)),
         };
         let mut spec = spec::plan(record, &self.dir(&record.id), &given)?;
         cdi::apply(&mut spec, &cdi::edits(request)?, &|path| {

@@ -3,6 +3,7 @@
 //! [`config`] decides at creation what will run; [`mounts`] what it will see; [`spec`] turns a record into
 //! the OCI document the runtime plans from, at each start.
 
+pub(crate) mod accounts;
 pub mod capabilities;
 pub mod config;
 pub mod devices;

@@ -54,6 +54,8 @@ pub struct Given {
     pub cgroup: PathBuf,
     /// Whether `/etc/hosts` and `/etc/resolv.conf` are ours to give (not when the network is another's).
     pub own_network_files: bool,
+    /// Further files of the container's directory that are mounted over the image's.
+    pub files: Vec<(&'static str, PathBuf)>,
 }
 
 /// The OCI document.
@@ -256,6 +258,9 @@ fn mounts(record: &Record, dir: &ContainerDir, given: &Given) -> Result<Vec<Moun
         add("/etc/hosts", "bind", &file(dir.hosts()), bind)?;
     }
     add("/etc/hostname", "bind", &file(dir.hostname()), bind)?;
+    for (target, path) in &given.files {
+        add(target, "bind", &path.to_string_lossy(), bind)?;
+    }
     for point in &record.mounts {
         list.push(user_mount(point, mapped)?);
     }

@@ -14,6 +14,15 @@ pub const SIZE: u32 = 65536;
 const FIRST: u32 = 524_288;
 const END: u32 = 1_879_048_192;
 
+/// What users without privileges take of their ids for a container is a multiple of it, and begins at one.
+pub const BLOCK: u32 = 1024;
+
+/// First ids of the blocks that `size` ids behind the first `begin` of a user's take; `None`: he has not so many.
+pub fn blocks(begin: u32, size: u32, own: Own) -> Option<impl Iterator<Item = u32> + Clone> {
+    let end = begin.checked_add(size).filter(|end| *end <= own.uids.min(own.gids))?;
+    Some((begin..end).step_by(BLOCK as usize).map(|at| at + 1))
+}
+
 /// How a container's ids map to the host's. For as long as it exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Users {
@@ -221,11 +230,14 @@ pub fn check(request: &CreateRequest, rootless: bool) -> Result<(), Error> {
         }
     }
     match &request.network {
+        // A user's programs have no rights over the host's network anyway.
+        NetworkMode::Host if rootless => {}
         NetworkMode::Host => return conflict("--network host"),
         NetworkMode::Container(name) => return conflict(&format!("--network container:{name}")),
         NetworkMode::None | NetworkMode::Networks(_) => {}
     }
-    if request.privileged {
+    // All that a user may do is his.
+    if request.privileged && !rootless {
         return conflict("--privileged");
     }
     Ok(())
@@ -310,6 +322,16 @@ mod tests {
     }
 
     #[test]
+    fn blocks_are_as_many_as_there_are() {
+        let own = Own { uid: 1000, gid: 5, uids: 5000, gids: 4096 };
+        let of = |begin, size| blocks(begin, size, own).map(Iterator::collect::<Vec<_>>);
+        assert_eq!(of(0, 1024), Some(vec![1]));
+        assert_eq!(of(1024, 1025), Some(vec![1025, 2049]));
+        assert_eq!(of(3072, 1024), Some(vec![3073]));
+        assert_eq!((of(3072, 1025), of(4096, 1), of(u32::MAX, 2)), (None, None, None));
+    }
+
+    #[test]
     fn maps_that_make_no_sense_are_refused() {
         let refused = |ranges: &[IdMapping]| map("--uidmap", ranges).unwrap_err().to_string();
         assert!(refused(&[range(1, 100, 5)]).contains("id 0"));
@@ -330,6 +352,9 @@ mod tests {
         asked.network = NetworkMode::None;
         asked.privileged = true;
         assert!(check(&asked, false).unwrap_err().to_string().contains("--privileged"));
+        asked.network = NetworkMode::Host;
+        assert!(check(&asked, true).is_ok());
+        asked.network = NetworkMode::None;
         asked.privileged = false;
         asked.userns = UserNamespace::NoMap;
         assert!(check(&asked, false).unwrap_err().to_string().contains("nomap"));

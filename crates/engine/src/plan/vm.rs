@@ -238,6 +238,7 @@ pub fn move_inside(plan: &mut Plan) -> Vec<Share> {
             let read_only = (mount.set | mount.set_recursive) & attribute::RDONLY != 0;
             shares.push(Share {
                 source: std::mem::replace(&mut bind.source, source),
+                beneath: bind.beneath.take(),
                 recursive: bind.recursive,
                 read_only,
             });

@@ -21,14 +21,19 @@ struct Ranges {
 /// What the administrator gave this user. `None`: nothing.
 fn ranges(uid: u32) -> Option<Ranges> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    });
+    let name = account(&passwd, uid).map(|(name, _)| name);
     let of = |file: &str| given(&fs::read_to_string(file).unwrap_or_default(), name.as_deref(), uid);
     let ranges = Ranges { uids: of("/etc/subuid"), gids: of("/etc/subgid") };
     (!ranges.uids.is_empty() && !ranges.gids.is_empty()).then_some(ranges)
+}
+
+/// Name and home of an id, from the text of `/etc/passwd` or `/etc/group`.
+pub(super) fn account(text: &str, uid: u32) -> Option<(String, String)> {
+    text.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let known = fields.get(2)?.parse() == Ok(uid);
+        known.then(|| (fields[0].to_owned(), fields.get(5).copied().unwrap_or_default().to_owned()))
+    })
 }
 
 /// Those of a user, by name or by number.

@@ -35,11 +35,7 @@ pub(crate) fn adapt(request: &mut CreateRequest) -> Result<()> {
     match &mut request.userns {
         UserNamespace::Host => {}
         UserNamespace::Auto { .. } => {
-            return refuse(
-                "--userns auto is not possible",
-                "a range of its own for each container needs owners mapped by mounts, which only root may do: \
-                 keep-id and nomap map the container's root to an id of /etc/subuid",
-            );
+            users::map("--userns auto", &Users::without(own()?).uids).map_err(|_| nobody_else())?;
         }
         UserNamespace::KeepId { uid, gid } => {
             let own = own()?;
@@ -91,6 +87,11 @@ pub(crate) fn own() -> Result<Own> {
     Ok(Own { uid, gid, uids, gids })
 }
 
+/// The name and the home of a user of the host, or the name of a group.
+pub(crate) fn account(file: &str, id: u32) -> Option<(String, String)> {
+    ids::account(&fs::read_to_string(file).unwrap_or_default(), id)
+}
+
 /// Where a user gets one.
 const OWN_CGROUP: &str =
     "where systemd runs with cgroup v2, start the container by `systemd-run --user --scope cata …`";
@@ -140,7 +141,12 @@ pub(crate) fn without(plan: &mut Plan, request: &CreateRequest) -> Result<()> {
     }
     for mount in &mut plan.mounts {
         if matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "sysfs") {
-            mount.kind = MountKind::Bind(Bind { source: "/sys".into(), recursive: true, namespace: None });
+            mount.kind = MountKind::Bind(Bind {
+                source: "/sys".into(),
+                recursive: true,
+                namespace: None,
+                beneath: None,
+            });
             mount.close_sys();
         }
     }

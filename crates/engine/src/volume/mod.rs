@@ -48,6 +48,18 @@ pub fn files(paths: &Paths, name: &Name) -> PathBuf {
         .unwrap_or_else(|| data(paths, name))
 }
 
+/// Whether there is something at `source`, in a volume, without leaving it.
+pub(crate) fn reaches(paths: &Paths, name: &Name, source: &Path) -> bool {
+    if source == data(paths, name) {
+        return source.exists();
+    }
+    let files = files(paths, name);
+    let Ok(rest) = source.strip_prefix(&files) else { return false };
+    let rest = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
+    let root = cata_sys::path::Root::open_trusted(&files);
+    root.and_then(|root| root.open(rest, rustix::fs::OFlags::PATH)).is_ok()
+}
+
 /// Where a volume has files of its own.
 #[must_use]
 pub fn data(paths: &Paths, name: &Name) -> PathBuf {

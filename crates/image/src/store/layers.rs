@@ -115,6 +115,16 @@ impl Store {
         Some(self.layer_record(diff_id)?.size)
     }
 
+    /// As [`Store::layer_size`], with what was made of the layer for containers with other ids.
+    #[must_use]
+    pub fn layer_usage(&self, diff_id: &Digest) -> Option<u64> {
+        let own = self.layer_size(diff_id)?;
+        let home = self.layers_dir().join(diff_id.hex());
+        let entries = std::fs::read_dir(home).into_iter().flatten().flatten();
+        let twins = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"twin-"));
+        Some(own + twins.filter_map(|twin| record_in(&twin.path())).map(|record| record.size).sum::<u64>())
+    }
+
     fn layer_record(&self, diff_id: &Digest) -> Option<LayerRecord> {
         record_in(&self.layers_dir().join(diff_id.hex()))
     }

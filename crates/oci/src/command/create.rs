@@ -77,7 +77,12 @@ fn create(world: &World, given: &Given) -> Result<u8> {
 }
 
 fn run(world: &World, given: &Given) -> Result<u8> {
-    in_front(world, given, |new| new.run(given.on("detach")))
+    in_front(world, given, |new| {
+        if new.plan.process.argv.is_empty() {
+            return Err(Error::new("the specification has no `process`: nothing can be run"));
+        }
+        new.run(given.on("detach"))
+    })
 }
 
 /// Makes a container by `make`, and stands in front of it until it ends, unless it is to be detached.

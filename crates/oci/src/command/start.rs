@@ -40,6 +40,9 @@ fn run(world: &World, given: &Given) -> Result<u8> {
     let (pid, pidfd) =
         container.process().ok_or_else(|| Error::new("cannot start a container that has stopped"))?;
     let bundle = specification(&container)?;
+    if !bundle.has_process() {
+        return Err(Error::new("cannot start a container whose specification has no `process`"));
+    }
     let own = hooks::Own::of(&bundle.spec)?;
     let gate = connect(&container.dir)?;
     let mut company = Company { container: &container, listener: listener(&bundle) };

@@ -37,6 +37,9 @@ pub enum CgroupError {
         /// As given.
         value: String,
     },
+    /// An annotation with a property that the runtime sets itself.
+    #[error("systemd's property `{0}` is the runtime's to set")]
+    OwnProperty(String),
     /// Empty, or with `..` in it.
     #[error("cgroup path `{path}` {why}")]
     Path {

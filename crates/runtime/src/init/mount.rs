@@ -32,7 +32,7 @@ pub(super) fn sources(
             let depth = if bind.recursive { Depth::Recursive } else { Depth::This };
             let tree = match &bind.namespace {
                 Some(namespace) => clone_elsewhere(namespace, &bind.source, depth),
-                None => cata_sys::mount::clone_path(&bind.source, depth),
+                None => bind.tree(),
             };
             tree.map(Some).map_err(Failure::at(Stage::MountSource, bind.source.display()))
         })

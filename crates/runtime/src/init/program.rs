@@ -27,7 +27,9 @@ pub(super) fn environment(process: &Process, identity: &Identity) -> Vec<String>
 
 /// The program's path, as the user the process has become may see it.
 pub(super) fn find(process: &Process, environment: &[String]) -> Result<String, Failure> {
-    let name = process.argv.first().map(String::as_str).unwrap_or_default();
+    let Some(name) = process.argv.first().map(String::as_str) else {
+        return Ok(String::new());
+    };
     if name.contains('/') {
         return match check(name) {
             Ok(()) => Ok(name.to_owned()),

@@ -45,6 +45,8 @@ pub struct Options {
     pub rdt: bool,
     /// The caller runs the hooks that are its part; otherwise a specification with hooks is refused.
     pub hooks: bool,
+    /// A specification without a process is one of a container that can be created and never started.
+    pub idle: bool,
 }
 
 /// Decides everything that can be decided before a process exists. Pure.
@@ -67,7 +69,16 @@ pub fn plan(spec: &oci::Spec, host: &Host, options: &Options) -> Result<Plan, Pl
         None | Some("") => Propagation::default(),
         Some(word) => Propagation::parse(word).ok_or(PlanError::Unsupported("that root propagation"))?,
     };
-    let process = spec.process().as_ref().ok_or(PlanError::Missing("process"))?;
+    let process = match spec.process() {
+        Some(process) => process::process_with(
+            process,
+            linux.seccomp().as_ref(),
+            options.filter.clone(),
+            options.user.clone(),
+        )?,
+        None if options.idle => process::idle(),
+        None => return Err(PlanError::Missing("process")),
+    };
     let planned = Plan {
         uid_mappings: namespace::mappings(linux.uid_mappings().as_ref()),
         gid_mappings: namespace::mappings(linux.gid_mappings().as_ref()),
@@ -90,12 +101,7 @@ pub fn plan(spec: &oci::Spec, host: &Host, options: &Options) -> Result<Plan, Pl
         time_offsets: schedule::time_offsets(linux)?,
         personality: linux.personality().as_ref().map(schedule::personality).transpose()?,
         memory_policy: linux.memory_policy().as_ref().map(schedule::memory_policy).transpose()?,
-        process: process::process_with(
-            process,
-            linux.seccomp().as_ref(),
-            options.filter.clone(),
-            options.user.clone(),
-        )?,
+        process,
         namespaces,
     };
     consistent(&planned)?;

@@ -1,9 +1,11 @@
 //! Mounts: OCI's fstab-style options taken apart into what the kernel's mount calls take.
 
+use std::os::fd::OwnedFd;
 use std::path::{Component, PathBuf};
 
 use cata_spec::runtime as oci;
-use cata_sys::mount::attribute as attr;
+use cata_sys::mount::{Depth, attribute as attr};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::error::PlanError;
@@ -76,6 +78,23 @@ pub struct Bind {
     /// `/proc/<pid>/ns/mnt` of another container whose mount is to be shared (its `/dev/shm`).
     #[serde(default)]
     pub namespace: Option<PathBuf>,
+    /// A directory that others write to, which `source` is in: links in it lead to nothing outside.
+    #[serde(default)]
+    pub beneath: Option<PathBuf>,
+}
+
+impl Bind {
+    /// A detached copy of it.
+    pub(crate) fn tree(&self) -> Result<OwnedFd, Errno> {
+        let depth = if self.recursive { Depth::Recursive } else { Depth::This };
+        match &self.beneath {
+            None => cata_sys::mount::clone_path(&self.source, depth),
+            Some(directory) => {
+                let rest = self.source.strip_prefix(directory).map_err(|_| Errno::INVAL)?;
+                cata_sys::mount::clone_beneath(directory, rest, depth)
+            }
+        }
+    }
 }
 
 /// How mount events travel.
@@ -114,7 +133,7 @@ impl Propagation {
 }
 
 /// An option that sets or clears an attribute: (word, bits to set, bits to clear).
-const ATTRIBUTES: [(&str, u64, u64); 17] = [
+const ATTRIBUTES: [(&str, u64, u64); 18] = [
     ("ro", attr::RDONLY, 0),
     ("rw", 0, attr::RDONLY),
     ("nosuid", attr::NOSUID, 0),
@@ -130,6 +149,7 @@ const ATTRIBUTES: [(&str, u64, u64); 17] = [
     ("relatime", attr::RELATIME, attr::ATIME),
     ("norelatime", attr::STRICTATIME, attr::ATIME),
     ("strictatime", attr::STRICTATIME, attr::ATIME),
+    ("nostrictatime", attr::RELATIME, attr::ATIME),
     ("nosymfollow", attr::NOSYMFOLLOW, 0),
     ("symfollow", 0, attr::NOSYMFOLLOW),
 ];
@@ -144,7 +164,9 @@ pub fn mount_options() -> Vec<String> {
         words.push(format!("r{word}"));
     }
     words.extend(["bind", "rbind", "remount", "defaults", "idmap", "ridmap", "tmpcopyup"].map(str::to_owned));
-    words.extend(["async", "nomand", "noiversion", "nolazytime", "silent", "loud"].map(str::to_owned));
+    words.extend(
+        ["async", "nomand", "noiversion", "iversion", "nolazytime", "silent", "loud"].map(str::to_owned),
+    );
     words.sort();
     words
 }
@@ -171,7 +193,12 @@ pub(super) fn mount(spec: &oci::Mount, mapping: Option<IdMap>) -> Result<Mount, 
             return Err(PlanError::NotAbsolute { what: "mount source", path: source });
         }
         // The specification leaves type `bind` without an option open; runc takes it as recursive.
-        MountKind::Bind(Bind { source, recursive: !words.iter().any(|w| w == "bind"), namespace: None })
+        MountKind::Bind(Bind {
+            source,
+            recursive: !words.iter().any(|w| w == "bind"),
+            namespace: None,
+            beneath: None,
+        })
     } else if fstype == "cgroup" || fstype == "cgroup2" {
         MountKind::Cgroup
     } else if fstype.is_empty() {
@@ -217,8 +244,8 @@ fn apply(mount: &mut Mount, word: &str) -> Result<(), String> {
     let find = |word: &str| ATTRIBUTES.iter().find(|(name, ..)| *name == word);
     match word {
         "" | "defaults" | "bind" | "rbind" | "remount" => return Ok(()),
-        // What every mount is anyway.
-        "async" | "nomand" | "noiversion" | "nolazytime" | "silent" | "loud" => return Ok(()),
+        // What every mount is anyway; changes of inodes are counted by each file system that can.
+        "async" | "nomand" | "noiversion" | "iversion" | "nolazytime" | "silent" | "loud" => return Ok(()),
         "idmap" | "ridmap" => {
             if !matches!(mount.kind, MountKind::Bind(_)) {
                 return Err(format!("option `{word}` applies to a bind mount only"));

@@ -12,7 +12,7 @@ use crate::user::UserSpec;
 /// What is run, as whom, and with which rights. Shared by a container's first process and by `exec`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// Program and arguments; the program is looked up in the `PATH` of `env`.
+    /// Program and arguments; the program is looked up in the `PATH` of `env`. None: it waits, and is never let go.
     pub argv: Vec<String>,
     /// `NAME=value`.
     pub env: Vec<String>,
@@ -125,6 +125,30 @@ fn affinity(spec: &oci::ExecCPUAffinity) -> Result<(Vec<usize>, Vec<usize>), Pla
 fn listener(filter: Option<&oci::LinuxSeccomp>) -> Option<Listener> {
     let path = filter?.listener_path().clone().filter(|path| !path.as_os_str().is_empty())?;
     Some(Listener { path, metadata: filter?.listener_metadata().clone() })
+}
+
+/// Of a container that nothing is to run in: its process waits, without rights, until it is killed.
+pub(super) fn idle() -> Process {
+    Process {
+        argv: Vec::new(),
+        env: Vec::new(),
+        cwd: PathBuf::from("/"),
+        user: UserSpec::Ids { uid: 0, gid: 0, groups: Vec::new() },
+        umask: None,
+        terminal: false,
+        window: None,
+        rlimits: Vec::new(),
+        capabilities: Some(Capabilities::default()),
+        no_new_privileges: true,
+        seccomp: None,
+        oom_score_adj: None,
+        seccomp_listener: None,
+        scheduler: None,
+        io_priority: None,
+        affinity: None,
+        apparmor: None,
+        selinux: None,
+    }
 }
 
 /// Plans the process part of a specification.

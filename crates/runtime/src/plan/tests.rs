@@ -162,7 +162,10 @@ fn mount_options_are_taken_apart() {
     let bind =
         mount(json!({"destination": "/a", "source": "/b", "options": ["rbind", "ro", "rslave", "rnosuid"]}));
     let bind = bind.unwrap();
-    assert_eq!(bind.kind, MountKind::Bind(Bind { source: "/b".into(), recursive: true, namespace: None }));
+    assert_eq!(
+        bind.kind,
+        MountKind::Bind(Bind { source: "/b".into(), recursive: true, namespace: None, beneath: None })
+    );
     assert_eq!((bind.set, bind.set_recursive), (attr::RDONLY, attr::NOSUID));
     assert_eq!(bind.propagation, Some(Propagation::Slave));
 

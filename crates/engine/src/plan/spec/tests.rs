@@ -27,6 +27,7 @@ fn spec_of(request: CreateRequest) -> Result<Spec, Error> {
         seccomp: None,
         cgroup: PathBuf::from("/catamaran/x"),
         own_network_files: true,
+        files: Vec::new(),
     };
     let record = Record {
         version: 1,

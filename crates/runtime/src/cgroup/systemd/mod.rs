@@ -69,6 +69,9 @@ pub enum Value {
 /// Annotations with this beginning are properties.
 const ANNOTATION: &str = "org.systemd.property.";
 
+/// Whose processes are in the scope, and where it is, is no annotation's to say.
+const OWN: [&str; 5] = ["PIDs", "PIDFDs", "Slice", "Delegate", "Controller"];
+
 /// systemd's names of what it answers.
 const EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 const NO_SUCH: &str = "org.freedesktop.systemd1.NoSuchUnit";
@@ -121,6 +124,9 @@ impl Unit {
         for (key, value) in more {
             let Some(name) = key.strip_prefix(ANNOTATION) else { continue };
             let property = property::annotated(name, value)?;
+            if OWN.contains(&property.name.as_str()) {
+                return Err(CgroupError::OwnProperty(property.name));
+            }
             properties.retain(|other| other.name != property.name);
             properties.push(property);
         }

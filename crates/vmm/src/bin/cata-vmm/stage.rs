@@ -15,7 +15,8 @@ use cata_guest::order::{Order, Share};
 use cata_guest::protocol::{DECK_MOUNTS, DECK_ROOT};
 use cata_runtime::companion;
 use cata_sys::mount::{self, Depth, Filesystem, attribute};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{FileType, Mode, OFlags, open};
+use rustix::io::Errno;
 
 use crate::Refusal;
 use crate::child::{self, Child, number};
@@ -79,7 +80,7 @@ fn find() -> Result<(PathBuf, bool), Refusal> {
 fn put_together(order: &Order) -> Result<PathBuf, Refusal> {
     let stage = &order.stage;
     fs::create_dir_all(stage).map_err(Refusal::at(format_args!("make {}", stage.display())))?;
-    let tmpfs = || -> Result<OwnedFd, rustix::io::Errno> {
+    let tmpfs = || -> Result<OwnedFd, Errno> {
         let tmpfs = Filesystem::open("tmpfs")?;
         tmpfs.set("mode", b"711")?;
         tmpfs.set("size", b"1m")?;
@@ -108,15 +109,23 @@ fn put_together(order: &Order) -> Result<PathBuf, Refusal> {
 fn place(share: &Share, at: &Path) -> Result<(), Refusal> {
     let source = share.source.display();
     let depth = if share.recursive { Depth::Recursive } else { Depth::This };
-    let tree = mount::clone_path(&share.source, depth)
-        .map_err(Refusal::at(format_args!("share {source} with the machine")))?;
+    let tree = match &share.beneath {
+        None => mount::clone_path(&share.source, depth),
+        Some(directory) => match share.source.strip_prefix(directory) {
+            Ok(rest) => mount::clone_beneath(directory, rest, depth),
+            Err(_) => Err(Errno::INVAL),
+        },
+    };
+    let tree = tree.map_err(Refusal::at(format_args!("share {source} with the machine")))?;
     mount::set_attributes(tree.as_fd(), Depth::Recursive, 0, 0, attribute::PRIVATE)
         .map_err(Refusal::at(format_args!("share {source} with the machine")))?;
     if share.read_only {
         mount::set_attributes(tree.as_fd(), Depth::Recursive, attribute::RDONLY, 0, 0)
             .map_err(Refusal::at(format_args!("share {source} read-only")))?;
     }
-    let made = if share.source.is_dir() { fs::create_dir(at) } else { fs::write(at, "") };
+    let stat = rustix::fs::fstat(&tree).map_err(Refusal::at(format_args!("look at {source}")))?;
+    let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let made = if directory { fs::create_dir(at) } else { fs::write(at, "") };
     made.map_err(Refusal::at(format_args!("make {}", at.display())))?;
     attach(&tree, at)
 }
