@@ -272,23 +272,7 @@ fn ids_of_a_user_are_kept(w: &World) {
         before.starts_with("Images ") && images() != before,
         "layers that were made again take room: {before}"
     );
-    let named =
-        once(&["--userns", "keep-id", "-w", "/s/t"], "whoami; tail -n 1 /etc/passwd; stat -c %u /etc/passwd");
-    assert_eq!(named, ["alice", "alice:*:4242:4242:alice:/s/t:/bin/sh", "0"]);
-    // The host's network, where she has no rights, and all rights over what is hers.
-    let own = ["--userns", "keep-id", "--network", "host", "--privileged"];
-    let all = [
-        &["run", "--rm"],
-        &own[..],
-        &["made", "sh", "-c", "id -u; readlink /proc/self/ns/net; cat /sys/class/net/lo/mtu"],
-    ];
-    let host = run(&["run", "--rm", "--network", "host", "made", "readlink", "/proc/self/ns/net"]).text();
-    assert_eq!(run(&all.concat()).ok().lines()[..2], ["4242".to_owned(), host]);
-    // What the image calls her, she is called.
-    assert_eq!(
-        once(&["--userns", "keep-id:uid=0,gid=0"], "whoami; grep -c alice /etc/passwd || true"),
-        ["root", "0"]
-    );
+    called_by_her_name(&run, &once);
     let map = once(&["--userns", "keep-id"], "cat /proc/self/uid_map");
     assert_eq!(map.iter().map(words).collect::<Vec<_>>(), ["0 1 4242", "4242 0 1", "4243 4243 61294"]);
 
@@ -318,6 +302,27 @@ fn ids_of_a_user_are_kept(w: &World) {
     let _ = run(&["rmi", "-f", "made", "early", "last", "busybox"]).ok();
     let layers = alice.home.join(".local/share/catamaran/layers");
     assert_eq!(fs::read_dir(layers).unwrap().count(), 0);
+}
+
+/// She has a name there, which the image has not.
+fn called_by_her_name(run: &dyn Fn(&[&str]) -> Done, once: &dyn Fn(&[&str], &str) -> Vec<String>) {
+    let named =
+        once(&["--userns", "keep-id", "-w", "/s/t"], "whoami; tail -n 1 /etc/passwd; stat -c %u /etc/passwd");
+    assert_eq!(named, ["alice", "alice:*:4242:4242:alice:/s/t:/bin/sh", "0"]);
+    // The host's network, where she has no rights, and all rights over what is hers.
+    let own = ["--userns", "keep-id", "--network", "host", "--privileged"];
+    let all = [
+        &["run", "--rm"],
+        &own[..],
+        &["made", "sh", "-c", "id -u; readlink /proc/self/ns/net; cat /sys/class/net/lo/mtu"],
+    ];
+    let host = run(&["run", "--rm", "--network", "host", "made", "readlink", "/proc/self/ns/net"]).text();
+    assert_eq!(run(&all.concat()).ok().lines()[..2], ["4242".to_owned(), host]);
+    // What the image calls her, she is called.
+    assert_eq!(
+        once(&["--userns", "keep-id:uid=0,gid=0"], "whoami; grep -c alice /etc/passwd || true"),
+        ["root", "0"]
+    );
 }
 
 /// A range of her ids for each container, which is the next one's when it is gone.
