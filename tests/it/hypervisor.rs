@@ -18,7 +18,7 @@ use crate::machines::{BOOT, SOON, on_kvm};
 use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test!(hypervisor_by_itself).with_kernel().also_in_lab()]
+    vec![test!(hypervisor_by_itself).with_kernel().also_in_lab_for(30)]
 }
 
 /// What the guest does: the drivers are in the kernel's own archive, in their order.

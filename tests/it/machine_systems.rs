@@ -13,7 +13,7 @@ use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(machine_of_a_whole_image).with_kernel().also_in_lab(),
+        test!(machine_of_a_whole_image).with_kernel().also_in_lab_for(110),
         test!(container_of_another_platform).images(&[]),
         test!(machine_of_another_platform).needs(&["qemu-system-aarch64"]),
     ]

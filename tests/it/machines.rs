@@ -21,14 +21,14 @@ pub(crate) const SOON: Duration = Duration::from_secs(100);
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(machine_on_what_there_is).with_kernel().also_in_lab(),
-        test!(machine_is_a_container).with_kernel().also_in_lab(),
-        test!(machine_memory).with_kernel().also_in_lab(),
-        test!(machine_terminal).with_kernel().also_in_lab(),
+        test!(machine_on_what_there_is).with_kernel().also_in_lab_for(30),
+        test!(machine_is_a_container).with_kernel().also_in_lab_for(220),
+        test!(machine_memory).with_kernel().also_in_lab_for(190),
+        test!(machine_terminal).with_kernel().also_in_lab_for(30),
         test!(machine_ends_and_starts_again).with_kernel(),
-        test!(machine_on_networks).with_kernel().also_in_lab(),
+        test!(machine_on_networks).with_kernel().also_in_lab_for(45),
         test!(machine_files).with_kernel().images(&["debian"]),
-        test!(machine_faults).with_kernel().also_in_lab(),
+        test!(machine_faults).with_kernel().also_in_lab_for(100),
         test!(machine_bad_input).with_kernel(),
     ]
 }
@@ -580,7 +580,9 @@ fn machine_faults(w: &World) {
         gone("virtiofsd");
     }
 
+    // One that holds still hears of it as well.
     sleeper("server");
+    let _ = w.cata(&["pause", "server"]).ok();
     processes_named("virtiofsd").into_iter().for_each(kill);
     assert!(ended("server").contains("file server"), "{}", ended("server"));
     let _ = w.cata(&["rm", "server"]).ok();
@@ -594,6 +596,7 @@ fn machine_faults(w: &World) {
 
     // A supervisor that is killed takes its machine with it.
     sleeper("lost");
+    let _ = w.cata(&["pause", "lost"]).ok();
     kill(w.inspect("lost")["State"]["SupervisorPid"].as_u64().map_or_else(
         || *processes_named("cata-supervisor").first().unwrap(),
         |pid| u32::try_from(pid).unwrap(),

@@ -16,10 +16,10 @@ use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(checkpoint_goes_on).also_in_lab(),
+        test!(checkpoint_goes_on).also_in_lab_for(50),
         test!(checkpoint_of_a_terminal).also_in_lab(),
         test!(checkpoint_is_killed).also_in_lab(),
-        test!(podman_checkpoints).also_in_lab(),
+        test!(podman_checkpoints).also_in_lab_for(125),
     ]
 }
 

@@ -17,7 +17,7 @@ use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(scopes_of_systemd).also_in_lab(),
+        test!(scopes_of_systemd).also_in_lab_for(75),
         test!(podman_with_systemd),
         test!(scope_of_a_users_systemd).also_in_lab(),
     ]

@@ -18,7 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(networks_of_a_user).needs(&["slirp4netns"]),
         test!(builds_of_a_user),
-        test!(limits_of_a_user).also_in_lab(),
+        test!(limits_of_a_user).also_in_lab_for(35),
         test!(ids_of_a_user_are_kept),
     ]
 }

@@ -11,7 +11,7 @@ use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(users_of_its_own).also_in_lab(),
+        test!(users_of_its_own).also_in_lab_for(30),
         test!(users_mapped_as_said),
         test!(users_copied_in_and_out),
         test!(users_refused),

@@ -412,11 +412,14 @@ pub fn eventually<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Op
     let patience = scaled(patience);
     let started = Instant::now();
     loop {
+        let asked = Instant::now();
         if let Some(answer) = ask() {
             return answer;
         }
         assert!(started.elapsed() < patience, "still not, after {patience:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        // Asking takes the processor too, in the lab a second of it: most of it is left to what is waited for.
+        let pause = (asked.elapsed() * 3).clamp(Duration::from_millis(20), Duration::from_secs(3));
+        std::thread::sleep(pause);
     }
 }
 

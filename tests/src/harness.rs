@@ -19,6 +19,9 @@ const KIND: &str = "cata-test";
 /// A world that takes longer than this hangs.
 const DEADLINE: Duration = Duration::from_secs(480);
 
+/// About how many seconds a test takes in the lab that says nothing of it.
+const LIGHT: u32 = 10;
+
 /// So many tests are named at the end with the time they took.
 const SLOWEST: usize = 10;
 
@@ -34,7 +37,8 @@ pub struct Test {
     images: &'static [&'static str],
     needs: &'static [&'static str],
     kernel: bool,
-    lab: bool,
+    /// About how many seconds it takes in the lab, if it is played there.
+    lab: Option<u32>,
     leaks_checked: bool,
     online: bool,
 }
@@ -49,7 +53,7 @@ impl Test {
             images: &["busybox"],
             needs: &[],
             kernel: false,
-            lab: false,
+            lab: None,
             leaks_checked: true,
             online: false,
         }
@@ -79,7 +83,17 @@ impl Test {
     /// Played in the lab too: on cgroup v2 alone, with a KVM that works.
     #[must_use]
     pub const fn also_in_lab(mut self) -> Self {
-        self.lab = true;
+        if self.lab.is_none() {
+            self.lab = Some(LIGHT);
+        }
+        self
+    }
+
+    /// The same for one that takes about so many seconds there. Where the lab is several machines side by side, tests
+    /// are dealt to them by this.
+    #[must_use]
+    pub const fn also_in_lab_for(mut self, seconds: u32) -> Self {
+        self.lab = Some(seconds);
         self
     }
 
@@ -190,8 +204,15 @@ pub fn main(tests: &[Test]) -> ExitCode {
     // The lab is slow: there only what is different there is played, unless asked for by name.
     let chosen = std::env::var_os("CATA_LAB").is_some() && arguments.filter.is_none();
     let online = std::env::var_os("CATA_REGISTRIES").is_some();
-    let trials = tests.iter().filter(|test| (test.lab || !chosen) && test.online == online).map(|test| {
-        let test = *test;
+    let mut tests: Vec<Test> = tests.iter().filter(|test| test.online == online).copied().collect();
+    if chosen {
+        let part = std::env::var("CATA_LAB_PART").ok().and_then(|text| {
+            let (part, parts) = text.split_once('/')?;
+            Some((part.parse().ok()?, parts.parse().ok()?))
+        });
+        tests = dealt(tests, part.unwrap_or((0, 1)));
+    }
+    let trials = tests.into_iter().map(|test| {
         let (took, again) = (Arc::clone(&took), Arc::clone(&again));
         let missing = test.missing();
         if let Some(reason) = missing.as_ref().filter(|_| !arguments.list) {
@@ -230,7 +251,39 @@ pub fn main(tests: &[Test]) -> ExitCode {
     conclusion.exit_code()
 }
 
+/// Of the lab's tests those of one of several machines that play them side by side: about as much for each, and what
+/// takes longest first.
+fn dealt(mut tests: Vec<Test>, (part, parts): (usize, usize)) -> Vec<Test> {
+    tests.retain(|test| test.lab.is_some());
+    tests.sort_by_key(|test| (std::cmp::Reverse(test.lab), test.name));
+    let mut sums = vec![0; parts.max(1)];
+    tests.retain(|test| {
+        let lightest = (0..sums.len()).min_by_key(|at| sums[*at]).unwrap_or(0);
+        sums[lightest] += test.lab.unwrap_or(0);
+        lightest == part
+    });
+    tests
+}
+
 fn say(text: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dealt_gives_each_test_to_one_part_and_about_the_same_to_all() {
+        let nothing: fn(&World) = |_| {};
+        let names = ["a", "b", "c", "d", "e", "f"];
+        let mut all: Vec<Test> = names.map(|name| Test::new(name, nothing)).to_vec();
+        for (test, seconds) in all.iter_mut().zip([100, 40, 30, 20, 10]) {
+            *test = test.also_in_lab_for(seconds);
+        }
+        let names = |part| dealt(all.clone(), part).iter().map(|test| test.name).collect::<String>();
+        assert_eq!(names((0, 1)), "abcde");
+        assert_eq!((names((0, 2)), names((1, 2))), ("a".into(), "bcde".into()));
+    }
 }

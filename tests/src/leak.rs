@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cgroup;
 use crate::command::{PATIENCE, eventually};
+use crate::seed;
 use crate::world::{World, pids, shares_network};
 
 /// Removes every container and asserts that nothing of them is left.
@@ -40,8 +41,9 @@ pub fn find(world: &World) -> Vec<String> {
     let ours = [world.root(), world.state()];
     for line in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
         let at = line.split(' ').nth(4).unwrap_or_default();
-        if ours.iter().any(|dir| Path::new(at).starts_with(dir)) {
-            left.push(format!("mount {at}"));
+        let at = Path::new(at);
+        if ours.iter().any(|dir| at.starts_with(dir)) && !seed::is_lent(world, at) {
+            left.push(format!("mount {}", at.display()));
         }
     }
     for link in names(Path::new("/sys/class/net")) {

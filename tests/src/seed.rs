@@ -13,6 +13,9 @@ use crate::cache::{self, Recipe, hex};
 use crate::command::cata_binary;
 use crate::world::World;
 
+/// What is so large that the lab, where it cannot be linked, has better to do than copying its files.
+const LARGE: [&str; 1] = ["postgres"];
+
 /// Fills the world's root with these images.
 ///
 /// # Errors
@@ -32,7 +35,11 @@ pub fn seed(world: &World, images: &[&str]) -> Result<()> {
         // Another file system, as in the lab.
         fs::remove_dir_all(&root).with_context(|| format!("remove {}", root.display()))?;
         fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
-        copy(&["-a", "--reflink=auto"], &template.join("."), &root)?;
+        if images.iter().any(|image| LARGE.contains(image)) {
+            lend(&template, &root)?;
+        } else {
+            copy(&["-a", "--reflink=auto"], &template.join("."), &root)?;
+        }
     }
     for own in ["content/index.json", "content/oci-layout"] {
         if template.join(own).exists() {
@@ -49,6 +56,33 @@ pub fn seed(world: &World, images: &[&str]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Copies all but the files of layers, which are seen where they are.
+fn lend(template: &Path, root: &Path) -> Result<()> {
+    for entry in fs::read_dir(template).with_context(|| format!("read {}", template.display()))? {
+        let name = entry?.file_name();
+        if name != "layers" {
+            copy(&["-a"], &template.join(&name), root)?;
+        }
+    }
+    let layers = template.join("layers");
+    for entry in fs::read_dir(&layers).with_context(|| format!("read {}", layers.display()))? {
+        let (from, to) = (entry?.path(), root.join("layers"));
+        let to = to.join(from.file_name().unwrap_or_default());
+        let diff = to.join("diff");
+        fs::create_dir_all(&diff).with_context(|| format!("create {}", diff.display()))?;
+        copy(&["-a"], &from.join("layer.json"), &to)?;
+        rustix::mount::mount_bind(from.join("diff"), &diff)
+            .with_context(|| format!("bind {}", diff.display()))?;
+    }
+    Ok(())
+}
+
+/// Whether a mount there is one that the world was given.
+#[must_use]
+pub fn is_lent(world: &World, at: &Path) -> bool {
+    at.ends_with("diff") && at.parent().and_then(Path::parent) == Some(world.root().join("layers").as_path())
 }
 
 fn copy(options: &[&str], from: &Path, to: &Path) -> Result<()> {

@@ -52,68 +52,105 @@ impl Count {
 }
 
 impl Count {
-    /// Runs a program, prints what it prints and counts the results in it.
-    fn follow(&mut self, command: &mut Command) -> Result<ExitStatus> {
+    /// Runs a program, prints what it prints, each line behind `mark`, and counts the results in it.
+    fn follow(&mut self, command: &mut Command, mark: &str) -> Result<ExitStatus> {
         let mut child = command.stdout(Stdio::piped()).spawn().context("run the tests")?;
         for line in BufReader::new(child.stdout.take().context("the tests' output")?).lines() {
             let line = line.context("read the tests' output")?;
             self.add(&line);
-            println!("{line}");
+            println!("{mark}{line}");
         }
         child.wait().context("wait for the tests")
+    }
+
+    fn add_all(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
     }
 }
 
 /// Test programs that are run in the lab too: package, name.
 const IN_LAB: [(&str, &str); 2] = [("cata-runtime", "cgroup"), ("cata-tests", "it")];
 
-/// Seconds for all of them. It takes half of that on two idle cores.
-const LAB_TIMEOUT: u64 = 1200;
+/// Seconds for all of them. It takes a third of that on two idle cores, and two thirds in one machine.
+const LAB_TIMEOUT: u64 = 1500;
 
 /// How often the lab is started anew when its machine is lost. A test that fails is not played again.
 const LAB_TRIES: u32 = 3;
 /// What the lab exits with when it failed itself; the tests exit with 0 or 1.
 const LAB_LOST: i32 = 125;
 
-/// Plays the lab's tests; whether all went well.
-fn in_lab(programs: &build::Programs, filter: &[String], count: &mut Count) -> Result<bool> {
-    for attempt in 1.. {
-        let mut here = Count::default();
-        let status = here.follow(&mut lab_command(programs, filter)?)?;
-        if status.code() == Some(LAB_LOST) && here.failed == 0 && attempt < LAB_TRIES {
-            println!("the emulated machine was lost; once more");
-            continue;
-        }
-        count.passed += here.passed;
-        count.failed += here.failed;
-        count.skipped += here.skipped;
-        return Ok(status.success());
-    }
-    unreachable!("the last attempt returns")
+/// Memory of the lab's machine, and what its emulator and file server take besides, in MiB.
+const LAB_MEMORY: u64 = 4096;
+const LAB_BESIDE: u64 = 1024;
+
+/// So many machines side by side: each has one processor, emulated by one of ours.
+const LABS: usize = 2;
+
+/// In how many machines the lab's tests are played: who names tests gets one.
+fn labs(filter: &[String]) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let facts = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let free = facts.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next());
+    let free = free.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) >> 10;
+    let room = free >= LABS as u64 * (LAB_MEMORY + LAB_BESIDE);
+    if filter.is_empty() && cores >= LABS && room { LABS } else { 1 }
 }
 
-/// One run of the lab for all of its tests: the start of the machine is a part of what it costs.
-fn lab_command(programs: &build::Programs, filter: &[String]) -> Result<Command> {
+/// Plays the lab's tests; whether all went well.
+fn in_lab(programs: &build::Programs, filter: &[String], count: &mut Count) -> Result<bool> {
+    let labs = labs(filter);
+    let tests = test_programs()?;
+    let play = |part: usize| -> Result<(Count, bool)> {
+        let mark = if labs > 1 { format!("lab {}: ", part + 1) } else { String::new() };
+        for attempt in 1.. {
+            let mut here = Count::default();
+            let status = here.follow(&mut lab_command(programs, &tests, filter, (part, labs))?, &mark)?;
+            if status.code() == Some(LAB_LOST) && here.failed == 0 && attempt < LAB_TRIES {
+                println!("{mark}the emulated machine was lost; once more");
+                continue;
+            }
+            return Ok((here, status.success()));
+        }
+        unreachable!("the last attempt returns")
+    };
+    let parts: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..labs).map(|part| scope.spawn(move || play(part))).collect();
+        threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+    });
+    let mut all_well = true;
+    for part in parts {
+        let (here, well) =
+            part.map_err(|_| anyhow::anyhow!("a thread that follows the lab has panicked"))??;
+        count.add_all(&here);
+        all_well &= well;
+    }
+    Ok(all_well)
+}
+
+/// One run of the lab for all tests of a part: the start of the machine is a part of what it costs.
+fn lab_command(
+    programs: &build::Programs,
+    tests: &[PathBuf],
+    filter: &[String],
+    (part, labs): (usize, usize),
+) -> Result<Command> {
     let mut script = String::from("status=0\n");
-    for program in test_programs()? {
-        script.push_str(&format!("'{}' {} || status=1\n", program.display(), filter.join(" ")));
+    for program in tests {
+        // What does not know of parts is played in the first one.
+        if part == 0 || program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("it-")) {
+            script.push_str(&format!("'{}' {} || status=1\n", program.display(), filter.join(" ")));
+        }
     }
     script.push_str("exit $status\n");
     let worlds = cache::dir()?.join("worlds");
     // The build before has replaced the file that this program was started from.
     let mut command = Command::new("/proc/self/exe");
     // One: of two, one now and then meets an instruction of the kernel that the other is patching.
-    command.args([
-        "lab",
-        "--cpus",
-        "1",
-        "--mem",
-        "4096",
-        "--timeout",
-        &LAB_TIMEOUT.to_string(),
-        "--env",
-        "CI",
-    ]);
+    command.args(["lab", "--cpus", "1", "--mem", &LAB_MEMORY.to_string()]);
+    command.args(["--timeout", &LAB_TIMEOUT.to_string(), "--env", "CI"]);
+    command.arg("--env").arg(format!("CATA_LAB_PART={part}/{labs}"));
     command.arg("--env").arg(format!("CATA_BIN={}", programs.cata.display()));
     let runtime = programs.cata.with_file_name("cata-runtime");
     command.arg("--env").arg(format!("CATA_RUNTIME={}", runtime.display()));
@@ -184,7 +221,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         command.env("CATA_REGISTRIES", only).env("CATA_REPORT", &report);
         command.env("CATA_BIN", &programs.cata).env("CATA_SUPERVISOR", &programs.supervisor);
         command.current_dir(cache::repository());
-        all_well &= count.follow(&mut command)?.success();
+        all_well &= count.follow(&mut command, "")?.success();
         println!("{}", std::fs::read_to_string(&report).unwrap_or_default());
     } else if !options.lab {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -193,7 +230,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         command.env("CATA_RUNTIME", programs.cata.with_file_name("cata-runtime"));
         command.current_dir(cache::repository());
         println!("$ cargo test --workspace --no-fail-fast {}", options.filter.join(" "));
-        all_well &= count.follow(&mut command)?.success();
+        all_well &= count.follow(&mut command, "")?.success();
     }
     // Whoever names tests wants these and no others.
     if root && !options.registries && (options.lab || options.filter.is_empty()) {
