@@ -312,10 +312,14 @@ fn descriptors_are_preserved(w: &World) {
     b.script("ls /proc/self/fd; cat <&3");
     let file = w.file("open", "what was open\n");
     let runtime = cata_tests::command::runtime_binary();
-    let run = |words: &str| {
+    let hooks = w.scratch().join("hooks");
+    let list = format!("ls /proc/self/fd >> {}", hooks.display());
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", list], "env": ["PATH=/bin:/usr/bin"]}]);
+    b.spec["hooks"] = json!({"createRuntime": hook, "poststop": hook});
+    let run_with = |variable: &str, words: &str| {
         let _ = b.command(["features"]).done().ok();
         let line = format!(
-            "exec 3<{} 4<{} 7</dev/null; exec {} --root {} run {words} --bundle {} c",
+            "exec 3<{} 4<{} 7</dev/null; {variable} exec {} --root {} run {words} --bundle {} c",
             file.display(),
             file.display(),
             runtime.display(),
@@ -324,9 +328,16 @@ fn descriptors_are_preserved(w: &World) {
         );
         Run::new("/bin/bash").args(["-c", &line]).done()
     };
+    let run = |words: &str| run_with("", words);
     // `ls` itself opens one more.
     let kept = run("--preserve-fds 2").ok().lines();
     assert_eq!(kept, ["0", "1", "2", "3", "4", "5", "what was open"]);
+    // What is the container's is not its hooks'.
+    let seen = fs::read_to_string(&hooks).unwrap();
+    assert_eq!(seen.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3", "0", "1", "2", "3"]);
+    // By systemd's protocol.
+    let listening = run_with("LISTEN_FDS=1", "").ok().lines();
+    assert_eq!(listening, ["0", "1", "2", "3", "4", "what was open"]);
     b.script("ls /proc/self/fd");
     let none = {
         let _ = b.command(["features"]).done().ok();

@@ -56,17 +56,27 @@ impl Own {
     /// Before the root changes. The first that fails ends it. To `prestart`, which is older than the status
     /// `creating`, a container is `created`.
     pub(crate) fn create(&self, created: &[u8], state: &[u8]) -> std::result::Result<(), String> {
+        keep_descriptors()?;
         self.prestart.iter().try_for_each(|hook| hook.run("prestart", created))?;
         self.create_runtime.iter().try_for_each(|hook| hook.run("createRuntime", state))
     }
 
     /// After the program was started. The first that fails ends it.
     pub(crate) fn started(&self, state: &[u8]) -> std::result::Result<(), String> {
+        keep_descriptors()?;
         self.poststart.iter().try_for_each(|hook| hook.run("poststart", state))
     }
 
     /// After the container is gone: all of them, what fails is told.
     pub(crate) fn stopped(&self, state: &[u8]) -> Vec<String> {
+        if let Err(error) = keep_descriptors() {
+            return vec![error];
+        }
         self.poststop.iter().filter_map(|hook| hook.run("poststop", state).err()).collect()
     }
+}
+
+/// What is handed on to the container (`--preserve-fds`), whose process has its own by now, is not its hooks'.
+fn keep_descriptors() -> std::result::Result<(), String> {
+    cata_sys::program::close_on_execute_from(3).map_err(|e| format!("close descriptors: {e}"))
 }

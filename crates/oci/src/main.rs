@@ -135,10 +135,16 @@ fn run(world: &World, given: &Given, name: &str, rest: &[String]) -> Result<u8> 
     if command.makes {
         protect::ensure()?;
         world.timing.done("protect");
-        cata_sys::program::close_on_execute_from(3 + words.number("preserve-fds")?.unwrap_or(0))
+        let preserved = words.number("preserve-fds")?.unwrap_or(0_u32);
+        cata_sys::program::close_on_execute_from(preserved.saturating_add(3).saturating_add(listening()))
             .map_err(|e| Error::new(format!("close descriptors: {e}")))?;
     }
     (command.run)(world, &words)
+}
+
+/// How many descriptors systemd's protocol hands on.
+pub(crate) fn listening() -> u32 {
+    std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 fn default_root() -> PathBuf {

@@ -474,7 +474,7 @@ pub(super) fn check_terminal(terminal: bool, given: &Given) -> Result<()> {
 /// environment.
 pub(super) fn preserved(given: &Given, environment: Option<&mut Vec<String>>) -> Result<u32> {
     let mut count = given.number::<u32>("preserve-fds")?.unwrap_or(0);
-    let listen = std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
+    let listen = crate::listening();
     if listen > 0
         && let Some(environment) = environment
     {
