@@ -13,6 +13,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(arguments_that_are_the_engines),
         test!(devices_of_a_step),
+        test!(privileged_steps_and_stages_made_anew),
         test!(contexts_that_are_layouts),
         test!(what_is_buildx_alone_is_refused_with_a_way_out),
     ]
@@ -73,6 +74,29 @@ fn devices_of_a_step(w: &World) {
         .fails(1, &["is not allowed", "--allow device=v.com/c=gone"]);
     let wrong = of("wrong", "class1");
     build(w, &wrong, &["--allow", "device"]).fails(1, &["invalid device name", "vendor.com/class=name"]);
+}
+
+/// `--security=insecure` where it is allowed, and `--no-cache-filter` of one stage of two.
+fn privileged_steps_and_stages_made_anew(w: &World) {
+    let stamp = "cat /proc/sys/kernel/random/uuid > /stamp";
+    let text = format!(
+        "FROM busybox AS one\nRUN {stamp}\nFROM busybox AS two\nRUN {stamp}\nFROM busybox\n\
+         COPY --from=one /stamp /one\nCOPY --from=two /stamp /two\n\
+         RUN grep CapEff /proc/self/status | tail -c 17 > /sandbox\n\
+         RUN --security=insecure grep CapEff /proc/self/status | tail -c 17 > /insecure\n"
+    );
+    let dir = dockerfile(w, "anew", &text);
+    build(w, &dir, &[]).fails(1, &["security.insecure is not allowed", "--allow security.insecure"]);
+    let made = |args: &[&str]| {
+        let _ = build(w, &dir, &[&["--allow", "security.insecure", "-t", "anew"], args].concat()).ok();
+        let said = sh(w, "anew", "cat /one /two /sandbox /insecure");
+        said.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = made(&[]);
+    assert_ne!(first[2], first[3], "no privileges were given");
+    let second = made(&["--no-cache-filter", "two"]);
+    assert_eq!(first[0], second[0]);
+    assert_ne!(first[1], second[1]);
 }
 
 /// An image of a directory stands for a name; no name of the store moves, and nothing stays.

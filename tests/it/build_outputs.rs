@@ -111,6 +111,17 @@ fn several_platforms_are_one_image(w: &World) {
     let _ = w.cata(&["push", "-q", &name]).ok();
     assert_eq!(platforms(&raw(&name)), [host, foreign]);
 
+    // Pulled whole, it is pushed on as the very same index.
+    let _ = w.cata(&["rmi", &name]).ok();
+    let _ = w.cata(&["pull", "--all-platforms", &name]).ok().says("Downloaded newer image");
+    let _ = w.cata(&["pull", "--all-platforms", &name]).ok().says("Image is up to date");
+    assert_eq!(inspect(&["--platform", &platform, &name]), format!("{foreign} 2"));
+    let further = registry.name("further:1");
+    let _ = w.cata(&["tag", &name, &further]).ok();
+    let _ = w.cata(&["push", "-q", &further]).ok();
+    assert_eq!(raw(&further), raw(&name));
+    let _ = w.cata(&["rmi", &name, &further]).ok();
+
     // What runs in the foreign stage needs an emulator, which is named; what only copies does not.
     let dockerfile = format!(
         "FROM busybox AS {host}\nFROM --platform=$TARGETPLATFORM other AS {foreign}\n\
@@ -277,6 +288,13 @@ fn images_are_attested(w: &World) {
     assert_eq!(kinds, "image attestation");
     let _ = w.cata(&["push", "-q", &name]).ok();
     assert_eq!(raw(&name), index);
+    // And from one registry's name to another's, with what is attested.
+    let _ = w.cata(&["rmi", "-f", &name]).ok();
+    let _ = w.cata(&["pull", "-q", "--all-platforms", &name]).ok();
+    let further = registry.name("further:1");
+    let _ = w.cata(&["tag", &name, &further]).ok();
+    let _ = w.cata(&["push", "-q", &further]).ok();
+    assert_eq!(raw(&further), index);
     let args =
         ["-t", &name, "--secret", &secret_flag, "--build-arg", "V=v4lue", "--attest", "type=provenance"];
     let _ = build(w, &dir, &args).ok();

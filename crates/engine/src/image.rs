@@ -206,6 +206,18 @@ impl Engine {
         Ok(pulled)
     }
 
+    /// As [`Engine::image_pull`], for all platforms: an index whole.
+    ///
+    /// # Errors
+    /// What the image room says.
+    pub fn image_pull_index(&self, image: &str, progress: &dyn Progress) -> Result<Pulled> {
+        let reference = parse_reference(image)?;
+        let pulled = cata_image::pull_index(&self.images, &self.registries()?, &reference, progress);
+        let pulled = pulled.map_err(image_error)?;
+        self.tell_passed("pull", &reference, Some(&pulled.image));
+        Ok(pulled)
+    }
+
     /// Pushes an image under a name it has; an index whole, or only its member for a platform.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ pub mod layout;
 pub mod load;
 pub mod progress;
 pub mod pull;
+mod pull_index;
 pub mod push;
 mod recompress;
 pub mod registry;
@@ -42,6 +43,7 @@ pub use layout::{layout_digest, read_layout, write_layout};
 pub use load::load;
 pub use progress::{Event, Progress, Silent};
 pub use pull::{digest_of, pull};
+pub use pull_index::pull_index;
 pub use push::{push, push_as};
 pub use recompress::Recompress;
 pub use request::{

@@ -44,7 +44,8 @@ pub fn pull(
         return Ok(Pulled { image: image.clone(), digest, changed: false });
     }
     let platform = request.platform.clone().unwrap_or_else(Platform::host);
-    let (client, found) = locate(config, &request.reference, &platform)?;
+    let reference = &request.reference;
+    let (client, found) = locate(config, reference, |client| manifest::fetch(client, reference, &platform))?;
     let (reference, digest) = (request.reference.clone(), found.top);
     progress.event(Event::Resolved { reference, digest, registry: client.host().to_owned() });
     let id = found.manifest.config.digest;
@@ -119,11 +120,15 @@ fn still_current(store: &Store, config: &Config, request: &PullRequest, image: &
 }
 
 /// Asks the mirrors, then the registry itself.
-fn locate(config: &Config, reference: &Reference, platform: &Platform) -> Result<(Client, Found), Error> {
+pub(crate) fn locate<T>(
+    config: &Config,
+    reference: &Reference,
+    ask: impl Fn(&Client) -> Result<T, RegistryError>,
+) -> Result<(Client, T), Error> {
     let mut failure: Option<RegistryError> = None;
     for endpoint in config.endpoints(reference.registry()) {
         let client = Client::new(config, endpoint, reference.repository(), Access::Pull);
-        match patiently(config, || manifest::fetch(&client, reference, platform)) {
+        match patiently(config, || ask(&client)) {
             Ok(found) => return Ok((client, found)),
             // An answer says more than silence, whoever gave it.
             Err(RegistryError::Unreachable { .. }) if failure.is_some() => {}
@@ -134,7 +139,7 @@ fn locate(config: &Config, reference: &Reference, platform: &Platform) -> Result
 }
 
 /// Tries again when the registry itself says that it may help; a registry that is down is told at once.
-fn patiently<T>(
+pub(crate) fn patiently<T>(
     config: &Config,
     mut ask: impl FnMut() -> Result<T, RegistryError>,
 ) -> Result<T, RegistryError> {
@@ -152,7 +157,7 @@ fn patiently<T>(
 }
 
 /// Reads the configuration and checks that manifest, configuration and wish agree.
-fn check(document: &[u8], found: &Found, request: &PullRequest) -> Result<ImageConfig, Error> {
+pub(crate) fn check(document: &[u8], found: &Found, request: &PullRequest) -> Result<ImageConfig, Error> {
     let reference = request.reference.familiar();
     let unusable = |source: cata_spec::image::ManifestError| RegistryError::Manifest {
         reference: reference.clone(),
@@ -180,7 +185,7 @@ fn check(document: &[u8], found: &Found, request: &PullRequest) -> Result<ImageC
 }
 
 /// What has to be there: each blob once, the largest first, for that one takes longest.
-fn layers<'f>(found: &'f Found, config: &ImageConfig) -> Vec<(&'f Descriptor, Digest)> {
+pub(crate) fn layers<'f>(found: &'f Found, config: &ImageConfig) -> Vec<(&'f Descriptor, Digest)> {
     let mut seen = BTreeSet::new();
     let mut work: Vec<(&Descriptor, Digest)> = found
         .manifest
@@ -193,7 +198,7 @@ fn layers<'f>(found: &'f Found, config: &ImageConfig) -> Vec<(&'f Descriptor, Di
     work
 }
 
-fn fetch_layers(
+pub(crate) fn fetch_layers(
     store: &Store,
     config: &Config,
     client: &Client,

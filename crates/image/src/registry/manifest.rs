@@ -39,6 +39,42 @@ pub(crate) fn head(client: &Client, reference: &Reference) -> Result<Option<Dige
     Ok(if response.status() == StatusCode::OK { told_digest(&response) } else { None })
 }
 
+/// What a reference leads to.
+pub(crate) enum Top {
+    /// An image that stands alone.
+    Image,
+    /// Several.
+    Index { digest: Digest, bytes: Vec<u8>, index: Index },
+}
+
+/// Fetches what `reference` leads to, whatever platforms it has.
+pub(crate) fn fetch_top(client: &Client, reference: &Reference) -> Result<Top, RegistryError> {
+    let (digest, bytes, kind) = get(client, reference, &reference.manifest_selector(), reference.digest())?;
+    let unusable = |source| RegistryError::Manifest { reference: reference.familiar(), source };
+    Ok(match ManifestDocument::parse(&bytes, kind.as_deref()).map_err(unusable)? {
+        ManifestDocument::Image(_) => Top::Image,
+        ManifestDocument::Index(index) => Top::Index { digest, bytes, index },
+    })
+}
+
+/// Fetches one member of an index; `reference` has its digest.
+pub(crate) fn fetch_member(
+    client: &Client,
+    reference: &Reference,
+    member: &Descriptor,
+) -> Result<Found, RegistryError> {
+    let unusable = |source| RegistryError::Manifest { reference: reference.familiar(), source };
+    let digest = member.digest;
+    let (_, bytes, kind) = get(client, reference, &digest.to_string(), Some(digest))?;
+    match ManifestDocument::parse(&bytes, kind.as_deref().or(Some(&member.media_type))).map_err(unusable)? {
+        ManifestDocument::Image(manifest) => Ok(found(digest, digest, bytes, kind, manifest)),
+        ManifestDocument::Index(_) => {
+            let nested = "an index within an index".to_owned();
+            Err(unusable(cata_spec::image::ManifestError::MediaType(nested)))
+        }
+    }
+}
+
 /// Fetches the manifest of `reference` for `platform`.
 pub(crate) fn fetch(
     client: &Client,
@@ -55,17 +91,7 @@ pub(crate) fn fetch(
                 wanted: platform.clone(),
                 offered: offered(&index),
             })?;
-            let digest = chosen.digest;
-            let (_, bytes, kind) = get(client, reference, &digest.to_string(), Some(digest))?;
-            match ManifestDocument::parse(&bytes, kind.as_deref().or(Some(&chosen.media_type)))
-                .map_err(unusable)?
-            {
-                ManifestDocument::Image(manifest) => Ok(found(top, digest, bytes, kind, manifest)),
-                ManifestDocument::Index(_) => {
-                    let nested = "an index within an index".to_owned();
-                    Err(unusable(cata_spec::image::ManifestError::MediaType(nested)))
-                }
-            }
+            Ok(Found { top, ..fetch_member(client, reference, chosen)? })
         }
     }
 }

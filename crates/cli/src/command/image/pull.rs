@@ -13,6 +13,9 @@ pub(crate) struct Pull {
     /// Pull every tag of the repository
     #[arg(short, long)]
     all_tags: bool,
+    /// Take an image of several platforms whole, to push it on or to save it
+    #[arg(long, conflicts_with = "platform")]
+    all_platforms: bool,
     /// Choose the platform of an image that has several
     #[arg(long, value_name = "string", env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
     platform: Option<String>,
@@ -39,7 +42,12 @@ impl Verb for Pull {
         }
         let screen = Screen::new(if self.quiet { To::Nowhere } else { To::Stdout });
         let platform = self.platform.as_deref().filter(|p| !p.is_empty());
-        let pulled = session.engine()?.image_pull(&self.name, platform, &screen)?;
+        let engine = session.engine()?;
+        let pulled = if self.all_platforms {
+            engine.image_pull_index(&self.name, &screen)?
+        } else {
+            engine.image_pull(&self.name, platform, &screen)?
+        };
         if !self.quiet {
             session::print_line(format!("Digest: {}", pulled.digest))?;
             let status =
