@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cata_tests::command::{Done, PATIENCE, Run, eventually};
+use cata_tests::command::{Done, PATIENCE, Run, cata_binary, eventually};
 use cata_tests::harness::Test;
 use cata_tests::registry::{Registry, Settings};
 use cata_tests::world::World;
@@ -621,6 +621,15 @@ fn interrupted_build_cleans_up(w: &World) {
     eventually("what was removed is gone", PATIENCE, || {
         fs::read_dir(w.root().join("removed")).is_ok_and(|list| list.count() == 0).then_some(())
     });
+    // Whoever started us so that signals are ignored, as `nohup` does, meant it.
+    let waits = "FROM busybox\nRUN --mount=type=bind,target=/c until [ -e /c/go ]; do sleep 0.1; done\n";
+    let heedless = context(w, "heedless", &[("Dockerfile", waits)]);
+    let shell = Run::new("sh").args(["-c", "trap '' INT; exec \"$@\"", "sh"]).arg(cata_binary());
+    let client = shell.args(["build", "-q"]).arg(&heedless).start();
+    eventually("the step runs", PATIENCE, || (!w.cata(&["ps", "-q"]).text().is_empty()).then_some(()));
+    client.signal(rustix::process::Signal::INT);
+    fs::write(heedless.join("go"), "").unwrap();
+    let _ = client.done(PATIENCE).ok();
     let again = context(w, "interrupted", &[("Dockerfile", "FROM busybox\nCOPY a /\n")]);
     assert!(build(w, &again, &[]).ok().stderr.contains("1 of 1 steps cached"));
 }

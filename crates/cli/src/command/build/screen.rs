@@ -125,8 +125,11 @@ impl Screen {
     }
 
     /// From now on the first signal that would end us ends the build, so that nothing half-made stays; the second ends us.
+    /// What our caller had us ignore (`nohup`, a script's `&`) stays ignored.
     pub(super) fn watch_signals(&self) -> Result<(), Failure> {
-        for signal in [SIGHUP, SIGINT, SIGTERM] {
+        let ignored = ignored_signals();
+        for signal in [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0)
+        {
             let number = usize::try_from(signal).unwrap_or_default();
             let (first, again) = (Arc::clone(&self.interrupted), Arc::clone(&self.again));
             // In this order: who ends us looks before the mark is made.
@@ -267,6 +270,13 @@ impl State {
             }
         }
     }
+}
+
+/// Signals that this process ignores, a bit for each.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// What a program wrote, without what would move the cursor.
