@@ -111,16 +111,7 @@ fn several_platforms_are_one_image(w: &World) {
     let _ = w.cata(&["push", "-q", &name]).ok();
     assert_eq!(platforms(&raw(&name)), [host, foreign]);
 
-    // Pulled whole, it is pushed on as the very same index.
-    let _ = w.cata(&["rmi", &name]).ok();
-    let _ = w.cata(&["pull", "--all-platforms", &name]).ok().says("Downloaded newer image");
-    let _ = w.cata(&["pull", "--all-platforms", &name]).ok().says("Image is up to date");
-    assert_eq!(inspect(&["--platform", &platform, &name]), format!("{foreign} 2"));
-    let further = registry.name("further:1");
-    let _ = w.cata(&["tag", &name, &further]).ok();
-    let _ = w.cata(&["push", "-q", &further]).ok();
-    assert_eq!(raw(&further), raw(&name));
-    let _ = w.cata(&["rmi", &name, &further]).ok();
+    pulled_whole(w, &registry, &name, &platform);
 
     // What runs in the foreign stage needs an emulator, which is named; what only copies does not.
     let dockerfile = format!(
@@ -156,6 +147,20 @@ fn several_platforms_are_one_image(w: &World) {
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
+}
+
+/// Pulled whole, an index is pushed on as the very same.
+fn pulled_whole(w: &World, registry: &Registry, name: &str, platform: &str) {
+    let _ = w.cata(&["rmi", name]).ok();
+    let _ = w.cata(&["pull", "--all-platforms", name]).ok().says("Downloaded newer image");
+    let _ = w.cata(&["pull", "--all-platforms", name]).ok().says("Image is up to date");
+    let said = w.cata(&["image", "inspect", "--platform", platform, "-f", "{{len .Manifests}}", name]);
+    assert_eq!(said.text(), "2");
+    let further = registry.name("further:1");
+    let _ = w.cata(&["tag", name, &further]).ok();
+    let _ = w.cata(&["push", "-q", &further]).ok();
+    assert_eq!(raw(&further), raw(name));
+    let _ = w.cata(&["rmi", name, &further]).ok();
 }
 
 fn layers_are_compressed_as_asked(w: &World) {
