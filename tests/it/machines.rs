@@ -505,7 +505,12 @@ fn machine_files(w: &World) {
     let bind = format!("{}:/src", source.display());
     let file = w.file("one", "one\n");
     let one = format!("{}:/etc/one:ro", file.display());
+    // A link in a volume leads to what is in the volume.
+    let _ = w
+        .cata(&["run", "--rm", "-v", "data:/d", "debian", "sh", "-c", "mkdir /d/etc && ln -s /etc /d/link"])
+        .ok();
     let script = "set -e\n\
+        if test -e /sub/passwd; then exit 9; fi; touch /sub/mine\n\
         stat -c '%u:%g' /src/given; id > /src/owner; ls -ln /src > /dev/null\n\
         chown 77:88 /src/owner; ln -s given /src/link; mkdir /src/dir; mv /src/dir /src/moved\n\
         echo kept > /data/file; cat /etc/one; ! echo x > /etc/one; ! touch /cannot; ! touch /ro/x\n\
@@ -525,6 +530,8 @@ fn machine_files(w: &World) {
         "data:/data",
         "-v",
         "data:/ro:ro",
+        "--mount",
+        "source=data,target=/sub,volume-subpath=link",
         "--tmpfs",
         "/scratch:size=256m",
         "--tmpfs",
@@ -547,7 +554,8 @@ fn machine_files(w: &World) {
     assert!(source.join("moved").is_dir());
     assert_eq!(fs::read_link(source.join("link")).unwrap().to_str(), Some("given"));
     let data = w.root().join("volumes/data/_data/file");
-    assert_eq!(fs::read_to_string(data).unwrap(), "kept\n");
+    assert_eq!(fs::read_to_string(&data).unwrap(), "kept\n");
+    assert!(data.with_file_name("etc/mine").exists() && !fs::exists("/etc/mine").unwrap());
     assert_eq!(fs::read_to_string(file).unwrap(), "one\n");
     // Another container sees what the machine wrote.
     assert_eq!(w.cata(&["run", "--rm", "-v", "data:/d", "debian", "cat", "/d/file"]).text(), "kept");

@@ -219,6 +219,7 @@ impl Engine {
         let host = Cgroups { cgroups: Some(vm::layout()) };
         let mut plan = cata_runtime::plan::plan(&spec, &host, &options)
             .map_err(|e| Error::Runtime(Foreign::new(Kind::InvalidArgument, None, &e)))?;
+        self.keep_in_volumes(record, &mut plan);
         if vm::is_whole(&record.request) {
             vm::open_up(&mut plan);
         }

@@ -342,7 +342,7 @@ impl Engine {
     }
 
     /// Whoever else has a volume may have made a link of a path in it.
-    fn keep_in_volumes(&self, record: &Record, plan: &mut Plan) {
+    pub(super) fn keep_in_volumes(&self, record: &Record, plan: &mut Plan) {
         for mount in &mut plan.mounts {
             let point = record.mounts.iter().find(|point| Path::new(&point.target) == mount.target);
             if let PlannedMount::Bind(bind) = &mut mount.kind
