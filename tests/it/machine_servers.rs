@@ -9,7 +9,7 @@ use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(machine_crowd).with_kernel(),
+        test!(machine_crowd).with_kernel().also_in_lab_for(400),
         test!(machine_postgres).with_kernel().images(&["postgres"]).needs(&["psql"]).also_in_lab_for(200),
     ]
 }
@@ -22,9 +22,13 @@ fn machine_crowd(w: &World) {
         let words = words.into_iter().chain(["busybox", "sh", "-c", "echo here; sleep 600"]);
         w.cata_run(words.collect::<Vec<_>>()).patience(BOOT).start()
     };
-    let starting: Vec<_> = (0..many).map(start).collect();
-    for one in starting {
-        let _ = one.done(BOOT).ok();
+    // A guest's first word has a deadline, which an emulated processor does not keep for all of them at once.
+    let at_once = if on_kvm() { 2 } else { many };
+    for first in (0..many).step_by(at_once as usize) {
+        let starting: Vec<_> = (first..many.min(first + at_once)).map(start).collect();
+        for one in starting {
+            let _ = one.done(BOOT).ok();
+        }
     }
     let running = w.cata(&["ps", "-q"]).lines();
     assert_eq!(running.len(), many as usize);

@@ -22,6 +22,9 @@ const DEADLINE: Duration = Duration::from_secs(480);
 /// About how many seconds a test takes in the lab that says nothing of it.
 const LIGHT: u32 = 10;
 
+/// What takes longer there is left to the host where one machine would have to play all of them.
+const LONG: u32 = 300;
+
 /// So many tests are named at the end with the time they took.
 const SLOWEST: usize = 10;
 
@@ -254,7 +257,7 @@ pub fn main(tests: &[Test]) -> ExitCode {
 /// Of the lab's tests those of one of several machines that play them side by side: about as much for each, and what
 /// takes longest first.
 fn dealt(mut tests: Vec<Test>, (part, parts): (usize, usize)) -> Vec<Test> {
-    tests.retain(|test| test.lab.is_some());
+    tests.retain(|test| test.lab.is_some_and(|seconds| parts > 1 || seconds <= LONG));
     tests.sort_by_key(|test| (std::cmp::Reverse(test.lab), test.name));
     let mut sums = vec![0; parts.max(1)];
     tests.retain(|test| {
