@@ -16,7 +16,8 @@ impl Display for Dockerfile {
             writeln!(f, "# check={check}")?;
         }
         for instruction in &self.instructions {
-            let text = instruction.to_string();
+            let usual = self.directives.escape == '\\';
+            let text = if usual { format!("{instruction}") } else { format!("{instruction:#}") };
             f.write_str(&text)?;
             // Only the last one can end so: its line would go on, had the file not ended. One is taken for that.
             if text.ends_with(self.directives.escape) {
@@ -28,6 +29,7 @@ impl Display for Dockerfile {
     }
 }
 
+/// Escapes are backslashes; in the alternate form (`{:#}`) backquotes.
 impl Display for Instruction {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind.keyword())?;
@@ -61,7 +63,17 @@ impl Display for Instruction {
 
 fn flag(f: &mut Formatter<'_>, name: &str, value: Option<&str>) -> fmt::Result {
     match value {
-        Some(value) => write!(f, " --{name}={value}"),
+        Some(value) => {
+            let escape = if f.alternate() { '`' } else { '\\' };
+            write!(f, " --{name}=")?;
+            for character in value.chars() {
+                if character.is_whitespace() || matches!(character, '"' | '\'') || character == escape {
+                    f.write_char(escape)?;
+                }
+                f.write_char(character)?;
+            }
+            Ok(())
+        }
         None => Ok(()),
     }
 }

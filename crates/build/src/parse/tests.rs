@@ -87,6 +87,11 @@ fn what_is_printed_is_read_the_same() {
     round(
         "FROM a\nONBUILD RUN <<EOF\nx\nEOF\nVOLUME /a /b\nSHELL [\"a\"]\nEXPOSE 1 2/udp\nMAINTAINER  a  b \nSTOPSIGNAL 9",
     );
+    // Flags with quotes and escapes in them.
+    round(
+        "FROM a\nRUN --mount='type=cache,target=/a b' --mount=target=/c\\ d\\\\e,id=\"'\" x\nCOPY --chown=\\\"1 a b",
+    );
+    round("# escape=`\nFROM a\nRUN --mount=target=/a`` b --network='no ne' x\nRUN --mount=target=/a\\b x");
     // What ends in the escape character, which only the end of the file lets it.
     round("FROM a\nWORKDIR /x\\\\\\");
     round("FROM a\\\\\n");
