@@ -18,6 +18,7 @@ mod build_private;
 mod build_sources;
 mod changes;
 mod compare;
+mod compose;
 mod copy;
 mod engines;
 mod events;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         build_private::tests(),
         changes::tests(),
         compare::tests(),
+        compose::tests(),
         copy::tests(),
         engines::tests(),
         events::tests(),

@@ -64,7 +64,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("supervisor", &["spec", "sys", "runtime", "sandbox", "network"]),
     ("engine", &["spec", "sys", "runtime", "kernel", "image", "build", "network", "guest", "sandbox"]),
     ("api", &["spec", "engine"]),
-    ("cli", &["spec", "engine"]),
+    ("compose", &[]),
+    ("cli", &["spec", "engine", "compose"]),
 ];
 
 #[test]

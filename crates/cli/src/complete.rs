@@ -94,7 +94,12 @@ fn offer(before: &[String], typed: &str) -> Offer {
         } else {
             let Some(node) = nodes.iter().find(|node| node.answers(word)) else { return Offer::default() };
             match &node.body {
-                Body::Group(inner) => nodes = inner,
+                Body::Group(inner) => {
+                    nodes = inner;
+                    if let Some(front) = node.front {
+                        program = (front.augment)(Command::new(node.name));
+                    }
+                }
                 Body::Verb { augment, .. } => {
                     program = augment(Command::new(node.name));
                     verb = Some(node);

@@ -11,6 +11,9 @@ pub(crate) fn text(path: &[&'static Node], root: &'static [Node], width: usize) 
     let mut text = format!("Usage:  {}\n\n{}\n", usage(&name, node), node.about);
     match &node.body {
         Body::Group(nodes) => {
+            if let Some(front) = node.front {
+                push_options(&mut text, "Options", &(front.augment)(Command::new(node.name)), width);
+            }
             text.push_str("\nCommands:\n");
             push_nodes(&mut text, nodes.iter());
             text.push_str(&format!("\nRun '{name} COMMAND --help' for more information on a command.\n"));
@@ -29,6 +32,7 @@ pub(crate) fn text(path: &[&'static Node], root: &'static [Node], width: usize) 
 /// The usage line without its heading.
 pub(crate) fn usage(name: &str, node: &Node) -> String {
     match (&node.body, node.usage) {
+        (Body::Group(_), usage) if node.front.is_some() => format!("{name} [OPTIONS] {usage}"),
         (Body::Group(_), usage) => format!("{name} {usage}"),
         (Body::Verb { augment, .. }, usage) => {
             let has_options = augment(Command::new(node.name))

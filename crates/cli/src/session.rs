@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use cata_engine::{Engine, Paths};
 
+use crate::command::compose::ProjectOptions;
 use crate::render::error::Failure;
 
 /// The global flags.
@@ -23,12 +24,24 @@ pub(crate) struct Globals {
 pub(crate) struct Session {
     globals: Globals,
     engine: OnceCell<Engine>,
+    project: OnceCell<ProjectOptions>,
 }
 
 impl Session {
     /// A session that opens the engine when it is first asked for.
     pub(crate) fn new(globals: Globals) -> Self {
-        Self { globals, engine: OnceCell::new() }
+        Self { globals, engine: OnceCell::new(), project: OnceCell::new() }
+    }
+
+    /// The flags between `compose` and its command.
+    pub(crate) fn project(&self) -> &ProjectOptions {
+        self.project.get_or_init(ProjectOptions::default)
+    }
+
+    /// Keeps those flags.
+    pub(crate) fn keep_project(&self, options: ProjectOptions) {
+        // There is one command in a line.
+        let _ = self.project.set(options);
     }
 
     /// The engine.

@@ -88,7 +88,6 @@ fn refusals_are_clear() {
         "ps extra",
         "ps --colour",
         "logs --details pg",
-        "compose up",
         "container checkpoint a b",
         "container dance",
         "dance",

@@ -38,6 +38,21 @@ pub(crate) struct Node {
     /// What follows the name in the usage line.
     pub(crate) usage: &'static str,
     pub(crate) body: Body,
+    /// Flags of a group, which stand before the command in it.
+    pub(crate) front: Option<Front>,
+}
+
+/// Flags of a group: how they are added, and how they are kept for the command that follows.
+#[derive(Clone, Copy)]
+pub(crate) struct Front {
+    pub(crate) augment: fn(Command) -> Command,
+    keep: fn(&ArgMatches, &Session) -> Result<(), Failure>,
+}
+
+/// What a group's flags are.
+pub(crate) trait Fronted: Args {
+    /// Keeps them.
+    fn keep(self, session: &Session);
 }
 
 /// What is at a place.
@@ -56,17 +71,44 @@ pub(crate) enum Body {
 impl Node {
     /// A place with a command.
     pub(crate) const fn verb<V: Verb>(name: &'static str, usage: &'static str, about: &'static str) -> Self {
-        Self { name, aliases: &[], about, usage, body: Body::Verb { augment: augment::<V>, call: call::<V> } }
+        Self {
+            name,
+            aliases: &[],
+            about,
+            usage,
+            front: None,
+            body: Body::Verb { augment: augment::<V>, call: call::<V> },
+        }
     }
 
     /// A place with further places.
     pub(crate) const fn group(name: &'static str, about: &'static str, nodes: &'static [Self]) -> Self {
-        Self { name, aliases: &[], about, usage: "COMMAND", body: Body::Group(nodes) }
+        Self { name, aliases: &[], about, usage: "COMMAND", body: Body::Group(nodes), front: None }
+    }
+
+    /// The same place with flags before its commands.
+    pub(crate) const fn with<F: Fronted>(self) -> Self {
+        let front = Some(Front { augment: augment_front::<F>, keep: keep::<F> });
+        Self {
+            name: self.name,
+            aliases: self.aliases,
+            about: self.about,
+            usage: self.usage,
+            body: self.body,
+            front,
+        }
     }
 
     /// The same place under further names.
     pub(crate) const fn also(self, aliases: &'static [&'static str]) -> Self {
-        Self { name: self.name, aliases, about: self.about, usage: self.usage, body: self.body }
+        Self {
+            name: self.name,
+            aliases,
+            about: self.about,
+            usage: self.usage,
+            body: self.body,
+            front: self.front,
+        }
     }
 
     /// Whether this place answers to `name`.
@@ -85,6 +127,7 @@ impl Node {
             Body::Verb { augment, .. } => command.defer(*augment),
             Body::Group(nodes) => {
                 let command = command.subcommand_required(true).arg(help_flag(true));
+                let command = self.front.map_or(command.clone(), |front| (front.augment)(command));
                 nodes.iter().fold(command, |command, node| command.subcommand(node.command()))
             }
         }
@@ -98,7 +141,12 @@ pub(crate) fn dispatch(nodes: &[Node], matches: &ArgMatches, session: &Session) 
     };
     match nodes.iter().find(|node| node.name == name) {
         Some(Node { body: Body::Verb { call, .. }, .. }) => call(matches, session),
-        Some(Node { body: Body::Group(nodes), .. }) => dispatch(nodes, matches, session),
+        Some(Node { body: Body::Group(nodes), front, .. }) => {
+            if let Some(front) = front {
+                (front.keep)(matches, session)?;
+            }
+            dispatch(nodes, matches, session)
+        }
         None => Err(Failure::usage(format!("'{name}' is not a cata command"))),
     }
 }
@@ -127,7 +175,10 @@ pub(crate) fn follow<'a>(nodes: &'static [Node], words: impl Iterator<Item = &'a
                 "--log-level",
                 "-l",
             ];
-            skip = path.is_empty() && valued.contains(&word);
+            skip = match path.last() {
+                None => valued.contains(&word),
+                Some(node) => node.front.is_some_and(|front| takes_a_word(&front, word)),
+            };
             continue;
         }
         match nodes.iter().find(|node| node.answers(word)) {
@@ -142,6 +193,34 @@ pub(crate) fn follow<'a>(nodes: &'static [Node], words: impl Iterator<Item = &'a
         }
     }
     path
+}
+
+/// A command as if these words had been typed behind its name.
+pub(crate) fn typed<V: Verb>(node: &'static Node, words: Vec<String>) -> Result<V, Failure> {
+    let command = relaxed(V::augment_args(Command::new(node.name)));
+    let command = command.no_binary_name(true).disable_help_flag(true);
+    let parsed = command.try_get_matches_from(words).and_then(|matches| V::from_arg_matches(&matches));
+    parsed.map_err(|error| crate::refusal::failure(&error, &[node], &[]))
+}
+
+fn augment_front<F: Fronted>(command: Command) -> Command {
+    relaxed(F::augment_args(command))
+}
+
+fn keep<F: Fronted>(matches: &ArgMatches, session: &Session) -> Result<(), Failure> {
+    let front = F::from_arg_matches(matches).map_err(|e| Failure::usage(e.to_string()))?;
+    front.keep(session);
+    Ok(())
+}
+
+/// Whether the value of a group's flag is the next word.
+fn takes_a_word(front: &Front, word: &str) -> bool {
+    let command = (front.augment)(Command::new(""));
+    let mut flags = command.get_arguments().filter(|arg| !arg.is_require_equals_set());
+    flags.any(|arg| match word.strip_prefix("--") {
+        Some(long) => arg.get_long() == Some(long),
+        None => word.len() == 2 && arg.get_short() == word.chars().nth(1),
+    })
 }
 
 fn augment<V: Verb>(command: Command) -> Command {

@@ -101,7 +101,6 @@ const FLAGS: &[(&str, &[&str])] = &[
 const COMMANDS: &[&str] = &[
     "bake",
     "checkpoint",
-    "compose",
     "config",
     "context",
     "dial-stdio",

@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 mod compare;
+pub(crate) mod compose;
 pub(crate) mod container;
 pub(crate) mod image;
 pub(crate) mod inspect;
@@ -73,6 +74,7 @@ pub(crate) const TREE: &[Node] = &[
     ),
     build::BUILDER,
     build::BUILDX,
+    compose::COMPOSE,
     Node::group("container", "Manage containers", container::NODES),
     Node::group("image", "Manage images", image::NODES),
     Node::group("network", "Manage networks", network::NODES),

@@ -85,6 +85,15 @@ impl Failure {
         self
     }
 
+    /// The same, of something in a file: no flag that was typed is wrong.
+    pub(crate) fn of(mut self, what: impl std::fmt::Display) -> Self {
+        if matches!(self.origin, Origin::Flag | Origin::Value) {
+            self.origin = Origin::Client;
+        }
+        self.text = format!("{what}: {}", self.text);
+        self
+    }
+
     /// The text alone.
     pub(crate) fn message(&self) -> &str {
         &self.text
@@ -130,6 +139,12 @@ impl Failure {
 impl From<cata_engine::Error> for Failure {
     fn from(error: cata_engine::Error) -> Self {
         Self { origin: Origin::Engine(error.kind()), text: chain(&error), hint: error.hint() }
+    }
+}
+
+impl From<cata_compose::Error> for Failure {
+    fn from(error: cata_compose::Error) -> Self {
+        Self::client(error.to_string())
     }
 }
 

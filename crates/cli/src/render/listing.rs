@@ -24,6 +24,12 @@ impl Row {
         self
     }
 
+    /// With one more cell.
+    pub(crate) fn with(mut self, name: &str, text: impl Into<String>) -> Self {
+        self.cells.insert(name.to_owned(), Value::String(text.into()));
+        self
+    }
+
     fn filled(&self, format: &Format) -> Result<String, Failure> {
         let labels = Arc::clone(&self.labels);
         let label = move |key: &str| labels.get(key).cloned().unwrap_or_default();

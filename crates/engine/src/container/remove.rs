@@ -9,7 +9,7 @@ use cata_sandbox::status::StatusKind;
 use cata_spec::ContainerId;
 
 use crate::container::live::Owner;
-use crate::container::{names, ranges};
+use crate::container::ranges;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::record::Record;
@@ -80,10 +80,7 @@ impl Engine {
         self.kill_and_wait(id, Duration::from_secs(10))?;
         self.recover_lost(id)?;
         self.release_network(id)?;
-        let steps = [Undo::UnlinkPointing { directory: self.paths.names(), text: id.to_string() }];
-        if let Some(error) = cata_sandbox::undo::perform(&steps).pop() {
-            return Err(Error::file("remove the names of", id.as_str())(io::Error::other(error.to_string())));
-        }
+        self.release_names(id)?;
         self.release_users(id)?;
         self.remove_files(id)?;
         drop(lock);
@@ -97,7 +94,7 @@ impl Engine {
     pub(crate) fn discard(&self, record: &Record, volumes: bool) -> Result<()> {
         self.hide_files(&record.id)?;
         self.tell_container(record, "destroy", &[]);
-        names::release(&self.paths, &record.name, &record.id)?;
+        self.release_names(&record.id)?;
         if record.users.is_some() {
             self.release_users(&record.id)?;
         }
@@ -114,6 +111,17 @@ impl Engine {
             }
         }
         self.remove_files(&record.id)
+    }
+
+    /// Every name that leads to it: a killed `rename` leaves two.
+    fn release_names(&self, id: &ContainerId) -> Result<()> {
+        let steps = [Undo::UnlinkPointing { directory: self.paths.names(), text: id.to_string() }];
+        match cata_sandbox::undo::perform(&steps).pop() {
+            Some(error) => {
+                Err(Error::file("remove the names of", id.as_str())(io::Error::other(error.to_string())))
+            }
+            None => Ok(()),
+        }
     }
 
     fn release_users(&self, id: &ContainerId) -> Result<()> {

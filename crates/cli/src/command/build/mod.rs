@@ -87,6 +87,13 @@ impl Verb for Build {
     }
 }
 
+/// A build as if these words had been typed; the Dockerfile's text may be given.
+pub(crate) fn perform(session: &Session, words: Vec<String>, inline: Option<String>) -> Outcome {
+    let mut build: Build = crate::tree::typed(&BUILD, words)?;
+    build.inline = inline;
+    build.call(session)
+}
+
 /// Contexts that do not stay: gone when this is dropped.
 #[derive(Default)]
 struct Contexts {

@@ -33,6 +33,9 @@ pub(crate) struct Build {
     /// Name of the Dockerfile (PATH/Dockerfile); - is standard input
     #[arg(short, long, value_name = "string")]
     file: Option<String>,
+    /// A Dockerfile's text, where there is no file: what a project has in its own.
+    #[arg(skip)]
+    pub(super) inline: Option<String>,
     /// Build this stage
     #[arg(long, value_name = "string")]
     target: Option<String>,
@@ -357,6 +360,9 @@ impl Build {
             let ignore = fs::read_to_string(format!("{}.dockerignore", path.display())).ok();
             Ok(DockerfileText { name: name.to_owned(), text, ignore })
         };
+        if let Some(text) = self.inline.clone() {
+            return Ok(DockerfileText { name: "dockerfile_inline".to_owned(), text, ignore: None });
+        }
         match self.file.as_deref() {
             Some("-") => {
                 Ok(DockerfileText { name: "Dockerfile".to_owned(), text: standard_input()?, ignore: None })
@@ -385,7 +391,7 @@ impl Build {
 
     /// Whether the Dockerfile comes with the context.
     pub(super) fn dockerfile_is_in_context(&self) -> bool {
-        self.file.as_deref() != Some("-") && self.remote_dockerfile().is_none()
+        self.file.as_deref() != Some("-") && self.inline.is_none() && self.remote_dockerfile().is_none()
     }
 
     /// `-f https://…`

@@ -34,6 +34,12 @@ impl Verb for Create {
     }
 }
 
+/// A request of the words of a line behind `create`.
+pub(crate) fn request_of(words: Vec<String>, using: Use) -> Result<CreateRequest, Failure> {
+    let create: Create = crate::tree::typed(&super::CREATE, words)?;
+    convert(create.options, create.image_and_command, using)
+}
+
 /// Flags to a request, with the caller's real surroundings.
 pub(crate) fn convert(
     options: CreateOptions,

@@ -5,7 +5,7 @@ mod commit;
 mod cp;
 pub(crate) mod create;
 mod diff;
-mod exec;
+pub(crate) mod exec;
 mod export;
 mod kill;
 pub(crate) mod logs;
@@ -20,7 +20,7 @@ pub(crate) mod run;
 mod start;
 mod stats;
 mod stop;
-mod top;
+pub(crate) mod top;
 mod update;
 mod wait;
 

@@ -4,6 +4,7 @@ use std::os::fd::AsFd as _;
 
 use cata_engine::container::{StartOptions, Started};
 use cata_engine::record::Record;
+use cata_engine::request::CreateRequest;
 use cata_engine::{Streams, Timing};
 use clap::Args;
 
@@ -45,51 +46,78 @@ impl Verb for Run {
         let cidfile = CidFile::claim(self.options.life.cidfile.as_deref())?;
         let quiet = self.options.life.quiet;
         let request = convert(self.options, self.image_and_command, using)?;
-        let (attach, tty) = (request.attach, request.tty);
-        if !self.detach {
-            terminal::check_tty(attach.stdin, tty)?;
-        }
         timing.mark("parse");
-        let created = create(session, request, quiet, &mut timing)?;
-        let record = created.record;
-        cidfile.write(record.id.as_str())?;
-        let attached = attach.stdin || attach.stdout || attach.stderr;
-        // With a terminal its master side is wanted in any case: it takes the window's size.
-        let streams =
-            Streams { stdin: attach.stdin || tty, stdout: attach.stdout, stderr: attach.stderr && !tty };
-        let wanted = (!self.detach && attached).then_some(streams);
-        let window = if tty { terminal::window() } else { None };
-        let options = StartOptions { attach: wanted, window };
-        let engine = session.engine()?;
-        let started = match engine.start(&record, options, &mut timing) {
-            Ok(started) => started,
-            Err(error) => {
-                if record.request.auto_remove {
-                    // Docker's --rm removes what never started as well; the first error is the one to tell.
-                    let _ = engine.remove(
-                        record.id.as_str(),
-                        cata_engine::container::RemoveOptions { force: true, volumes: true },
-                    );
-                }
-                return Err(error.into());
-            }
-        };
-        if self.timing {
-            print_phases(&timing);
-        }
-        let Some(started) = started else {
-            return Err(Failure::client(format!("container {} runs already", record.name)));
-        };
-        for withheld in &started.withheld {
-            session::note(format!("WARNING: {withheld}"));
-        }
-        if wanted.is_none() {
-            session::print_line(record.id.as_str())?;
-            return Ok(Exit::OK);
-        }
         let keys = self.detach_keys.unwrap_or_else(Keys::docker);
-        stay(session, &record, started, attach.stdin, &keys, self.sig_proxy)
+        let going =
+            Going { detach: self.detach, quiet, keys, sig_proxy: self.sig_proxy, phases: self.timing };
+        go(session, request, cidfile, &going, timing)
     }
+}
+
+/// How a container is run.
+pub(crate) struct Going {
+    /// In the background.
+    pub(crate) detach: bool,
+    /// Without a word of its image's way here.
+    pub(crate) quiet: bool,
+    /// Keys that detach.
+    pub(crate) keys: Keys,
+    /// Signals are passed on.
+    pub(crate) sig_proxy: bool,
+    /// Whether the phases are printed.
+    pub(crate) phases: bool,
+}
+
+/// Creates a container, starts it, and stays with it if it is in the foreground.
+pub(crate) fn go(
+    session: &Session,
+    request: CreateRequest,
+    cidfile: CidFile,
+    going: &Going,
+    mut timing: Timing,
+) -> Outcome {
+    let (attach, tty) = (request.attach, request.tty);
+    if !going.detach {
+        terminal::check_tty(attach.stdin, tty)?;
+    }
+    let created = create(session, request, going.quiet, &mut timing)?;
+    let record = created.record;
+    cidfile.write(record.id.as_str())?;
+    let attached = attach.stdin || attach.stdout || attach.stderr;
+    // With a terminal its master side is wanted in any case: it takes the window's size.
+    let streams =
+        Streams { stdin: attach.stdin || tty, stdout: attach.stdout, stderr: attach.stderr && !tty };
+    let wanted = (!going.detach && attached).then_some(streams);
+    let window = if tty { terminal::window() } else { None };
+    let options = StartOptions { attach: wanted, window };
+    let engine = session.engine()?;
+    let started = match engine.start(&record, options, &mut timing) {
+        Ok(started) => started,
+        Err(error) => {
+            if record.request.auto_remove {
+                // Docker's --rm removes what never started as well; the first error is the one to tell.
+                let _ = engine.remove(
+                    record.id.as_str(),
+                    cata_engine::container::RemoveOptions { force: true, volumes: true },
+                );
+            }
+            return Err(error.into());
+        }
+    };
+    if going.phases {
+        print_phases(&timing);
+    }
+    let Some(started) = started else {
+        return Err(Failure::client(format!("container {} runs already", record.name)));
+    };
+    for withheld in &started.withheld {
+        session::note(format!("WARNING: {withheld}"));
+    }
+    if wanted.is_none() {
+        session::print_line(record.id.as_str())?;
+        return Ok(Exit::OK);
+    }
+    stay(session, &record, started, attach.stdin, &going.keys, going.sig_proxy)
 }
 
 /// Stays with a started container until its end or until the user detaches; its exit code is ours.
