@@ -36,6 +36,7 @@ impl Display for Instruction {
         match &self.kind {
             Kind::From(from) => {
                 flag(f, "platform", from.platform.as_deref())?;
+                end_flags(f, &from.image)?;
                 write!(f, " {}", from.image)?;
                 match &from.name {
                     Some(name) => write!(f, " AS {name}"),
@@ -78,6 +79,11 @@ fn flag(f: &mut Formatter<'_>, name: &str, value: Option<&str>) -> fmt::Result {
     }
 }
 
+/// What comes behind flags and looks like one is set off from them.
+fn end_flags(f: &mut Formatter<'_>, behind: &str) -> fmt::Result {
+    if behind.starts_with("--") { f.write_str(" --") } else { Ok(()) }
+}
+
 fn write_command(f: &mut Formatter<'_>, command: &Command) -> fmt::Result {
     match command {
         Command::Shell(line) => write!(f, " {line}"),
@@ -99,6 +105,9 @@ fn write_run(f: &mut Formatter<'_>, run: &Run) -> fmt::Result {
     }
     flag(f, "network", run.network.as_deref())?;
     flag(f, "security", run.security.as_deref())?;
+    if let Command::Shell(line) = &run.command {
+        end_flags(f, line)?;
+    }
     write_command(f, &run.command)?;
     write_heredocs(f, &run.heredocs)
 }
@@ -121,6 +130,7 @@ fn write_copy(f: &mut Formatter<'_>, copy: &Copy) -> fmt::Result {
     }
     let plain = |word: &String| !word.is_empty() && !word.contains([' ', '\t', '[']) && word.is_ascii();
     if !copy.heredocs.is_empty() || copy.sources.iter().chain([&copy.destination]).all(plain) {
+        end_flags(f, copy.sources.first().unwrap_or(&copy.destination))?;
         copy.sources.iter().try_for_each(|source| write!(f, " {source}"))?;
         write!(f, " {}", copy.destination)?;
     } else {

@@ -92,6 +92,8 @@ fn what_is_printed_is_read_the_same() {
         "FROM a\nRUN --mount='type=cache,target=/a b' --mount=target=/c\\ d\\\\e,id=\"'\" x\nCOPY --chown=\\\"1 a b",
     );
     round("# escape=`\nFROM a\nRUN --mount=target=/a`` b --network='no ne' x\nRUN --mount=target=/a\\b x");
+    // What looks like a flag behind the end of the flags.
+    round("FROM -- --a AS b\nRUN -- --x y\nCOPY -- --a b\nADD --link -- --a --b c");
     // What ends in the escape character, which only the end of the file lets it.
     round("FROM a\nWORKDIR /x\\\\\\");
     round("FROM a\\\\\n");
