@@ -181,14 +181,14 @@ impl Lock {
     }
 }
 
-fn open_lock(dir: &Path) -> Result<OwnedFd> {
+fn open_lock(dir: &Path, create: bool) -> Result<OwnedFd> {
     let path = dir.join("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = OpenOptions::new().write(true).create(create).truncate(false).mode(0o600).open(&path);
     file.map(OwnedFd::from).map_err(Error::io("open", &path))
 }
 
 fn try_lock(dir: &Path) -> Result<Option<Lock>> {
-    let file = open_lock(dir)?;
+    let file = open_lock(dir, true)?;
     match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(Lock(file))),
         Err(Errno::AGAIN | Errno::ACCESS) => Ok(None),
@@ -213,7 +213,8 @@ impl Container {
     /// Waits until nobody else changes this container, and reads what it is then.
     pub(crate) fn lock(&mut self, store: &Store) -> Result<Lock> {
         loop {
-            let file = open_lock(&self.dir)
+            // Not made here: it would keep who has just removed it from removing the directory.
+            let file = open_lock(&self.dir, false)
                 .map_err(|_| Error::new(format!("container `{}` does not exist", self.record.id)))?;
             rustix::io::retry_on_intr(|| fcntl_lock(&file, FlockOperation::LockExclusive))
                 .map_err(Error::errno("lock", &self.dir))?;
@@ -337,6 +338,8 @@ pub(crate) fn forget(dir: &Path) -> Result<()> {
         }
     }
     match fs::remove_dir(dir) {
+        // Somebody makes the next one of this name already.
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && dir.join("lock").exists() => Ok(()),
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", dir)(error)),
         _ => Ok(()),
     }
@@ -373,6 +376,21 @@ mod tests {
         for bad in ["", ".", "..", "a/b", "a b", "\u{e9}", "a\0"] {
             assert!(check_id(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn who_comes_late_leaves_nothing_in_the_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store { root: root.path().join("all") };
+        let (dir, lock) = store.make("c").unwrap();
+        assert!(open_lock(&dir, false).is_ok());
+        // As far as `forget` has come when somebody else wants to lock it.
+        fs::remove_file(dir.join("lock")).unwrap();
+        assert!(open_lock(&dir, false).is_err());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        drop(lock);
+        // Who makes the next one takes the directory as it is.
+        assert_eq!(store.make("c").unwrap().0, dir);
     }
 
     #[test]
