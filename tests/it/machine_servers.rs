@@ -10,7 +10,7 @@ use crate::test;
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(machine_crowd).with_kernel().also_in_lab_for(400),
-        test!(machine_postgres).with_kernel().images(&["postgres"]).needs(&["psql"]).also_in_lab_for(200),
+        test!(machine_postgres).with_kernel().images(&["postgres"]).needs(&["psql"]).also_in_lab_for(330),
     ]
 }
 

@@ -7,17 +7,26 @@ use rustix::io::Errno;
 /// # Errors
 /// That of `sigprocmask`.
 pub fn reset() -> Result<(), Errno> {
-    // By the bare call: the C library keeps 32 and 33 for itself and refuses them, but they may have been
-    // inherited as ignored. All zero is the kernel's default action, with no flags.
-    let default = [0u64; 4];
-    for signal in (1..=64).filter(|signal| *signal != libc::SIGKILL && *signal != libc::SIGSTOP) {
-        // SAFETY: the kernel reads an action of at most 32 bytes with an 8-byte mask, and writes nothing.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, 0usize, 8usize) };
-    }
+    (1..=64).for_each(to_default);
     let mut none = empty();
     // SAFETY: `none` is a valid set and outlives the call; the old set is not asked for.
     let result = unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw mut none, std::ptr::null_mut()) };
     if result == 0 { Ok(()) } else { Err(Errno::INVAL) }
+}
+
+/// What ends a program from outside ends this one again and those that it starts: a shell has it ignored by what it
+/// puts in the background.
+pub fn heed_ends() {
+    [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM].into_iter().for_each(to_default);
+}
+
+/// Those that cannot be changed stay.
+fn to_default(signal: i32) {
+    // By the bare call: the C library keeps 32 and 33 for itself and refuses them, but they may have been
+    // inherited as ignored. All zero is the kernel's default action, with no flags.
+    let default = [0u64; 4];
+    // SAFETY: the kernel reads an action of at most 32 bytes with an 8-byte mask, and writes nothing.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, 0usize, 8usize) };
 }
 
 /// Blocks every signal that can be blocked: they are then taken with [`wait`].
