@@ -19,7 +19,7 @@ use crate::test;
 const BOOT: Duration = Duration::from_secs(240);
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test!(engine_in_a_machine).with_kernel().also_in_lab_for(200)]
+    vec![test!(engine_in_a_machine).with_kernel().also_in_lab_for(310)]
 }
 
 /// What a server in a machine says to the host.

@@ -73,8 +73,8 @@ impl Count {
 /// Test programs that are run in the lab too: package, name.
 const IN_LAB: [(&str, &str); 2] = [("cata-runtime", "cgroup"), ("cata-tests", "it")];
 
-/// Seconds for all of them. It takes two thirds of that in one machine on two idle cores.
-const LAB_TIMEOUT: u64 = 1500;
+/// Seconds for all of them. It takes half of that in one machine on two idle cores.
+const LAB_TIMEOUT: u64 = 2000;
 
 /// How often the lab is started anew when its machine is lost. A test that fails is not played again.
 const LAB_TRIES: u32 = 3;
