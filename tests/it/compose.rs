@@ -15,6 +15,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(compose_project_from_up_to_down),
         test!(compose_in_the_foreground_and_killed),
+        test!(compose_of_what_peoples_files_have),
         test!(compose_says_what_is_wrong),
     ]
 }
@@ -167,6 +168,115 @@ fn compose_in_the_foreground_and_killed(w: &World) {
     // What the killed ones had taken along without a name is nobody's any more.
     let _ = w.cata(&["volume", "prune", "-f"]).ok();
     assert_eq!(w.cata(&["volume", "ls", "-q"]).text(), "");
+}
+
+/// Files of several places, texts that become files, hooks, another service's network, and what is watched.
+const YARD: &str = r#"
+name: yard
+include: [parts/db.yaml]
+services:
+  app:
+    extends: {file: base.yaml, service: base}
+    command: [sh, -c, "trap 'exit 7' TERM; while :; do sleep 0.05; done"]
+    label_file: labels
+    secrets: [{source: key, target: key, mode: 0400}]
+    configs: [{source: motd, target: /etc/motd}]
+    volumes: [{type: volume, source: data, target: /sub, volume: {subpath: inner}}]
+    depends_on: [db]
+    post_start: [{command: "sh -c 'echo $$WHO > /started'", environment: {WHO: hook}}]
+    pre_stop: [{command: [touch, /data/stopped]}]
+    develop:
+      watch:
+        - {path: ./src, action: sync+exec, target: /srv, ignore: ["*.tmp"], exec: {command: "touch /synced"}}
+  side:
+    image: busybox
+    network_mode: "service:app"
+    command: [sleep, "1000"]
+secrets: {key: {environment: YARD_KEY}}
+configs: {motd: {content: "welcome ${WHO:-all}\n"}}
+"#;
+
+const PARTS: [(&str, &str); 5] = [
+    (
+        "yard/base.yaml",
+        "services: {base: {image: busybox, init: true, env_file: env, volumes: ['data:/data']}}\n",
+    ),
+    ("yard/labels", "from=file\n"),
+    ("yard/env", "BASE=yes\n"),
+    (
+        "yard/parts/db.yaml",
+        "services:\n  db:\n    image: busybox\n    command: [sh, -c, 'mkdir -p /data/inner; cat /f; exec sleep 1000']\n    \
+         volumes: ['./file:/f', 'data:/data']\n    environment: [PART]\n    healthcheck: {test: test -d /data/inner, interval: 100ms}\nvolumes: {data: {}}\n",
+    ),
+    ("yard/parts/.env", "PART=own\n"),
+];
+
+fn compose_of_what_peoples_files_have(w: &World) {
+    for directory in ["parts", "src/deep"] {
+        std::fs::create_dir_all(w.scratch().join("yard").join(directory)).unwrap();
+    }
+    for (name, text) in PARTS {
+        let _ = w.file(name, text);
+    }
+    let _ = w.file("yard/parts/file", "beside its own file\n");
+    let file = w.file("yard/compose.yaml", YARD);
+    let run = |words: &[&str]| running(w, &file, words).env("YARD_KEY", "s3cret").done();
+    compose(w, &file, &["config"]).fails(1, &["secrets.key.environment", "YARD_KEY is not"]);
+    let said = run(&["up", "-d", "--wait"]).ok();
+    assert!(said.stderr.contains("Container yard-side-1  Started"), "{said}");
+    let inside = |service: &str, script: &str| run(&["exec", "-T", service, "sh", "-c", script]).text();
+    assert_eq!(
+        inside("app", "cat /run/secrets/key /etc/motd /started; echo $BASE"),
+        "s3cretwelcome all\nhook\nyes"
+    );
+    assert_eq!(inside("app", "stat -c %a /run/secrets/key; test -d /data/inner && ls -d /sub"), "400\n/sub");
+    assert_eq!(
+        w.field("yard-app-1", "{{.Config.Labels.from}} {{json .HostConfig.Binds}}").split(' ').next(),
+        Some("file")
+    );
+    let record = std::fs::read_to_string(
+        w.root().join("containers").join(w.field("yard-app-1", "{{.Id}}")).join("record.json"),
+    );
+    assert!(!record.unwrap().contains("s3cret"), "a secret is on record");
+    let _ = run(&["logs", "db"]).ok().says("beside its own file");
+    assert_eq!(inside("db", "echo $PART"), "own");
+    let address = "ip -4 -o addr show eth0 | awk '{print $4}'";
+    assert_eq!(inside("side", address), inside("app", address));
+    // Other commands of Docker's.
+    let _ = run(&["cp", "app:/etc/motd", w.scratch().join("got").to_str().unwrap()]).ok();
+    assert_eq!(std::fs::read_to_string(w.scratch().join("got")).unwrap(), "welcome all\n");
+    let _ = run(&["scale", "--no-deps", "db=2"]).ok();
+    assert_eq!(run(&["ps", "-q", "db"]).lines().len(), 2);
+    let _ = run(&["stats", "--no-stream", "app"]).ok().says("yard-app-1");
+    let _ = run(&["events", "--since", "10m", "--until", "0s", "app"]).ok().says("container start");
+    // A changed text is a changed container; what has not changed is left.
+    let before = ["app", "db"].map(|name| w.field(&format!("yard-{name}-1"), "{{.Id}}"));
+    let again = running(w, &file, &["up", "-d"]).env("YARD_KEY", "other").done().ok();
+    assert!(again.stderr.contains("yard-app-1  Recreated"), "{again}");
+    let after = ["app", "db"].map(|name| w.field(&format!("yard-{name}-1"), "{{.Id}}"));
+    assert!(before[0] != after[0] && before[1] == after[1], "{before:?} {after:?}");
+    assert_eq!(inside("app", "cat /run/secrets/key; ls /data/stopped"), "other/data/stopped");
+    // Files that change go where they belong.
+    let run = |words: &[&str]| running(w, &file, words).env("YARD_KEY", "other").done();
+    let inside = |script: &str| run(&["exec", "-T", "app", "sh", "-c", script]);
+    let mut watch = running(w, &file, &["watch", "--no-up"]).env("YARD_KEY", "other").start();
+    eventually("it watches", PATIENCE, || watch.stderr().contains("Watch enabled").then_some(()));
+    let _ = w.file("yard/src/deep/page", "first");
+    let _ = w.file("yard/src/no.tmp", "");
+    eventually("the page", PATIENCE, || {
+        let read = inside("cat /srv/deep/page && ls /synced");
+        (read.code() == 0 && read.text() == "first/synced").then_some(())
+    });
+    std::fs::create_dir(w.scratch().join("yard/src/new")).unwrap();
+    let _ = w.file("yard/src/new/more", "more");
+    std::fs::remove_file(w.scratch().join("yard/src/deep/page")).unwrap();
+    eventually("what is new, and not what is gone", PATIENCE, || {
+        let read = inside("cat /srv/new/more && ls /srv/deep /srv");
+        (read.code() == 0 && !read.stdout.contains("page") && !read.stdout.contains("tmp")).then_some(())
+    });
+    watch.kill();
+    let _ = run(&["down", "-v", "-t", "1"]).ok();
+    assert_eq!(w.cata(&["ps", "-aq"]).text(), "");
 }
 
 fn compose_says_what_is_wrong(w: &World) {

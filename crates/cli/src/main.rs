@@ -60,6 +60,11 @@ fn invoke(words: &[String]) -> Outcome {
     {
         return command::machine::init(line);
     }
+    if let Some((word, line)) = words.split_first()
+        && word == "help"
+    {
+        return refusal::help_on(line);
+    }
     let default = std::env::var("CATA_MACHINE").ok();
     if let Some(line) = command::machine::pass::addressed(words, default) {
         let session = Session::new(globals_of(&line.globals));

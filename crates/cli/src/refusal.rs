@@ -29,6 +29,17 @@ pub(crate) fn answer(error: &clap::Error, words: &[String]) -> Outcome {
     }
 }
 
+/// `help COMMAND`, which is `COMMAND --help`.
+pub(crate) fn help_on(words: &[String]) -> Outcome {
+    let path = follow(TREE, words.iter().map(String::as_str));
+    if path.len() < words.len() {
+        let text = format!("unknown help topic: {}", words.join(" "));
+        return Err(Failure::usage(text).with_hint("see 'cata --help'"));
+    }
+    session::print(help::text(&path, TREE, width()))?;
+    Ok(Exit::OK)
+}
+
 /// Columns of the terminal, or 80.
 fn width() -> usize {
     crate::terminal::window().map_or(80, |(_, columns)| usize::from(columns))
@@ -54,7 +65,7 @@ pub(crate) fn failure(error: &clap::Error, path: &[&'static Node], words: &[Stri
             }
             if unsupported::is_unsupported_command(&word) {
                 return Failure::usage(format!("command '{}{word}' is not supported yet", prefix(&name)))
-                    .with_hint("see the commands there are with 'cata --help'");
+                    .with_hint(unsupported::instead_of_command(&word));
             }
             let what = if path.is_empty() {
                 format!("'{word}' is not a cata command")

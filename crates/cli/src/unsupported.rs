@@ -22,29 +22,7 @@ const FLAGS: &[(&str, &[&str])] = &[
             "--volume-driver",
         ],
     ),
-    (
-        "build",
-        &[
-            "--build-arg-file",
-            "--builder",
-            "--compress",
-            "--cpu-period",
-            "--cpu-quota",
-            "--cpu-shares",
-            "-c",
-            "--cpuset-cpus",
-            "--cpuset-mems",
-            "--debug",
-            "-D",
-            "--detach",
-            "--disable-content-trust",
-            "--memory",
-            "-m",
-            "--memory-swap",
-            "--security-opt",
-            "--squash",
-        ],
-    ),
+    ("build", &["--build-arg-file", "--debug", "-D", "--detach", "--disable-content-trust"]),
     ("update", &["--cpu-rt-period", "--cpu-rt-runtime", "--kernel-memory"]),
     ("start", &["--checkpoint", "--checkpoint-dir"]),
     ("rm", &["--link", "-l"]),
@@ -77,24 +55,7 @@ const FLAGS: &[(&str, &[&str])] = &[
     ),
     ("ls", &["--cluster"]),
     ("connect", &["--driver-opt", "--link-local-ip"]),
-    (
-        "",
-        &[
-            "--context",
-            "-c",
-            "--debug",
-            "-D",
-            "--log-level",
-            "-l",
-            "--host",
-            "-H",
-            "--tls",
-            "--tlscacert",
-            "--tlscert",
-            "--tlskey",
-            "--tlsverify",
-        ],
-    ),
+    ("", &["--debug", "-D", "--log-level", "-l"]),
 ];
 
 /// Docker's commands that this version does not have.
@@ -113,6 +74,26 @@ const COMMANDS: &[&str] = &[
     "stack",
     "swarm",
 ];
+
+/// Why a command is not there, or what does the same.
+const OF_COMMANDS: &[(&[&str], &str)] = &[
+    (
+        &["context"],
+        "there is no daemon to choose: --root, --state and --machine say which engine; for Docker's clients, `cata serve` and DOCKER_HOST",
+    ),
+    (&["search"], "a registry is asked by name: cata pull NAME"),
+    (
+        &["manifest"],
+        "cata image inspect looks at an image, cata build --platform A,B makes one of several platforms",
+    ),
+    (&["service", "stack"], "projects of several containers: cata compose"),
+];
+
+/// Why a flag in front of the command is not there, or what does the same.
+const OF_PROGRAM: &[(&[&str], &str)] = &[(
+    &["--context", "-c", "--host", "-H", "--tls", "--tlscacert", "--tlscert", "--tlskey", "--tlsverify"],
+    "there is no daemon to connect to: --root, --state and --machine say which engine",
+)];
 
 /// Why a flag of `build` is not there, or what does the same.
 const OF_BUILD: &[(&[&str], &str)] = &[
@@ -158,7 +139,16 @@ fn find(list: &[(&[&str], &'static str)], word: &str) -> Option<&'static str> {
 
 /// What to do instead of giving a command this flag, if there is more to say than to leave it out.
 pub(crate) fn instead_of_flag(command: &str, flag: &str) -> Option<&'static str> {
-    (command == "build").then(|| find(OF_BUILD, flag)).flatten()
+    match command {
+        "build" => find(OF_BUILD, flag),
+        "" => find(OF_PROGRAM, flag),
+        _ => None,
+    }
+}
+
+/// What to do instead of a command that is not there.
+pub(crate) fn instead_of_command(name: &str) -> &'static str {
+    find(OF_COMMANDS, name).unwrap_or("see the commands there are with 'cata --help'")
 }
 
 /// What to do instead of a command of `buildx`, if it is one.
@@ -169,6 +159,9 @@ pub(crate) fn instead_of_buildx(group: &str, command: &str) -> Option<&'static s
 /// Whether Docker's `command` has `flag` and this version does not.
 pub(crate) fn is_unsupported_flag(command: &str, flag: &str) -> bool {
     let flag = flag.split('=').next().unwrap_or(flag);
+    if instead_of_flag(command, flag).is_some() {
+        return true;
+    }
     FLAGS.iter().any(|(commands, flags)| {
         let named =
             if commands.is_empty() { command.is_empty() } else { commands.split(' ').any(|c| c == command) };
@@ -183,7 +176,7 @@ pub(crate) fn is_unsupported_command(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::FLAGS;
+    use super::{FLAGS, OF_BUILD};
     use crate::command::TREE;
     use crate::tree::{Body, Node};
 
@@ -202,12 +195,13 @@ mod tests {
     /// What was made since is not said to be missing.
     #[test]
     fn flags_are_not_there() {
-        for (commands, flags) in FLAGS {
+        let of_build: Vec<&str> = OF_BUILD.iter().flat_map(|(flags, _)| *flags).copied().collect();
+        for (commands, flags) in FLAGS.iter().copied().chain([("build", of_build.as_slice())]) {
             for name in commands.split(' ').filter(|name| !name.is_empty()) {
                 let mut found = Vec::new();
                 verbs(TREE, name, &mut found);
                 assert!(!found.is_empty(), "{name}");
-                for flag in *flags {
+                for flag in flags {
                     let has = |command: &clap::Command| {
                         command.get_arguments().any(|arg| match flag.strip_prefix("--") {
                             Some(long) => arg.get_long() == Some(long),

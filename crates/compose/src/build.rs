@@ -1,7 +1,7 @@
 //! `build` of a service, as what `cata build` is told.
 
 use crate::error::Result;
-use crate::fields::{Fields, text, wrong};
+use crate::fields::{Fields, items, text, wrong};
 use crate::merge::pairs;
 use crate::node::Value;
 use crate::project::Around;
@@ -15,10 +15,17 @@ pub struct Build {
     pub flags: Vec<String>,
     /// `dockerfile_inline`: what is read in place of a file.
     pub inline: Option<String>,
+    /// Secrets of the project, by key, and what steps call them.
+    pub secrets: Vec<(String, String)>,
 }
 
-const TEXTS: &[(&str, &str)] =
-    &[("target", "--target"), ("network", "--network"), ("shm_size", "--shm-size")];
+const TEXTS: &[(&str, &str)] = &[
+    ("target", "--target"),
+    ("network", "--network"),
+    ("shm_size", "--shm-size"),
+    ("provenance", "--provenance"),
+    ("sbom", "--sbom"),
+];
 const FLAGS: &[(&str, &str)] = &[("no_cache", "--no-cache"), ("pull", "--pull")];
 const LISTS: &[(&str, &str)] = &[
     ("cache_from", "--cache-from"),
@@ -27,9 +34,9 @@ const LISTS: &[(&str, &str)] = &[
     ("tags", "--tag"),
     ("ssh", "--ssh"),
     ("extra_hosts", "--add-host"),
+    ("entitlements", "--allow"),
 ];
-const UNSUPPORTED: &[&str] =
-    &["entitlements", "isolation", "privileged", "provenance", "sbom", "secrets", "ulimits"];
+const UNSUPPORTED: &[&str] = &["isolation", "privileged"];
 
 pub(crate) fn read(fields: &mut Fields<'_>, around: &Around<'_>) -> Result<Option<Build>> {
     let name = fields.name("build");
@@ -39,7 +46,8 @@ pub(crate) fn read(fields: &mut Fields<'_>, around: &Around<'_>) -> Result<Optio
         if afar { text.to_owned() } else { around.path(text).to_string_lossy().into_owned() }
     };
     let Value::Map(_) = node.value else {
-        let build = Build { context: place(&text(node, &name)?), flags: Vec::new(), inline: None };
+        let context = place(&text(node, &name)?);
+        let build = Build { context, flags: Vec::new(), inline: None, secrets: Vec::new() };
         return Ok(Some(build));
     };
     let mut build = Fields::of(node, name)?;
@@ -87,6 +95,27 @@ pub(crate) fn read(fields: &mut Fields<'_>, around: &Around<'_>) -> Result<Optio
             flags.push(format!("--build-context={key}={address}"));
         }
     }
+    crate::flags::ulimits(&mut build, &mut flags)?;
+    let secrets = secrets(&mut build)?;
     build.finish(UNSUPPORTED)?;
-    Ok(Some(Build { context, flags, inline }))
+    Ok(Some(Build { context, flags, inline, secrets }))
+}
+
+/// A list of keys, or of mappings with a key and a name.
+fn secrets(build: &mut Fields<'_>) -> Result<Vec<(String, String)>> {
+    let name = build.name("secrets");
+    let mut all = Vec::new();
+    for item in build.take("secrets").map(items).unwrap_or_default() {
+        let Value::Map(_) = item.value else {
+            let key = text(item, &name)?;
+            all.push((key.clone(), key));
+            continue;
+        };
+        let mut secret = Fields::of(item, name.clone())?;
+        let key = secret.text("source")?.ok_or_else(|| wrong(item, &name, "a mapping with a source"))?;
+        let called = secret.text("target")?.unwrap_or_else(|| key.clone());
+        secret.finish(&["uid", "gid", "mode"])?;
+        all.push((key, called));
+    }
+    Ok(all)
 }

@@ -81,12 +81,46 @@ fn one(service: &Node, tree: &Node, around: &Around<'_>, depth: usize) -> Result
     merge_service(base, own)
 }
 
+/// Paths of another project's files begin where these are.
+pub(crate) fn absolute_all(tree: &mut Node, around: &Around<'_>) {
+    let Value::Map(sections) = &mut tree.value else { return };
+    for (section, node) in sections {
+        let Value::Map(entries) = &mut node.value else { continue };
+        for (_, entry) in entries {
+            match section.as_str() {
+                "services" => absolute(entry, around),
+                "secrets" | "configs" => {
+                    let Value::Map(fields) = &mut entry.value else { continue };
+                    for (key, node) in fields {
+                        if let ("file", Value::Scalar { text, .. }) = (key.as_str(), &mut node.value) {
+                            *text = full(text, around);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// PURE: whether two values are one, wherever they stand.
+pub(crate) fn same(one: &Node, other: &Node) -> bool {
+    match (&one.value, &other.value) {
+        (Value::List(a), Value::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Map(a), Value::Map(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|((k, a), (l, b))| k == l && same(a, b))
+        }
+        (a, b) => a == b,
+    }
+}
+
 /// Paths of a service of another file begin where that file is.
 fn absolute(service: &mut Node, around: &Around<'_>) {
     let Value::Map(entries) = &mut service.value else { return };
     for (key, node) in entries {
         match (key.as_str(), &mut node.value) {
-            ("env_file", Value::Scalar { text, .. }) => *text = full(text, around),
+            ("env_file" | "label_file", Value::Scalar { text, .. }) => *text = full(text, around),
+            ("develop", develop) => watched(develop, around),
             ("build", Value::Scalar { text, .. }) if !text.contains("://") => *text = full(text, around),
             ("build", Value::Map(inner)) => {
                 for (key, node) in inner {
@@ -97,10 +131,11 @@ fn absolute(service: &mut Node, around: &Around<'_>) {
                     }
                 }
             }
-            ("env_file" | "volumes", Value::List(list)) => {
+            ("env_file" | "label_file" | "volumes", Value::List(list)) => {
                 for item in list {
                     match &mut item.value {
-                        Value::Scalar { text, .. } if key == "env_file" || text.starts_with('.') => {
+                        // A mount's source is what stands before the colon.
+                        Value::Scalar { text, .. } if key != "volumes" || text.starts_with('.') => {
                             *text = full(text, around);
                         }
                         Value::Map(inner) => {
@@ -118,6 +153,22 @@ fn absolute(service: &mut Node, around: &Around<'_>) {
                 }
             }
             _ => {}
+        }
+    }
+}
+
+fn watched(develop: &mut Value, around: &Around<'_>) {
+    let Value::Map(entries) = develop else { return };
+    let lists = entries.iter_mut().filter_map(|(_, node)| match &mut node.value {
+        Value::List(list) => Some(list),
+        _ => None,
+    });
+    for item in lists.flatten() {
+        let Value::Map(fields) = &mut item.value else { continue };
+        for (key, node) in fields {
+            if let ("path", Value::Scalar { text, .. }) = (key.as_str(), &mut node.value) {
+                *text = full(text, around);
+            }
         }
     }
 }

@@ -6,16 +6,21 @@
 //! is the command line's: `cata compose`.
 
 pub mod build;
+pub mod develop;
 pub mod error;
 mod extend;
 mod fields;
+mod flags;
 pub mod graph;
+pub mod hook;
+mod include;
 pub mod merge;
 pub mod mount;
 pub mod node;
 pub mod plan;
 pub mod project;
 pub mod service;
+pub mod supply;
 pub mod variable;
 pub mod words;
 pub mod write;

@@ -16,6 +16,37 @@ pub struct Mount {
     pub target: String,
     /// What is said besides, as `-v` takes it (`ro`, `nocopy`) or, for [`Source::Flag`], nothing.
     pub options: Vec<String>,
+    /// A directory of a volume in place of all of it.
+    pub subpath: Option<String>,
+    /// Of a secret or a config.
+    pub rights: Rights,
+}
+
+/// Whose a file is, and who may do what with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rights {
+    /// Root's, if nothing is said.
+    pub uid: Option<u32>,
+    /// Likewise.
+    pub gid: Option<u32>,
+    /// Everybody may read it, if nothing is said.
+    pub mode: Option<u32>,
+}
+
+impl Rights {
+    fn read(entry: &mut Fields<'_>, name: &str) -> Result<Self> {
+        let (uid, gid) = (entry.number("uid")?, entry.number("gid")?);
+        let mode = match entry.take("mode") {
+            None => None,
+            Some(node) => {
+                let digits = text(node, name)?;
+                let digits = digits.strip_prefix("0o").unwrap_or(&digits);
+                let mode = u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o7777);
+                Some(mode.ok_or_else(|| wrong(node, &format!("{name}.mode"), "octal digits, such as 0440"))?)
+            }
+        };
+        Ok(Self { uid, gid, mode })
+    }
 }
 
 /// What is mounted.
@@ -48,23 +79,30 @@ pub(crate) fn read(fields: &mut Fields<'_>, around: &Around<'_>) -> Result<Vec<M
     for (key, prefix) in [("secrets", "/run/secrets/"), ("configs", "/")] {
         let name = fields.name(key);
         for item in fields.take(key).map(items).unwrap_or_default() {
-            let (source, target) = match item.value {
+            let (source, target, rights) = match item.value {
                 Value::Map(_) => {
                     let mut entry = Fields::of(item, name.clone())?;
                     let source = entry.text("source")?;
                     let target = entry.text("target")?;
-                    entry.finish(&["uid", "gid", "mode"])?;
-                    (source.ok_or_else(|| wrong(item, &name, "a mapping with a source"))?, target)
+                    let rights = Rights::read(&mut entry, &name)?;
+                    entry.finish(&[])?;
+                    (source.ok_or_else(|| wrong(item, &name, "a mapping with a source"))?, target, rights)
                 }
-                _ => (text(item, &name)?, None),
+                _ => (text(item, &name)?, None, Rights::default()),
             };
             let target = target.unwrap_or_else(|| source.clone());
             let target = if target.starts_with('/') { target } else { format!("{prefix}{target}") };
             let source = if key == "secrets" { Source::Secret(source) } else { Source::Config(source) };
-            mounts.push(Mount { place: item.place.clone(), source, target, options: vec!["ro".to_owned()] });
+            let options = vec!["ro".to_owned()];
+            mounts.push(Mount { rights, ..mount(item.place.clone(), source, target, options) });
         }
     }
     Ok(mounts)
+}
+
+/// PURE: a field of `--mount`, whatever is in it.
+pub(crate) fn quoted(field: &str) -> String {
+    format!("\"{}\"", field.replace('"', "\"\""))
 }
 
 /// `[source:]target[:options]`.
@@ -72,7 +110,7 @@ fn short(text: &str, place: Place, around: &Around<'_>) -> Mount {
     let mut parts = text.splitn(3, ':');
     let (first, second, options) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
     let Some(target) = second else {
-        return Mount { place, source: Source::Anonymous, target: first.to_owned(), options: Vec::new() };
+        return mount(place, Source::Anonymous, first.to_owned(), Vec::new());
     };
     let is_path = first.starts_with(['/', '.', '~']);
     let source = if is_path {
@@ -81,7 +119,11 @@ fn short(text: &str, place: Place, around: &Around<'_>) -> Mount {
         Source::Volume(first.to_owned())
     };
     let options = options.map(|text| text.split(',').map(str::to_owned).collect()).unwrap_or_default();
-    Mount { place, source, target: target.to_owned(), options }
+    mount(place, source, target.to_owned(), options)
+}
+
+fn mount(place: Place, source: Source, target: String, options: Vec<String>) -> Mount {
+    Mount { place, source, target, options, subpath: None, rights: Rights::default() }
 }
 
 fn long(mut fields: Fields<'_>, around: &Around<'_>) -> Result<Mount> {
@@ -91,6 +133,7 @@ fn long(mut fields: Fields<'_>, around: &Around<'_>) -> Result<Mount> {
     let target = fields.text("target")?;
     let target = target.ok_or_else(|| wrong(node, &fields.name("target"), "there"))?;
     let source = fields.text("source")?;
+    let mut subpath = None;
     let mut options = Vec::new();
     if fields.flag("read_only")? {
         options.push("ro".to_owned());
@@ -120,26 +163,21 @@ fn long(mut fields: Fields<'_>, around: &Around<'_>) -> Result<Mount> {
                 let read_only = if options.is_empty() { "" } else { ",readonly" };
                 let propagation =
                     propagation.map(|how| format!(",bind-propagation={how}")).unwrap_or_default();
-                let quoted = |field: String| format!("\"{}\"", field.replace('"', "\"\""));
                 Source::Flag(format!(
                     "--mount=type=bind,{},{}{read_only}{propagation}",
-                    quoted(format!("source={source}")),
-                    quoted(format!("target={target}"))
+                    quoted(&format!("source={source}")),
+                    quoted(&format!("target={target}"))
                 ))
             }
         }
         "volume" => {
-            let mut subpath = None;
             if let Some(node) = fields.take("volume") {
                 let mut volume = Fields::of(node, fields.name("volume"))?;
                 if volume.flag("nocopy")? {
                     options.push("nocopy".to_owned());
                 }
-                subpath = volume.take("subpath");
+                subpath = volume.text("subpath")?;
                 volume.finish(&["labels"])?;
-            }
-            if let Some(node) = subpath {
-                return Err(crate::fields::unsupported(node, "the subpath of a volume"));
             }
             source.map_or(Source::Anonymous, Source::Volume)
         }
@@ -156,5 +194,5 @@ fn long(mut fields: Fields<'_>, around: &Around<'_>) -> Result<Mount> {
         other => return Err(crate::fields::unsupported(node, format!("{name} {other}"))),
     };
     fields.finish(&[])?;
-    Ok(Mount { place: node.place.clone(), source, target, options })
+    Ok(Mount { subpath, ..mount(node.place.clone(), source, target, options) })
 }

@@ -7,9 +7,10 @@ use crate::error::{Error, Place, Result};
 use crate::fields::{Fields, items, unsupported, wrong};
 use crate::graph;
 use crate::merge::merge;
-use crate::mount::Source;
+use crate::mount::{Rights, Source};
 use crate::node::{self, Node, Value};
 use crate::service::{self, Network as Connection, Service};
+use crate::supply::{self, Supply};
 use crate::variable::{self, Lookup};
 
 /// What reading a project may know of the host.
@@ -64,10 +65,10 @@ pub struct Project {
     pub networks: BTreeMap<String, Network>,
     /// All its volumes.
     pub volumes: BTreeMap<String, Volume>,
-    /// Files that are mounted, by the key of the secret.
-    pub secrets: BTreeMap<String, PathBuf>,
+    /// Files in containers, by the key of the secret.
+    pub secrets: BTreeMap<String, Supply>,
     /// Likewise, of configs.
-    pub configs: BTreeMap<String, PathBuf>,
+    pub configs: BTreeMap<String, Supply>,
     /// The files, merged and with their variables replaced.
     pub tree: Node,
     /// What is worth saying.
@@ -130,6 +131,9 @@ pub fn load(asked: &Asked<'_>, around: &Around<'_>) -> Result<Project> {
         });
     }
     let tree = tree.ok_or_else(|| Error::Empty("compose".to_owned()))?;
+    let tree = crate::include::all(tree, around, &mut |name| {
+        warnings.insert(format!("the variable {name} is not set: it is taken for blank"));
+    })?;
     let tree = crate::extend::all(tree, around)?;
     let mut root = Fields::of(&tree, "")?;
     if let Some(node) = root.take("version") {
@@ -142,14 +146,14 @@ pub fn load(asked: &Asked<'_>, around: &Around<'_>) -> Result<Project> {
         disabled: BTreeMap::new(),
         networks: networks(&mut root, &name)?,
         volumes: volumes(&mut root, &name)?,
-        secrets: files(&mut root, "secrets", around)?,
-        configs: files(&mut root, "configs", around)?,
+        secrets: supply::read(&mut root, "secrets", around)?,
+        configs: supply::read(&mut root, "configs", around)?,
         name,
         tree: tree.clone(),
         warnings: warnings.into_iter().collect(),
     };
     let all = services(&mut root, around)?;
-    root.finish(&["include", "models"])?;
+    root.finish(&["models"])?;
     if all.is_empty() {
         return Err(Error::Empty(
             asked.files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "),
@@ -255,6 +259,14 @@ fn check(project: &Project) -> Result<()> {
             };
             if !there {
                 return Err(undefined(&mount.place, kind, key));
+            }
+            let supplies = if kind == "secret" { &project.secrets } else { &project.configs };
+            if kind != "volume"
+                && mount.rights != Rights::default()
+                && matches!(supplies.get(key), Some(Supply::File(_)))
+            {
+                let what = format!("uid, gid or mode of the {kind} {key}, which is a file of the host,");
+                return Err(Error::Unsupported { place: mount.place.clone(), what });
             }
         }
         for dependency in &service.depends_on {
@@ -373,25 +385,7 @@ fn volumes(root: &mut Fields<'_>, project: &str) -> Result<BTreeMap<String, Volu
     Ok(all)
 }
 
-fn files(
-    root: &mut Fields<'_>,
-    section: &'static str,
-    around: &Around<'_>,
-) -> Result<BTreeMap<String, PathBuf>> {
-    let mut all = BTreeMap::new();
-    for (key, node) in entries(root, section)? {
-        let mut fields = Fields::of(node, format!("{section}.{key}"))?;
-        let file = fields.text("file")?;
-        // Only their name: it is the key that services use.
-        fields.take("name");
-        fields.finish(&["content", "driver", "environment", "external", "labels", "template_driver"])?;
-        let file = file.ok_or_else(|| wrong(node, &format!("{section}.{key}"), "a mapping with a file"))?;
-        all.insert(key.to_owned(), around.path(&file));
-    }
-    Ok(all)
-}
-
-fn entries<'n>(root: &mut Fields<'n>, section: &'static str) -> Result<Vec<(&'n str, &'n Node)>> {
+pub(crate) fn entries<'n>(root: &mut Fields<'n>, section: &'static str) -> Result<Vec<(&'n str, &'n Node)>> {
     let Some(node) = root.take(section) else { return Ok(Vec::new()) };
     match &node.value {
         Value::Map(entries) => Ok(entries.iter().map(|(key, node)| (key.as_str(), node)).collect()),

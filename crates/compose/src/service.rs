@@ -5,8 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::develop::{self, Watch};
 use crate::error::{Error, Place, Result};
 use crate::fields::{Fields, items, text, unsupported, wrong};
+use crate::flags::{self, Said};
+use crate::hook::{self, Hook};
 use crate::node::{Node, Value};
 use crate::project::Around;
 use crate::{build, mount, variable};
@@ -56,6 +59,12 @@ pub struct Service {
     pub open_stdin: bool,
     /// Whether `up` shows what it writes.
     pub attach: bool,
+    /// What is run in it when it has started.
+    pub post_start: Vec<Hook>,
+    /// What is run in it before it is stopped.
+    pub pre_stop: Vec<Hook>,
+    /// What `watch` looks at.
+    pub watch: Vec<Watch>,
 }
 
 /// `network_mode` and `networks`.
@@ -150,56 +159,6 @@ impl Service {
     }
 }
 
-/// Keys that are flags of `create`, as they are.
-const TEXTS: &[(&str, &str)] = &[
-    ("user", "--user"),
-    ("working_dir", "--workdir"),
-    ("hostname", "--hostname"),
-    ("domainname", "--domainname"),
-    ("platform", "--platform"),
-    ("uts", "--uts"),
-    ("userns_mode", "--userns"),
-    ("isolation", "--isolation"),
-    ("cgroup", "--cgroupns"),
-    ("cgroup_parent", "--cgroup-parent"),
-    ("mac_address", "--mac-address"),
-    ("stop_signal", "--stop-signal"),
-    ("restart", "--restart"),
-    ("shm_size", "--shm-size"),
-    ("mem_limit", "--memory"),
-    ("mem_reservation", "--memory-reservation"),
-    ("memswap_limit", "--memory-swap"),
-    ("mem_swappiness", "--memory-swappiness"),
-    ("cpus", "--cpus"),
-    ("cpu_shares", "--cpu-shares"),
-    ("cpu_quota", "--cpu-quota"),
-    ("cpu_period", "--cpu-period"),
-    ("cpuset", "--cpuset-cpus"),
-    ("pids_limit", "--pids-limit"),
-    ("oom_score_adj", "--oom-score-adj"),
-    ("gpus", "--gpus"),
-];
-
-const FLAGS: &[(&str, &str)] = &[
-    ("init", "--init"),
-    ("read_only", "--read-only"),
-    ("privileged", "--privileged"),
-    ("oom_kill_disable", "--oom-kill-disable"),
-];
-
-const LISTS: &[(&str, &str)] = &[
-    ("cap_add", "--cap-add"),
-    ("cap_drop", "--cap-drop"),
-    ("dns", "--dns"),
-    ("dns_search", "--dns-search"),
-    ("dns_opt", "--dns-option"),
-    ("group_add", "--group-add"),
-    ("security_opt", "--security-opt"),
-    ("device_cgroup_rules", "--device-cgroup-rule"),
-    ("expose", "--expose"),
-    ("tmpfs", "--tmpfs"),
-];
-
 const UNSUPPORTED: &[&str] = &[
     "blkio_config",
     "cpu_count",
@@ -208,10 +167,7 @@ const UNSUPPORTED: &[&str] = &[
     "cpu_rt_runtime",
     "credential_spec",
     "external_links",
-    "label_file",
     "models",
-    "post_start",
-    "pre_stop",
     "provider",
     "runtime",
     "storage_opt",
@@ -222,36 +178,8 @@ const UNSUPPORTED: &[&str] = &[
 /// PURE, but for the files that it names: a service of its keys.
 pub(crate) fn read(name: &str, node: &Node, around: &Around<'_>) -> Result<Service> {
     let mut fields = Fields::of(node, format!("services.{name}"))?;
-    let mut flags = Vec::new();
-    for (key, flag) in TEXTS {
-        flags.extend(fields.text(key)?.map(|text| format!("{flag}={text}")));
-    }
-    for (key, flag) in FLAGS {
-        flags.extend(fields.flag(key)?.then(|| (*flag).to_owned()));
-    }
-    for (key, flag) in LISTS {
-        flags.extend(fields.texts(key)?.into_iter().map(|text| format!("{flag}={text}")));
-    }
-    for (key, flag) in [("sysctls", "--sysctl"), ("annotations", "--annotation")] {
-        let pairs = fields.pairs(key)?.into_iter();
-        flags.extend(pairs.map(|(name, value)| format!("{flag}={name}={}", value.unwrap_or_default())));
-    }
-    let mut borrows = Vec::new();
-    namespaces(&mut fields, &mut flags, &mut borrows)?;
-    ports(&mut fields, &mut flags)?;
-    hosts(&mut fields, &mut flags)?;
-    devices(&mut fields, &mut flags)?;
-    ulimits(&mut fields, &mut flags)?;
-    logging(&mut fields, &mut flags)?;
-    let mut probe = Vec::new();
-    health(&mut fields, &mut flags, &mut probe)?;
-    if let Some(node) = fields.take("stop_grace_period") {
-        let seconds = seconds(&text(node, "stop_grace_period")?);
-        let seconds = seconds.ok_or_else(|| wrong(node, "stop_grace_period", "a duration, such as 1m30s"))?;
-        flags.push(format!("--stop-timeout={seconds}"));
-    }
-    let scale = deploy(&mut fields, &mut flags)?;
-    let scale = fields.number("scale")?.or(scale).unwrap_or(1);
+    let Said { flags, mut borrows, probe, replicas } = flags::read(&mut fields)?;
+    let scale = fields.number("scale")?.or(replicas).unwrap_or(1);
     let network = network(&mut fields, &mut borrows)?;
     let depends_on = depends_on(&mut fields, &borrows)?;
     let service = Service {
@@ -263,7 +191,7 @@ pub(crate) fn read(name: &str, node: &Node, around: &Around<'_>) -> Result<Servi
         entrypoint: words(&mut fields, "entrypoint")?,
         command: words(&mut fields, "command")?.unwrap_or_default(),
         environment: environment(&mut fields, around)?,
-        labels: labels(&mut fields)?,
+        labels: all_labels(&mut fields, around)?,
         flags,
         probe,
         network,
@@ -276,9 +204,10 @@ pub(crate) fn read(name: &str, node: &Node, around: &Around<'_>) -> Result<Servi
         tty: fields.flag("tty")?,
         open_stdin: fields.flag("stdin_open")?,
         attach: fields.flag_if_any("attach")?.unwrap_or(true),
+        post_start: hook::read(&mut fields, "post_start", around)?,
+        pre_stop: hook::read(&mut fields, "pre_stop", around)?,
+        watch: develop::read(&mut fields, around)?,
     };
-    // What `watch` would do: it says nothing of a container.
-    fields.take("develop");
     fields.finish(UNSUPPORTED)?;
     if service.image.is_none() && service.build.is_none() {
         return Err(wrong(node, &format!("services.{name}"), "a mapping with an image or a build"));
@@ -287,7 +216,7 @@ pub(crate) fn read(name: &str, node: &Node, around: &Around<'_>) -> Result<Servi
 }
 
 /// A command line: a list, or text as a shell would split it.
-fn words(fields: &mut Fields<'_>, key: &'static str) -> Result<Option<Vec<String>>> {
+pub(crate) fn words(fields: &mut Fields<'_>, key: &'static str) -> Result<Option<Vec<String>>> {
     let name = fields.name(key);
     let Some(node) = fields.take(key) else { return Ok(None) };
     match &node.value {
@@ -304,16 +233,37 @@ pub(crate) fn labels(fields: &mut Fields<'_>) -> Result<BTreeMap<String, String>
     Ok(pairs.map(|(name, value)| (name, value.unwrap_or_default())).collect())
 }
 
+/// With those of files, which come first.
+fn all_labels(fields: &mut Fields<'_>, around: &Around<'_>) -> Result<BTreeMap<String, String>> {
+    let name = fields.name("label_file");
+    let mut all = BTreeMap::new();
+    for item in fields.take("label_file").map(items).unwrap_or_default() {
+        let path = around.path(&text(item, &name)?);
+        let failed = |why| Error::Read { place: item.place.clone(), path: path.clone(), why };
+        let content = (around.read)(&path).map_err(failed)?;
+        let read = variable::env_file(&content, around.variable);
+        all.extend(read.map_err(|(line, why)| failed(format!("line {line}: {why}")))?);
+    }
+    all.extend(labels(fields)?);
+    Ok(all)
+}
+
 fn environment(fields: &mut Fields<'_>, around: &Around<'_>) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     let name = fields.name("env_file");
     for item in fields.take("env_file").map(items).unwrap_or_default() {
+        let mut raw = false;
         let (path, required) = match item.value {
             Value::Map(_) => {
                 let mut file = Fields::of(item, name.clone())?;
                 let path = file.text("path")?;
                 let required = file.flag_if_any("required")?.unwrap_or(true);
-                file.finish(&["format"])?;
+                raw = match file.text("format")?.as_deref() {
+                    None => false,
+                    Some("raw") => true,
+                    Some(_) => return Err(wrong(item, &file.name("format"), "raw, or absent")),
+                };
+                file.finish(&[])?;
                 (path.ok_or_else(|| wrong(item, &name, "a mapping with a path"))?, required)
             }
             _ => (text(item, &name)?, true),
@@ -324,6 +274,10 @@ fn environment(fields: &mut Fields<'_>, around: &Around<'_>) -> Result<BTreeMap<
             Err(_) if !required => continue,
             Err(why) => return Err(Error::Read { place: item.place.clone(), path, why }),
         };
+        if raw {
+            all.extend(as_written(&content));
+            continue;
+        }
         let read = variable::env_file(&content, around.variable).map_err(|(line, why)| Error::Read {
             place: item.place.clone(),
             path,
@@ -341,216 +295,12 @@ fn environment(fields: &mut Fields<'_>, around: &Around<'_>) -> Result<BTreeMap<
     Ok(all)
 }
 
-/// `pid`, `ipc`, `volumes_from`, `links`: a word for all, or another's.
-fn namespaces(fields: &mut Fields<'_>, flags: &mut Vec<String>, borrows: &mut Vec<Borrow>) -> Result<()> {
-    for (key, flag) in [("pid", "--pid"), ("ipc", "--ipc")] {
-        if let Some(text) = fields.text(key)? {
-            match text.strip_prefix("service:") {
-                Some(service) => borrows.push(borrow(format!("{flag}=container:"), service, "")),
-                None => flags.push(format!("{flag}={text}")),
-            }
-        }
-    }
-    for text in fields.texts("volumes_from")? {
-        match text.strip_prefix("container:") {
-            Some(container) => flags.push(format!("--volumes-from={container}")),
-            None => {
-                let (service, mode) = text.split_once(':').unwrap_or((&text, ""));
-                let after = if mode.is_empty() { String::new() } else { format!(":{mode}") };
-                borrows.push(borrow("--volumes-from=".to_owned(), service, &after));
-            }
-        }
-    }
-    for text in fields.texts("links")? {
-        let (service, alias) = text.split_once(':').unwrap_or((&text, &text));
-        borrows.push(borrow("--link=".to_owned(), service, &format!(":{alias}")));
-    }
-    Ok(())
-}
-
-fn borrow(before: String, service: &str, after: &str) -> Borrow {
-    Borrow { before, service: service.to_owned(), after: after.to_owned() }
-}
-
-fn ports(fields: &mut Fields<'_>, flags: &mut Vec<String>) -> Result<()> {
-    let name = fields.name("ports");
-    for item in fields.take("ports").map(items).unwrap_or_default() {
-        let Value::Map(_) = item.value else {
-            flags.push(format!("--publish={}", text(item, &name)?));
-            continue;
-        };
-        let mut port = Fields::of(item, name.clone())?;
-        let target = port.text("target")?.ok_or_else(|| wrong(item, &name, "a mapping with a target"))?;
-        let (published, host) = (port.text("published")?, port.text("host_ip")?);
-        let protocol = port.text("protocol")?.unwrap_or_else(|| "tcp".to_owned());
-        if let Some(mode) = port.text("mode")?
-            && !matches!(mode.as_str(), "host" | "ingress")
-        {
-            return Err(wrong(item, &port.name("mode"), "host or ingress"));
-        }
-        // Notes for people.
-        port.take("name");
-        port.take("app_protocol");
-        port.finish(&[])?;
-        let host = match host {
-            Some(ip) if ip.contains(':') => format!("[{ip}]:"),
-            Some(ip) => format!("{ip}:"),
-            None => String::new(),
-        };
-        let published = match published {
-            Some(published) => format!("{published}:"),
-            None if host.is_empty() => String::new(),
-            None => ":".to_owned(),
-        };
-        flags.push(format!("--publish={host}{published}{target}/{protocol}"));
-    }
-    Ok(())
-}
-
-/// `name:address`, `name=address`, or a mapping of names to one or more.
-fn hosts(fields: &mut Fields<'_>, flags: &mut Vec<String>) -> Result<()> {
-    let name = fields.name("extra_hosts");
-    let Some(node) = fields.take("extra_hosts") else { return Ok(()) };
-    if let Value::Map(entries) = &node.value {
-        for (host, node) in entries {
-            for item in items(node) {
-                flags.push(format!("--add-host={host}:{}", text(item, &name)?));
-            }
-        }
-        return Ok(());
-    }
-    for item in items(node) {
-        flags.push(format!("--add-host={}", text(item, &name)?.replacen('=', ":", 1)));
-    }
-    Ok(())
-}
-
-fn devices(fields: &mut Fields<'_>, flags: &mut Vec<String>) -> Result<()> {
-    let name = fields.name("devices");
-    for item in fields.take("devices").map(items).unwrap_or_default() {
-        let Value::Map(_) = item.value else {
-            flags.push(format!("--device={}", text(item, &name)?));
-            continue;
-        };
-        let mut device = Fields::of(item, name.clone())?;
-        let source = device.text("source")?.ok_or_else(|| wrong(item, &name, "a mapping with a source"))?;
-        let target = device.text("target")?.unwrap_or_else(|| source.clone());
-        let access = device.text("permissions")?.unwrap_or_else(|| "rwm".to_owned());
-        device.finish(&[])?;
-        flags.push(format!("--device={source}:{target}:{access}"));
-    }
-    Ok(())
-}
-
-fn ulimits(fields: &mut Fields<'_>, flags: &mut Vec<String>) -> Result<()> {
-    let name = fields.name("ulimits");
-    let Some(node) = fields.take("ulimits") else { return Ok(()) };
-    let Value::Map(entries) = &node.value else { return Err(wrong(node, &name, "a mapping")) };
-    for (limit, node) in entries {
-        if let Value::Map(_) = node.value {
-            let mut both = Fields::of(node, format!("{name}.{limit}"))?;
-            let (soft, hard) = (both.text("soft")?, both.text("hard")?);
-            both.finish(&[])?;
-            let (Some(soft), Some(hard)) = (soft, hard) else {
-                return Err(wrong(node, &format!("{name}.{limit}"), "a number, or soft and hard"));
-            };
-            flags.push(format!("--ulimit={limit}={soft}:{hard}"));
-        } else {
-            flags.push(format!("--ulimit={limit}={}", text(node, &name)?));
-        }
-    }
-    Ok(())
-}
-
-fn logging(fields: &mut Fields<'_>, flags: &mut Vec<String>) -> Result<()> {
-    let name = fields.name("logging");
-    let Some(node) = fields.take("logging") else { return Ok(()) };
-    let mut logging = Fields::of(node, name)?;
-    flags.extend(logging.text("driver")?.map(|driver| format!("--log-driver={driver}")));
-    for (key, value) in logging.pairs("options")? {
-        flags.push(format!("--log-opt={key}={}", value.unwrap_or_default()));
-    }
-    logging.finish(&[])
-}
-
-fn health(fields: &mut Fields<'_>, flags: &mut Vec<String>, probe: &mut Vec<String>) -> Result<()> {
-    let name = fields.name("healthcheck");
-    let Some(node) = fields.take("healthcheck") else { return Ok(()) };
-    let mut health = Fields::of(node, name.clone())?;
-    if health.flag("disable")? {
-        flags.push("--no-healthcheck".to_owned());
-    }
-    if let Some(test) = health.take("test") {
-        let wanted = "text, or a list that begins with CMD, CMD-SHELL or NONE";
-        let shell = |command: &str| format!("--health-cmd={command}");
-        if let Value::List(list) = &test.value {
-            let words = list.iter().map(|item| text(item, &name)).collect::<Result<Vec<String>>>()?;
-            match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-                ["NONE"] => flags.push("--no-healthcheck".to_owned()),
-                ["CMD-SHELL", command] => flags.push(shell(command)),
-                ["CMD", _, ..] => probe.extend(words.into_iter().skip(1)),
-                _ => return Err(wrong(test, &format!("{name}.test"), wanted)),
-            }
-        } else {
-            flags.push(shell(&text(test, &name)?));
-        }
-    }
-    for (key, flag) in [
-        ("interval", "--health-interval"),
-        ("timeout", "--health-timeout"),
-        ("start_period", "--health-start-period"),
-        ("start_interval", "--health-start-interval"),
-        ("retries", "--health-retries"),
-    ] {
-        flags.extend(health.text(key)?.map(|value| format!("{flag}={value}")));
-    }
-    health.finish(&[])
-}
-
-/// `deploy`, as far as it is about one host; answers `replicas`.
-fn deploy(fields: &mut Fields<'_>, flags: &mut Vec<String>) -> Result<Option<u32>> {
-    let name = fields.name("deploy");
-    let Some(node) = fields.take("deploy") else { return Ok(None) };
-    let mut deploy = Fields::of(node, name.clone())?;
-    let replicas = deploy.number("replicas")?;
-    if let Some(mode) = deploy.text("mode")?
-        && mode != "replicated"
-    {
-        return Err(unsupported(node, format!("{name}.mode {mode}")));
-    }
-    if let Some(node) = deploy.take("resources") {
-        let mut resources = Fields::of(node, format!("{name}.resources"))?;
-        if let Some(node) = resources.take("limits") {
-            let mut limits = Fields::of(node, format!("{name}.resources.limits"))?;
-            for (key, flag) in [("cpus", "--cpus"), ("memory", "--memory"), ("pids", "--pids-limit")] {
-                flags.extend(limits.text(key)?.map(|value| format!("{flag}={value}")));
-            }
-            limits.finish(&["devices"])?;
-        }
-        if let Some(node) = resources.take("reservations") {
-            let mut kept = Fields::of(node, format!("{name}.resources.reservations"))?;
-            flags.extend(kept.text("memory")?.map(|value| format!("--memory-reservation={value}")));
-            kept.finish(&["cpus", "devices", "generic_resources"])?;
-        }
-        resources.finish(&[])?;
-    }
-    if let Some(node) = deploy.take("restart_policy") {
-        let mut policy = Fields::of(node, format!("{name}.restart_policy"))?;
-        let attempts: Option<u32> = policy.number("max_attempts")?;
-        let restart = match policy.text("condition")?.as_deref() {
-            None | Some("any") => "always".to_owned(),
-            Some("none") => "no".to_owned(),
-            Some("on-failure") => match attempts {
-                Some(attempts) => format!("on-failure:{attempts}"),
-                None => "on-failure".to_owned(),
-            },
-            Some(_) => return Err(wrong(node, &policy.name("condition"), "none, on-failure or any")),
-        };
-        policy.finish(&["delay", "window"])?;
-        flags.push(format!("--restart={restart}"));
-    }
-    deploy.finish(&["endpoint_mode", "labels", "placement", "rollback_config", "update_config"])?;
-    Ok(replicas)
+/// PURE: lines of `NAME=value`, values as they stand: quotes and dollars mean nothing.
+fn as_written(content: &str) -> impl Iterator<Item = (String, String)> {
+    let lines = content.lines().filter(|line| !line.trim_start().starts_with('#'));
+    lines
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.trim().to_owned(), value.to_owned()))
 }
 
 fn network(fields: &mut Fields<'_>, borrows: &mut Vec<Borrow>) -> Result<Network> {
@@ -565,7 +315,7 @@ fn network(fields: &mut Fields<'_>, borrows: &mut Vec<Borrow>) -> Result<Network
         };
         let mode = text(mode, "network_mode")?;
         if let Some(service) = mode.strip_prefix("service:") {
-            borrows.push(borrow("--network=container:".to_owned(), service, ""));
+            borrows.push(flags::borrow("--network=container:".to_owned(), service, ""));
             return Ok(Network::Borrowed);
         }
         return Ok(Network::Mode(mode));
@@ -646,49 +396,5 @@ fn pull(fields: &mut Fields<'_>) -> Result<Pull> {
         word @ ("daily" | "weekly") => Err(unsupported(node, format!("{name} {word}"))),
         word if word.starts_with("every_") => Err(unsupported(node, format!("{name} {word}"))),
         _ => Err(wrong(node, &name, "always, missing, never or build")),
-    }
-}
-
-/// PURE: whole seconds of `1m30s`, rounded up.
-fn seconds(text: &str) -> Option<u64> {
-    let mut millis: u64 = 0;
-    let mut rest = text;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u64 = rest.get(..digits)?.parse().ok()?;
-        rest = rest.get(digits..)?;
-        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let scale = match rest.get(..unit)? {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return None,
-        };
-        millis = millis.checked_add(number.checked_mul(scale)?)?;
-        rest = rest.get(unit..)?;
-    }
-    Some(millis.div_ceil(1000))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::seconds;
-
-    #[test]
-    fn seconds_are_rounded_up() {
-        for (text, wanted) in [
-            ("1m30s", Some(90)),
-            ("500ms", Some(1)),
-            ("2h", Some(7200)),
-            ("10", None),
-            ("", None),
-            ("x", None),
-        ] {
-            assert_eq!(seconds(text), wanted, "{text}");
-        }
     }
 }

@@ -6,9 +6,10 @@ use std::path::Path;
 use ring::digest::{SHA256, digest};
 
 use crate::error::Result;
-use crate::mount::{Mount, Source};
+use crate::mount::{Mount, Rights, Source, quoted};
 use crate::project::Project;
 use crate::service::{Network, Service};
+use crate::supply::Supply;
 
 /// The project's name.
 pub const PROJECT: &str = "com.docker.compose.project";
@@ -34,6 +35,19 @@ pub struct Wanted {
     pub entrypoint: Option<Vec<String>>,
     /// The health check as a program, which no flag can say.
     pub probe: Vec<String>,
+    /// Texts that are files in it.
+    pub files: Vec<File>,
+}
+
+/// A text that is a file in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Where.
+    pub target: String,
+    /// What is in it.
+    pub content: String,
+    /// Whose it is.
+    pub rights: Rights,
 }
 
 /// Which container of a service.
@@ -152,9 +166,10 @@ impl Project {
             words.push(format!("{}{name}{}", borrow.before, borrow.after));
         }
         words.extend(service.mounts.iter().filter_map(|mount| self.mount(mount)));
+        let files = service.mounts.iter().filter_map(|mount| self.file(mount)).collect();
         words.push(self.image(service));
         words.extend(service.command.iter().cloned());
-        Ok(Wanted { words, entrypoint: service.entrypoint.clone(), probe: service.probe.clone() })
+        Ok(Wanted { words, entrypoint: service.entrypoint.clone(), probe: service.probe.clone(), files })
     }
 
     fn mount(&self, mount: &Mount) -> Option<String> {
@@ -165,9 +180,39 @@ impl Project {
             Source::Anonymous => return Some(format!("--volume={}", mount.target)),
             Source::Path(path) => path.clone(),
             Source::Volume(key) => self.volumes.get(key)?.name.clone(),
-            Source::Secret(key) => self.secrets.get(key)?.display().to_string(),
-            Source::Config(key) => self.configs.get(key)?.display().to_string(),
+            Source::Secret(_) | Source::Config(_) => match self.supply(mount)? {
+                Supply::File(path) => path.display().to_string(),
+                Supply::Text(_) | Supply::Variable(..) => return None,
+            },
         };
+        if let Some(subpath) = &mount.subpath {
+            let mut fields = vec!["type=volume".to_owned()];
+            for (key, value) in [("source", &source), ("target", &mount.target), ("volume-subpath", subpath)]
+            {
+                fields.push(quoted(&format!("{key}={value}")));
+            }
+            let said = |option: &str| mount.options.iter().any(|have| have == option);
+            fields.extend(said("ro").then(|| "readonly".to_owned()));
+            fields.extend(said("nocopy").then(|| "volume-nocopy".to_owned()));
+            return Some(format!("--mount={}", fields.join(",")));
+        }
         Some(format!("--volume={source}:{}{options}", mount.target))
+    }
+
+    fn supply(&self, mount: &Mount) -> Option<&Supply> {
+        match &mount.source {
+            Source::Secret(key) => self.secrets.get(key),
+            Source::Config(key) => self.configs.get(key),
+            _ => None,
+        }
+    }
+
+    fn file(&self, mount: &Mount) -> Option<File> {
+        match self.supply(mount)? {
+            Supply::File(_) => None,
+            Supply::Text(content) | Supply::Variable(_, content) => {
+                Some(File { target: mount.target.clone(), content: content.clone(), rights: mount.rights })
+            }
+        }
     }
 }

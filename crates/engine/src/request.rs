@@ -80,6 +80,9 @@ pub struct CreateRequest {
     pub security: Security,
     /// `-v`, `--mount`, `--tmpfs`.
     pub mounts: Vec<MountRequest>,
+    /// Texts that are files in it from the beginning; on no record, for they may be secrets.
+    #[serde(skip)]
+    pub files: Vec<FileRequest>,
     /// `--volumes-from`.
     #[serde(default)]
     pub volumes_from: Vec<Lender>,
@@ -592,6 +595,7 @@ impl CreateRequest {
             cap_drop: Vec::new(),
             security: Security::default(),
             mounts: Vec::new(),
+            files: Vec::new(),
             volumes_from: Vec::new(),
             devices: Vec::new(),
             device_rules: Vec::new(),
@@ -624,6 +628,28 @@ impl CreateRequest {
             annotations: BTreeMap::new(),
             machine: None,
         }
+    }
+}
+
+/// A file of a text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FileRequest {
+    /// Where, absolute.
+    pub target: String,
+    /// What is in it.
+    pub content: String,
+    /// Whose it is.
+    pub uid: u32,
+    /// Likewise.
+    pub gid: u32,
+    /// What may be done with it.
+    pub mode: u32,
+}
+
+/// Without its content.
+impl std::fmt::Debug for FileRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileRequest").field("target", &self.target).finish_non_exhaustive()
     }
 }
 

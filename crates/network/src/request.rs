@@ -189,6 +189,8 @@ pub struct Present {
 pub struct Changed {
     /// Where it is.
     pub endpoints: Vec<Endpoint>,
+    /// Where it was by half: a killed change's, taken away now.
+    pub left: Vec<Endpoint>,
     /// What it has reserved of the host's ports.
     pub ports: Vec<PublishedPort>,
     /// Whether these are published: by the endpoint that has the default route.

@@ -104,6 +104,7 @@ pub(crate) fn request(
         security: parse::security::parse(&isolation.security_opt, around.read)?,
         volumes_from: storage.volumes_from.clone(),
         mounts: mounts(storage, around)?,
+        files: Vec::new(),
         devices,
         device_names,
         gpus: isolation.gpus,

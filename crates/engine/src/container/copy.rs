@@ -5,13 +5,15 @@ use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use cata_image::tree::{self, Unpack, Unpacked};
+use cata_image::tree::{self, Owners, Unpack, Unpacked};
+use cata_sys::path::Root;
 use rustix::fs::{FileType, OFlags};
 
 use crate::container::inside::{Place, look};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::image::image_error;
+use crate::paths::ContainerDir;
 use crate::record::Record;
 
 /// What is at a path of a container.
@@ -93,20 +95,46 @@ impl Engine {
             if !place.is_dir() {
                 return Err(Error::Invalid(format!("not a directory: {path} in container {}", record.name)));
             }
-            let top = root
-                .open(Path::new("/"), OFlags::RDONLY | OFlags::DIRECTORY)
-                .map_err(Error::file("open", "/"))?;
-            let how = Unpack {
-                place: top,
-                is_root: true,
-                base: place.path.as_os_str().as_bytes().to_vec(),
-                owner: (!keep_owner).then_some((0, 0)),
-                owners: owners.clone(),
-            };
-            tree::unpack(from, how).map_err(image_error)
+            unpack(from, root, owners, &place.path, (!keep_owner).then_some((0, 0)))
         })
         .inspect(|_| self.tell_container(&record, "extract-to-dir", &[]))
     }
+
+    /// What a request has of texts, into the container that is being made in `dir`: whoever is killed meanwhile
+    /// leaves no container without them.
+    pub(crate) fn write_files(&self, record: &Record, dir: &ContainerDir) -> Result<()> {
+        let mut archive = tar::Builder::new(Vec::new());
+        for file in &record.request.files {
+            let failed = Error::file("write", &file.target);
+            let mut header = tar::Header::new_gnu();
+            header.set_size(file.content.len() as u64);
+            header.set_mode(file.mode);
+            header.set_uid(file.uid.into());
+            header.set_gid(file.gid.into());
+            let target = Path::new("/").join(&file.target);
+            let target = target.strip_prefix("/").unwrap_or(&target);
+            archive.append_data(&mut header, target, file.content.as_bytes()).map_err(failed)?;
+        }
+        let bytes = archive.into_inner().map_err(Error::file("write", dir.upper()))?;
+        self.with_resting_root(record, dir, false, |root, owners| {
+            unpack(&mut bytes.as_slice(), root, owners, Path::new("/"), None)
+        })?;
+        Ok(())
+    }
+}
+
+fn unpack(
+    from: &mut (dyn Read + Send),
+    root: &Root,
+    owners: &Owners,
+    base: &Path,
+    owner: Option<(u32, u32)>,
+) -> Result<Unpacked> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let place = root.open(Path::new("/"), flags).map_err(Error::file("open", "/"))?;
+    let base = base.as_os_str().as_bytes().to_vec();
+    tree::unpack(from, Unpack { place, is_root: true, base, owner, owners: owners.clone() })
+        .map_err(image_error)
 }
 
 fn no_path(path: &str, record: &Record) -> Error {

@@ -73,7 +73,7 @@ impl Engine {
     fn check(&self, request: &CreateRequest) -> Result<Vec<String>> {
         if let Some(name) = &request.name
             && let Some(owner) = names::owner(&self.paths, name)?
-            && self.dir(&owner).record().exists()
+            && names::is_called(&self.paths, &owner, name)
         {
             return Err(Error::NameInUse { name: name.to_string(), owner: owner.to_string() });
         }
@@ -193,6 +193,9 @@ impl Engine {
         }
         ledger::write(&making.record(), record, durability)?;
         self.prepare_mounts(record)?;
+        if !record.request.files.is_empty() {
+            self.write_files(record, making)?;
+        }
         match names::take(&self.paths, &record.name, &record.id) {
             // Made-up names are tried again with a number; asked-for ones are not.
             Err(Error::NameInUse { .. }) if record.request.name.is_none() => {

@@ -26,6 +26,8 @@ impl Engine {
         if let Ok(name) = Name::parse(bare)
             && let Some(id) = names::owner(&self.paths, &name)?
             && let Some(record) = self.record(&id)?
+            // A killed `rename` leaves a name that its container is not called by.
+            && record.name == name
         {
             return Ok(record);
         }

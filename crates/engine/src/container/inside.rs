@@ -20,6 +20,7 @@ use rustix::thread::UnshareFlags;
 use crate::container::live::Owner;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
+use crate::paths::ContainerDir;
 use crate::plan::users::Users;
 use crate::record::{MountKind, Record};
 use crate::volume;
@@ -61,13 +62,24 @@ impl Engine {
         if let Some(root) = self.live_root(record)? {
             return as_its_root(record, &root, act);
         }
+        self.with_resting_root(record, &self.dir(&record.id), record.request.read_only, act)
+    }
+
+    /// The root of a container that does not run, or is just being made in `dir`.
+    pub(crate) fn with_resting_root<T: Send>(
+        &self,
+        record: &Record,
+        dir: &ContainerDir,
+        read_only: bool,
+        act: impl FnOnce(&Root, &Owners) -> Result<T> + Send,
+    ) -> Result<T> {
         // A mount namespace of its own, which ends with the thread: nothing to take down, whoever dies.
         on_a_thread(|| match record.users.as_ref().filter(|users| users.on_disk) {
             Some(users) => {
                 become_root(record, users)?;
-                act(&self.assemble(record)?, &owners(users))
+                act(&self.assemble(record, dir, read_only)?, &owners(users))
             }
-            None => act(&self.assemble(record)?, &Owners::default()),
+            None => act(&self.assemble(record, dir, read_only)?, &Owners::default()),
         })
     }
 
@@ -98,7 +110,7 @@ impl Engine {
 
     /// The root file system and the volumes of a container that does not run, in the calling thread's own new
     /// mount namespace.
-    fn assemble(&self, record: &Record) -> Result<Root> {
+    fn assemble(&self, record: &Record, dir: &ContainerDir, read_only: bool) -> Result<Root> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |errno: Errno| {
@@ -113,7 +125,6 @@ impl Engine {
         cata_sys::namespace::unshare(UnshareFlags::NEWNS).map_err(failed("make a mount namespace"))?;
         let slash = Path::new("/");
         mount::set_propagation(slash, attribute::PRIVATE, Depth::Recursive).map_err(failed("mount"))?;
-        let dir = self.dir(&record.id);
         let tree = match self.machine_root(record)? {
             Some(tree) => tree,
             None => cata_runtime::companion::root_tree(&PlannedRoot::Overlay {
@@ -150,7 +161,7 @@ impl Engine {
                     .map_err(failed(&point.target))?;
             }
         }
-        if record.request.read_only {
+        if read_only {
             mount::set_attributes(fd(&root), Depth::This, attribute::RDONLY, 0, 0)
                 .map_err(failed("read-only"))?;
         }

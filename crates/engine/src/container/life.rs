@@ -13,6 +13,7 @@ use crate::error::{Error, Result, client_error};
 use crate::ledger;
 use crate::plan::signal;
 use crate::record::Record;
+use crate::request::{CreateRequest, NamespaceMode, NetworkMode};
 use crate::timing::Timing;
 
 /// How a stop went.
@@ -65,7 +66,10 @@ impl Engine {
     pub fn restart(&self, container: &str, timeout: Option<i64>) -> Result<()> {
         let record = self.find(container)?;
         let default = record.config.stop_timeout.map(Duration::from_secs);
-        if let Some(mut client) = self.try_client(&record.id)? {
+        // Its supervisor knows namespaces as they were; whose they are may have been started again since.
+        if borrows(&record.request) && !record.request.auto_remove {
+            let _ = self.stop(container, None, timeout)?;
+        } else if let Some(mut client) = self.try_client(&record.id)? {
             match client.restart(timeout, default) {
                 Ok(_) => return Ok(()),
                 Err(ClientError::Gone | ClientError::NotRunning(_)) => {}
@@ -126,7 +130,7 @@ impl Engine {
             let _ = names::release(&self.paths, &name, &record.id);
             return Err(error);
         }
-        names::release(&self.paths, &record.name, &record.id)?;
+        names::release_others(&self.paths, &name, &record.id)?;
         let endpoints = self.rename_endpoints(&record.id, &name);
         if let Some(mut client) = self.try_client(&record.id)? {
             // One that leaves this moment has said what there was to say.
@@ -136,6 +140,12 @@ impl Engine {
         drop(lock);
         endpoints
     }
+}
+
+/// Whether a container is in namespaces of another one.
+fn borrows(request: &CreateRequest) -> bool {
+    let other = |mode: &NamespaceMode| matches!(mode, NamespaceMode::Container(_));
+    matches!(request.network, NetworkMode::Container(_)) || other(&request.pid) || other(&request.ipc)
 }
 
 /// What a supervisor does not do in the state its container is in, with the container's name.

@@ -49,6 +49,11 @@ pub struct NetworkFacts {
 }
 
 impl NetworkFacts {
+    /// Whether one of its endpoints is on `network`.
+    pub(crate) fn is_on(&self, network: &cata_network::Network) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.network == network.name)
+    }
+
     /// All addresses.
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
         let of = |endpoint: &Endpoint| {

@@ -3,13 +3,16 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
 use cata_spec::{ContainerId, Name};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::paths::Paths;
+use crate::ledger;
+use crate::paths::{ContainerDir, Paths};
+use crate::record::Record;
 
 const FIRST: [&str; 48] = [
     "able", "amber", "ample", "azure", "bold", "brave", "brisk", "bright", "calm", "clear", "clever",
@@ -54,20 +57,28 @@ pub(crate) fn random_name(id: &ContainerId, attempt: u32) -> Name {
 
 /// Takes `name` for `id`: the creation of the symbolic link is the moment of decision.
 ///
-/// A link left by a container that is gone is taken over.
+/// A link left by a container that is gone, or that a killed `rename` has left, is taken over.
 pub(crate) fn take(paths: &Paths, name: &Name, id: &ContainerId) -> Result<()> {
     let link = paths.name(name);
+    let mut lock = None;
     for _ in 0..8 {
         match symlink(id.as_str(), &link) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(Error::file("create", &link)(error)),
         }
+        // Two who find it stale must not take each other's.
+        if lock.is_none() {
+            let dir = paths.names();
+            let file = fs::File::open(&dir).map_err(Error::file("open", &dir))?;
+            flock(&file, FlockOperation::LockExclusive).map_err(Error::file("lock", &dir))?;
+            lock = Some(file);
+        }
         let Some(owner) = owner(paths, name)? else { continue };
         if owner == *id {
             return Ok(());
         }
-        if paths.container(&owner).join("record.json").exists() || being_made(paths, &owner) {
+        if is_called(paths, &owner, name) {
             return Err(Error::NameInUse { name: name.to_string(), owner: owner.to_string() });
         }
         match fs::remove_file(&link) {
@@ -79,10 +90,22 @@ pub(crate) fn take(paths: &Paths, name: &Name, id: &ContainerId) -> Result<()> {
     Err(Error::Timeout(format!("the name `{name}`")))
 }
 
-/// Whether somebody alive is making `id`.
-fn being_made(paths: &Paths, id: &ContainerId) -> bool {
-    let Ok(dir) = fs::File::open(paths.creating().join(id.as_str())) else { return false };
-    flock(&dir, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+/// Whether `id`, to which the link of `name` leads, is called that, or is about to be: somebody alive makes or
+/// renames it.
+pub(crate) fn is_called(paths: &Paths, id: &ContainerId, name: &Name) -> bool {
+    let locked = |dir: PathBuf| {
+        fs::File::open(dir)
+            .is_ok_and(|dir| flock(&dir, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK))
+    };
+    // Looked at first: who has let go of it has written the record.
+    if locked(paths.creating().join(id.as_str())) || locked(paths.container(id)) {
+        return true;
+    }
+    match ledger::read::<Record>(&ContainerDir::new(paths.container(id)).record()) {
+        Ok(record) => record.is_some_and(|record| record.name == *name),
+        // A damaged one keeps its name until it is removed.
+        Err(_) => true,
+    }
 }
 
 /// Who has `name`.
@@ -93,6 +116,19 @@ pub(crate) fn owner(paths: &Paths, name: &Name) -> Result<Option<ContainerId>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::file("read", &link)(error)),
     }
+}
+
+/// Gives back every name that leads to `id` but `kept`, which it is called by: killed renames leave some.
+pub(crate) fn release_others(paths: &Paths, kept: &Name, id: &ContainerId) -> Result<()> {
+    let dir = paths.names();
+    for entry in fs::read_dir(&dir).map_err(Error::file("list", &dir))?.flatten() {
+        if let Some(name) = entry.file_name().to_str().and_then(|text| Name::parse(text).ok())
+            && name != *kept
+        {
+            release(paths, &name, id)?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives `name` back if `id` has it.

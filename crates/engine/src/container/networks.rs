@@ -2,8 +2,9 @@
 //!
 //! The record is written first, so that a later start has what was asked even if this process is killed. A running
 //! container's network is changed by this process, from within the namespace that the supervisor hands out; then the
-//! supervisor is told what it has to take away at the end and what it serves, then `network.json` says so. What is
-//! half-done when this process is killed is taken away by the next change, or when the container has ended.
+//! supervisor is told what it has to take away at the end and what it serves. `network.json` has what is whole: it
+//! says last that there is one more, and first that there is one less. What is half-done when this process is killed
+//! is on no list then; the next change takes it away, or the container's end.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -74,13 +75,18 @@ impl Engine {
         let lock = self.lock(&found.id)?;
         let old = self.record(&found.id)?.ok_or_else(|| Error::NoContainer(container.to_owned()))?;
         check_connectable(&old, &network)?;
-        let running = self.running(&old)?;
+        let mut running = self.running(&old)?;
         let mut list = old.endpoints();
-        let there = match &running {
-            Some((_, facts)) => facts.endpoints.iter().any(|e| e.network == network.name),
-            None => list.iter().any(|e| e.network == network.name),
-        };
-        if there {
+        let listed = list.iter().any(|e| e.network == network.name);
+        let joined = running.as_ref().map(|(_, facts)| facts.is_on(&network));
+        if joined == Some(true)
+            && !listed
+            && let Some((client, facts)) = running
+        {
+            // A killed `disconnect` has come no further than the record.
+            self.leave(&old, client, &facts, &network)?;
+            running = self.running(&old)?;
+        } else if joined.unwrap_or(listed) {
             let what = format!("endpoint with name {} already exists in network {}", old.name, network.name);
             return Err(Error::State { what, hint: None });
         }
@@ -123,9 +129,7 @@ impl Engine {
         let running = self.running(&old)?;
         let mut list = old.endpoints();
         let listed = list.iter().any(|e| e.network == network.name);
-        let joined = running.as_ref().is_some_and(|(_, facts)| {
-            facts.endpoints.iter().any(|endpoint| endpoint.network == network.name)
-        });
+        let joined = running.as_ref().is_some_and(|(_, facts)| facts.is_on(&network));
         // What a killed change left is on no list.
         let stale = running.is_some() && self.endpoint_on(&network, |e| e.container == old.id)?.is_some();
         if !listed && !joined && !stale {
@@ -148,7 +152,7 @@ impl Engine {
 
     /// A container that has a network now: who is told of changes, and what there is.
     fn running(&self, record: &Record) -> Result<Option<(Client, NetworkFacts)>> {
-        if self.status(&record.id)?.1 != Owner::Alive {
+        if self.settled(&record.id)?.1 != Owner::Alive {
             return Ok(None);
         }
         let Some(client) = self.try_client(&record.id)? else { return Ok(None) };
@@ -190,6 +194,10 @@ impl Engine {
         network: &Network,
     ) -> Result<()> {
         let networks = self.networks()?;
+        // From here on it is not on it, whatever becomes of this process.
+        let mut less = facts.clone();
+        less.endpoints.retain(|endpoint| endpoint.network != network.name);
+        self.write_facts(record, &less)?;
         // One that ends this moment takes everything away itself.
         if let Some(present) = self.present_network(record, &mut client, facts)? {
             let changed = networks.leave(&present, &network.name).map_err(network_error)?;
@@ -241,6 +249,7 @@ impl Engine {
     ) -> Result<()> {
         let (ports, held) =
             if changed.published { (changed.ports, Vec::new()) } else { (Vec::new(), changed.ports) };
+        let left = NetworkFacts { endpoints: changed.left, ..NetworkFacts::default() };
         let facts = NetworkFacts { endpoints: changed.endpoints, ports, held, names: changed.names };
         let serves = changed.services.names.is_some() || !changed.services.forwards.is_empty();
         let plan = serves.then(|| serde_json::to_value(&changed.services)).transpose();
@@ -258,19 +267,35 @@ impl Engine {
             Err(_) if self.ends(record)? => return self.release_network(&record.id),
             Err(error) => return Err(client_error("change the networks", &error)),
         }
-        match ledger::write(&self.paths.live(&record.id).join(NETWORK_FILE), &facts, Durability::Volatile) {
-            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        match self.change_network_files(record, (before, &left), &facts) {
+            // Nobody is left to read them.
+            Err(_) if self.ends(record)? => return Ok(()),
             outcome => outcome?,
         }
-        self.change_network_files(record, before, &facts)
+        self.write_facts(record, &facts)
+    }
+
+    /// Says where it is; a container that has ended is nowhere.
+    fn write_facts(&self, record: &Record, facts: &NetworkFacts) -> Result<()> {
+        match ledger::write(&self.paths.live(&record.id).join(NETWORK_FILE), facts, Durability::Volatile) {
+            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        }
     }
 
     /// What the container reads of its own addresses and of who knows names; what somebody has written into these
     /// files himself stays.
-    fn change_network_files(&self, record: &Record, before: &NetworkFacts, now: &NetworkFacts) -> Result<()> {
+    fn change_network_files(
+        &self,
+        record: &Record,
+        (before, left): (&NetworkFacts, &NetworkFacts),
+        now: &NetworkFacts,
+    ) -> Result<()> {
         let dir = self.dir(&record.id);
         let (old, new) = (before.addresses(), now.addresses());
-        let gone: Vec<_> = old.iter().copied().filter(|address| !new.contains(address)).collect();
+        // A killed change may have come to the file, or not.
+        let all = old.iter().copied().chain(left.addresses());
+        let gone: Vec<_> = all.filter(|address| !new.contains(address)).collect();
         let come: Vec<_> = new.iter().copied().filter(|address| !old.contains(address)).collect();
         let text = std::fs::read_to_string(dir.hosts()).map_err(Error::file("read", dir.hosts()))?;
         let domain = record.request.domainname.as_deref();

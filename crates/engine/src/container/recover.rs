@@ -13,6 +13,7 @@ use cata_sandbox::{status, undo};
 use cata_spec::ContainerId;
 use rustix::fs::{FlockOperation, flock};
 
+use crate::container::live::STARTED_FILE;
 use crate::container::{names, ranges};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -98,6 +99,11 @@ impl Engine {
         let dir = self.paths.container(id);
         match recover::recover(&live, &dir).map_err(Error::file("recover", &live))? {
             Recovered::Alive => return Ok(()),
+            // A start was killed before there was anything: it has not run, and no host went down.
+            Recovered::Nothing if live.exists() => {
+                self.release_network(id)?;
+                let _ = fs::remove_file(dir.join(STARTED_FILE));
+            }
             Recovered::Nothing => {}
             // What could not be undone is tried again by whoever owns it: leases and ports below, trees by
             // the next sweep.

@@ -48,8 +48,10 @@ impl Engine {
             if !cata_sandbox::status::alive(&live) {
                 break lock;
             }
-            let (status, owner) = self.status(id)?;
-            if owner == Owner::Alive && !options.force {
+            // One whose maker was killed leaves by itself, unless the container runs after all.
+            if !options.force
+                && let (status, Owner::Alive) = self.settled(id)?
+            {
                 let state = if status.status == StatusKind::Paused { "paused" } else { "running" };
                 return Err(Error::State {
                     what: format!(

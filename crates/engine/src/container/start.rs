@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use cata_runtime::user::UserSpec;
 use cata_sandbox::client::Attached;
 use cata_sandbox::launch::{Go, Isolation, Launch, LogPlan, StdinPlan, Undo};
 use cata_sandbox::protocol::{Streams, Until};
-use cata_sandbox::status::StatusKind;
-use cata_spec::Platform;
+use cata_sandbox::status::{Status, StatusKind};
+use cata_spec::{ContainerId, Platform};
 
 use crate::cdi;
 use crate::container::accounts;
@@ -44,6 +44,9 @@ const LOG_MAX_FILE: u32 = 5;
 
 /// How long a supervisor may take to clean up after its container.
 const PREDECESSOR: Duration = Duration::from_secs(20);
+
+/// How long a supervisor whose maker was killed may take to run its container or to leave: a machine boots.
+const ORPHAN: Duration = Duration::from_secs(150);
 
 /// What the starter wants of a start.
 #[derive(Debug, Clone, Copy, Default)]
@@ -91,7 +94,7 @@ impl Engine {
         timing: &mut Timing,
     ) -> Result<Option<Started>> {
         let lock = self.lock(&record.id)?;
-        let (status, owner) = self.status(&record.id)?;
+        let (status, owner) = self.settled(&record.id)?;
         if owner == Owner::Alive {
             if status.status == StatusKind::Paused {
                 return Err(Error::State {
@@ -116,9 +119,30 @@ impl Engine {
         started.map(Some)
     }
 
+    /// The present of a container whose lock the caller has. A supervisor that has nothing to say is then one whose
+    /// maker was killed, for a maker has the lock: it leaves, or the container runs, if it was told to go before.
+    pub(super) fn settled(&self, id: &ContainerId) -> Result<(Status, Owner)> {
+        let start = std::time::Instant::now();
+        loop {
+            let (status, owner) = self.status(id)?;
+            let speaks =
+                matches!(status.status, StatusKind::Running | StatusKind::Paused | StatusKind::Restarting);
+            if owner != Owner::Alive || speaks {
+                return Ok((status, owner));
+            }
+            if start.elapsed() > ORPHAN {
+                return Err(Error::Timeout(format!(
+                    "the supervisor of container {} to say a word",
+                    id.short()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// A supervisor whose container has ended cleans up after it: what it still removes must not be its
     /// successor's.
-    fn wait_for_predecessor(&self, id: &cata_spec::ContainerId) -> Result<()> {
+    fn wait_for_predecessor(&self, id: &ContainerId) -> Result<()> {
         let start = std::time::Instant::now();
         while cata_sandbox::status::alive(&self.paths.live(id)) {
             if start.elapsed() > PREDECESSOR {
@@ -458,9 +482,17 @@ fn share_shm(plan: &mut Plan, pid: u32) {
     }
 }
 
-/// Bind mounts show an inode: the file is rewritten, not replaced.
+/// Bind mounts show an inode: the file is rewritten, not replaced. Who reads it meanwhile, or when this process was
+/// killed meanwhile, finds the old text or the new one, perhaps with empty lines behind it.
 pub(crate) fn write_in_place(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).map_err(Error::file("write", path))
+    let write = || {
+        let file = fs::File::options().create(true).truncate(false).write(true).open(path)?;
+        let before = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        let padding = "\n".repeat(before.saturating_sub(text.len()));
+        file.write_all_at((text.to_owned() + &padding).as_bytes(), 0)?;
+        if padding.is_empty() { Ok(()) } else { file.set_len(text.len() as u64) }
+    };
+    write().map_err(Error::file("write", path))
 }
 
 fn start_error(record: &Record, error: &cata_sandbox::LaunchError) -> Error {

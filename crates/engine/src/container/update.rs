@@ -48,7 +48,7 @@ impl Engine {
             crate::plan::vm::check(&new.request)?;
         }
         // One whose container has ended may still be cleaning up after it.
-        let runs = || Ok::<_, Error>(self.status(&old.id)?.1 == Owner::Alive);
+        let runs = || Ok::<_, Error>(self.settled(&old.id)?.1 == Owner::Alive);
         let client = if runs()? { self.try_client(&old.id)? } else { None };
         if let Some(mut client) = client {
             // What ended meanwhile has its new limits at the next start.

@@ -30,7 +30,7 @@ impl Networks {
     pub fn join(&self, present: &Present, wish: &EndpointRequest) -> Result<Changed, Error> {
         plan::check(std::slice::from_ref(wish))?;
         let host = self.host()?;
-        repair(self, &host, present)?;
+        let left = repair(self, &host, present)?;
         let network = self.load(wish.network.as_str())?;
         let bridge = self.ensure(&host, &network)?;
         let directory = self.directory(&network.name);
@@ -56,7 +56,7 @@ impl Networks {
             let change = Change { leave: new_interface(present), ..Change::default() };
             let _ = settle(self, &host, present, present.endpoints.clone(), change);
         }
-        joined
+        joined.map(|changed| Changed { left, ..changed })
     }
 
     /// Takes a running container's link to a network, with its routes and published ports. The rest is
@@ -66,11 +66,12 @@ impl Networks {
     /// See [`Error`].
     pub fn leave(&self, present: &Present, network: &Name) -> Result<Changed, Error> {
         let host = self.host()?;
-        repair(self, &host, present)?;
+        let left = repair(self, &host, present)?;
         let (gone, stay): (Vec<Endpoint>, Vec<Endpoint>) =
             present.endpoints.iter().cloned().partition(|endpoint| endpoint.network == *network);
         let leave = gone.into_iter().map(|endpoint| endpoint.interface).collect();
-        settle(self, &host, present, stay, Change { leave, ..Change::default() })
+        let changed = settle(self, &host, present, stay, Change { leave, ..Change::default() })?;
+        Ok(Changed { left, ..changed })
     }
 }
 
@@ -79,8 +80,8 @@ fn new_interface(present: &Present) -> Vec<String> {
 }
 
 /// Takes away what a killed change left: endpoints on networks that the container is not on.
-fn repair(networks: &Networks, host: &Host, present: &Present) -> Result<(), Error> {
-    let mut leave = Vec::new();
+fn repair(networks: &Networks, host: &Host, present: &Present) -> Result<Vec<Endpoint>, Error> {
+    let mut left = Vec::new();
     for directory in networks.directories()? {
         let known =
             present.endpoints.iter().any(|endpoint| networks.directory(&endpoint.network) == directory);
@@ -88,16 +89,17 @@ fn repair(networks: &Networks, host: &Host, present: &Present) -> Result<(), Err
             continue;
         }
         if let Ok(record) = read_json::<EndpointRecord>(&endpoint_file(&directory, &present.who.container)) {
-            leave.push(record.endpoint.interface);
+            left.push(record.endpoint);
         }
         networks.release_in(&directory, &present.who.container)?;
     }
+    let mut leave: Vec<String> = left.iter().map(|endpoint| endpoint.interface.clone()).collect();
     leave.retain(|name| !present.endpoints.iter().any(|endpoint| endpoint.interface == *name));
     if !leave.is_empty() {
         let change = Change { leave, ..Change::default() };
         settle(networks, host, present, present.endpoints.clone(), change)?;
     }
-    Ok(())
+    Ok(left)
 }
 
 /// Makes everything as `endpoints` say.
@@ -151,6 +153,7 @@ fn settle(
     Ok(Changed {
         teardown: teardown(networks, host, &present.who.container, (&endpoints, &ports)),
         published: at.is_some(),
+        left: Vec::new(),
         endpoints,
         ports,
         reservations,

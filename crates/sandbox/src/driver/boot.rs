@@ -10,6 +10,7 @@ use std::time::Duration;
 use cata_runtime::cgroup::CgroupPlan;
 use cata_sys::message;
 use cata_sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, chmodat, open};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
 use rustix::process::{Signal, getpid, set_child_subreaper};
@@ -49,6 +50,9 @@ pub enum BootError {
     /// Another supervisor owns this container.
     #[error("another supervisor owns this container")]
     Owned,
+    /// Whoever started it was killed; nothing has been made for it.
+    #[error("who started this supervisor is gone")]
+    Orphaned,
     /// A system call.
     #[error("cannot {0}")]
     System(&'static str, #[source] std::io::Error),
@@ -117,14 +121,14 @@ pub(super) fn read_plan(plan: BorrowedFd<'_>) -> Result<Box<Launch>, Failure> {
 /// Everything up to waiting for the word to go.
 pub(super) fn boot(plan: OwnedFd, socket: OwnedFd, make_service: Make) -> Result<Driver, BootError> {
     let copy = plan.try_clone().map_err(|e| BootError::System("keep the plan", e))?;
-    match prepare(plan, make_service) {
+    match prepare(plan, socket.as_fd(), make_service) {
         Ok(mut driver) => {
             nonblocking(&socket);
             driver.connect(socket);
             Ok(driver)
         }
         Err(error) => {
-            if !matches!(error, BootError::Owned) {
+            if !matches!(error, BootError::Owned | BootError::Orphaned) {
                 give_up(copy.as_fd());
             }
             // The engine's first call is number 1: this is its answer, given early.
@@ -151,7 +155,15 @@ fn give_up(plan: BorrowedFd<'_>) {
     let _ = fs::remove_file(launch.state_dir.join(recover::FILE));
 }
 
-fn prepare(plan: OwnedFd, make_service: Make) -> Result<Driver, BootError> {
+/// Whether the other end of a socket is closed.
+fn is_gone(socket: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&at_once)).is_ok_and(|count| count > 0)
+        && polled[0].revents().contains(PollFlags::HUP)
+}
+
+fn prepare(plan: OwnedFd, engine: BorrowedFd<'_>, make_service: Make) -> Result<Driver, BootError> {
     let system = |what| move |error: rustix::io::Errno| BootError::System(what, error.into());
     let mut launch = read_plan(plan.as_fd()).map_err(|failure| BootError::Plan(failure.message))?;
     set_child_subreaper(Some(getpid())).map_err(system("become a reaper"))?;
@@ -160,6 +172,10 @@ fn prepare(plan: OwnedFd, make_service: Make) -> Result<Driver, BootError> {
     let lock = status::lock(&launch.state_dir)
         .map_err(|e| BootError::System("lock the state directory", e))?
         .ok_or(BootError::Owned)?;
+    // Who comes so late may have a successor that waits for this lock.
+    if is_gone(engine) {
+        return Err(BootError::Orphaned);
+    }
     let signals = [Signal::CHILD, Signal::TERM, Signal::INT, Signal::HUP].map(Signal::as_raw);
     let signals = SignalFd::new(&signals).map_err(|e| BootError::System("receive signals", e))?;
     let reactor = Reactor::new().map_err(system("make an epoll instance"))?;

@@ -186,11 +186,25 @@ impl Screen {
         if let Some((took, title)) =
             lock(&self.shared).longest.as_ref().filter(|(t, _)| *t > Duration::from_millis(200))
         {
-            let title: Vec<&str> = title.split_whitespace().collect();
-            let title: String = title.join(" ").chars().take(60).collect();
-            text.push_str(&format!("; longest: {title} ({})", seconds(*took)));
+            text.push_str(&longest(title, &seconds(*took), text.chars().count()));
         }
         session::note(text);
+    }
+}
+
+/// PURE: what took longest, as the end of a line of 80 columns that has `before`; with few left a line of its own.
+fn longest(title: &str, took: &str, before: usize) -> String {
+    let title = title.split_whitespace().collect::<Vec<_>>().join(" ");
+    let cut = |room: usize| {
+        if title.chars().count() <= room {
+            return title.clone();
+        }
+        title.chars().take(room.saturating_sub(1)).chain(['…']).collect()
+    };
+    let around = "; longest:  ()".len() + took.len();
+    match 80_usize.saturating_sub(before + around) {
+        room if room >= 20 || room >= title.chars().count() => format!("; longest: {} ({took})", cut(room)),
+        _ => format!("\nlongest: {} ({took})", cut(80 + 2 - around)),
     }
 }
 
@@ -446,6 +460,17 @@ fn paint(state: &mut State) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn longest_fits_into_80_columns() {
+        assert_eq!(longest("[1/2]  RUN  true", "2.1s", 40), "; longest: [1/2] RUN true (2.1s)");
+        for before in [0, 30, 50, 70, 120] {
+            let text = longest(&"x".repeat(100), "2.1s", before);
+            let columns = |text: &str| text.chars().count();
+            let line = text.strip_prefix('\n').map_or_else(|| before + columns(&text), columns);
+            assert!(line <= 80 && text.contains('…'), "{before}: {text}");
+        }
+    }
 
     #[test]
     fn output_of_programs_moves_nothing() {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cata_compose::plan::{Have, Step, Want, converge};
 use cata_compose::service::Dependency;
@@ -20,6 +20,7 @@ use cata_engine::{Engine, Timing, Until};
 use cata_spec::Name;
 
 use super::existing::Existing;
+use super::hooks;
 use super::life::halt;
 use super::project::Loaded;
 use super::resources::tell;
@@ -30,8 +31,6 @@ use crate::session;
 
 /// How often a state that nobody tells is looked at.
 const LOOK: Duration = Duration::from_millis(25);
-/// How long a supervisor without a container may take to leave.
-const LEAVING: Duration = Duration::from_secs(30);
 
 /// What `up` and `create` say.
 #[derive(Debug, Clone, Default)]
@@ -204,7 +203,7 @@ impl Convergence<'_> {
             |record: Record, fresh: bool| Ok(Some(Ready { service: service.name.clone(), record, fresh }));
         match step {
             Step::Remove(have) => {
-                self.remove(&have)?;
+                self.remove(service, &have)?;
                 tell("Container", &have.name, "Removed");
                 Ok(None)
             }
@@ -220,7 +219,7 @@ impl Convergence<'_> {
             }
             Step::Start(have) => {
                 let record = self.named(service, &have)?;
-                let fresh = self.start(&record)?;
+                let fresh = self.start(service, &record)?;
                 ready(record, fresh)
             }
             Step::Create(number) => {
@@ -229,13 +228,13 @@ impl Convergence<'_> {
                 if !self.how.start {
                     tell("Container", record.name.as_str(), "Created");
                 }
-                self.start(&record)?;
+                self.start(service, &record)?;
                 ready(record, true)
             }
             Step::Recreate(have) => {
                 let record = self.recreate(service, &have)?;
                 tell("Container", record.name.as_str(), "Recreated");
-                self.start(&record)?;
+                self.start(service, &record)?;
                 ready(record, true)
             }
         }
@@ -250,29 +249,20 @@ impl Convergence<'_> {
     }
 
     /// Starts it, if that is wanted; whether it was not running.
-    fn start(&self, record: &Record) -> Result<bool, Failure> {
+    fn start(&self, service: &Service, record: &Record) -> Result<bool, Failure> {
         if !self.how.start {
             return Ok(false);
         }
-        let begun = Instant::now();
-        loop {
-            let started = self.engine.start(record, StartOptions::default(), &mut Timing::default())?;
-            if let Some(started) = started {
-                started.withheld.iter().for_each(|what| session::note(format!("WARNING: {what}")));
-                tell("Container", record.name.as_str(), "Started");
-                return Ok(true);
-            }
-            // It has a supervisor: one whose maker was killed before it had a process is about to leave.
-            let status = self.engine.present(record)?.status.status;
-            if !matches!(status, StatusKind::Created | StatusKind::Exited) || begun.elapsed() > LEAVING {
-                return Ok(false);
-            }
-            std::thread::sleep(LOOK);
-        }
+        let started = self.engine.start(record, StartOptions::default(), &mut Timing::default())?;
+        let Some(started) = started else { return Ok(false) };
+        started.withheld.iter().for_each(|what| session::note(format!("WARNING: {what}")));
+        tell("Container", record.name.as_str(), "Started");
+        hooks::run(self.engine, record.id.as_str(), record.name.as_str(), &service.post_start)?;
+        Ok(true)
     }
 
-    fn remove(&self, have: &Have) -> Result<(), Failure> {
-        halt(self.engine, &have.id, self.how.timeout)?;
+    fn remove(&self, service: &Service, have: &Have) -> Result<(), Failure> {
+        halt(self.engine, &service.pre_stop, &have.id, self.how.timeout)?;
         self.engine.remove(&have.id, RemoveOptions { force: true, volumes: false })?;
         Ok(())
     }
@@ -299,7 +289,7 @@ impl Convergence<'_> {
             inherit(&mut request, &old, &nameless.collect());
         }
         let new = self.create(request)?;
-        self.remove(have)?;
+        self.remove(service, have)?;
         self.engine.rename(new.id.as_str(), &name)?;
         Ok(self.engine.find(new.id.as_str())?)
     }

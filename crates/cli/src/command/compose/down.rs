@@ -49,12 +49,13 @@ pub(super) fn orphans(loaded: &Loaded, existing: &[Existing]) -> Vec<Existing> {
 /// Stops and removes containers, all at once.
 pub(super) fn remove(
     engine: &Engine,
+    loaded: &Loaded,
     all: &[Existing],
     timeout: Option<i64>,
     volumes: bool,
 ) -> Result<(), Failure> {
     life::at_once(all, &|one| {
-        life::halt(engine, one.id(), timeout)?;
+        life::halt(engine, loaded.before_stop(&one.service), one.id(), timeout)?;
         engine.remove(one.id(), RemoveOptions { force: true, volumes })?;
         tell("Container", one.name(), "Removed");
         Ok(())
@@ -64,29 +65,41 @@ pub(super) fn remove(
 impl Verb for Down {
     fn call(self, session: &Session) -> Outcome {
         let loaded = load(session, &self.services)?;
+        self.bring(session, &loaded)
+    }
+}
+
+/// All of the project, but for its volumes.
+pub(super) fn all(session: &Session, loaded: &Loaded) -> Result<(), Failure> {
+    let down = Down { volumes: false, remove_orphans: false, rmi: None, timeout: None, services: Vec::new() };
+    down.bring(session, loaded).map(|_| ())
+}
+
+impl Down {
+    fn bring(&self, session: &Session, loaded: &Loaded) -> Outcome {
         let engine = session.engine()?;
         let mut all = existing::all(engine, &loaded.project.name)?;
-        let orphans = orphans(&loaded, &all);
+        let orphans = orphans(loaded, &all);
         let meant = |one: &Existing| {
             let orphan = orphans.iter().any(|other| other.id() == one.id());
             let named = self.services.is_empty() || self.services.contains(&one.service);
             if orphan { self.remove_orphans && self.services.is_empty() } else { named }
         };
         all.retain(meant);
-        life::in_order(&loaded, &all, true, &|one| {
-            remove(engine, std::slice::from_ref(one), self.timeout, self.volumes)
+        life::in_order(loaded, &all, true, &|one| {
+            remove(engine, loaded, std::slice::from_ref(one), self.timeout, self.volumes)
         })?;
         if self.volumes {
             anonymous(engine, &all)?;
         }
         if self.services.is_empty() {
-            networks(engine, &loaded)?;
+            networks(engine, loaded)?;
             if self.volumes {
-                volumes(engine, &loaded)?;
+                volumes(engine, loaded)?;
             }
         }
         if let Some(which) = self.rmi {
-            images(engine, &loaded, which, &self.services)?;
+            images(engine, loaded, which, &self.services)?;
         }
         Ok(Exit::OK)
     }

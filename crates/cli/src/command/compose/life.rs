@@ -1,12 +1,14 @@
 //! `start`, `stop`, `restart`, `kill`, `pause`, `unpause`, `rm`: containers that are there.
 
 use cata_compose::graph;
+use cata_compose::hook::Hook;
 use cata_engine::container::{RemoveOptions, StartOptions};
 use cata_engine::status::StatusKind;
 use cata_engine::{Engine, Kind, Timing};
 use clap::Args;
 
 use super::existing::{self, Existing};
+use super::hooks;
 use super::project::{Loaded, load};
 use super::resources::tell;
 use crate::render::error::Failure;
@@ -31,8 +33,18 @@ pub(super) fn at_once(
     Err(first)
 }
 
-/// Stops a container; one that has no process, and so cannot be stopped, is as it should be.
-pub(super) fn halt(engine: &Engine, id: &str, timeout: Option<i64>) -> Result<(), Failure> {
+/// Stops a container, after what is to be run in it before; one that has no process, and so cannot be stopped, is
+/// as it should be.
+pub(super) fn halt(engine: &Engine, hooks: &[Hook], id: &str, timeout: Option<i64>) -> Result<(), Failure> {
+    if !hooks.is_empty() {
+        let record = engine.find(id)?;
+        if engine.is_running(&record)?
+            && let Err(failure) = hooks::run(engine, id, record.name.as_str(), hooks)
+        {
+            // It is to go, whatever becomes of them.
+            session::note(format!("WARNING: {}", failure.message()));
+        }
+    }
     match engine.stop(id, None, timeout) {
         Err(error) if error.kind() != Kind::InvalidState => Err(error.into()),
         _ => Ok(()),
@@ -107,7 +119,7 @@ impl Verb for Stop {
         found.retain(Existing::runs);
         let engine = session.engine()?;
         in_order(&loaded, &found, true, &|one| {
-            halt(engine, one.id(), self.timeout)?;
+            halt(engine, loaded.before_stop(&one.service), one.id(), self.timeout)?;
             tell("Container", one.name(), "Stopped");
             Ok(())
         })?;
@@ -148,16 +160,32 @@ pub(crate) struct Kill {
 
 impl Verb for Kill {
     fn call(self, session: &Session) -> Outcome {
-        let (_, mut found) = containers(session, &self.services)?;
-        found.retain(Existing::runs);
-        let engine = session.engine()?;
-        at_once(&found, &|one| {
-            engine.kill(one.id(), self.signal.as_deref())?;
-            tell("Container", one.name(), "Killed");
-            Ok(())
-        })?;
-        Ok(Exit::OK)
+        let signal = self.signal.as_deref();
+        each(session, &self.services, Existing::runs, "Killed", |engine, id| engine.kill(id, signal))
     }
+}
+
+/// Does one thing to those containers that are `fit` for it.
+fn each(
+    session: &Session,
+    services: &[String],
+    fit: impl Fn(&Existing) -> bool,
+    done: &str,
+    act: impl Fn(&Engine, &str) -> cata_engine::Result<()> + Sync,
+) -> Outcome {
+    let (_, mut found) = containers(session, services)?;
+    found.retain(fit);
+    let engine = session.engine()?;
+    at_once(&found, &|one| {
+        act(engine, one.id())?;
+        tell("Container", one.name(), done);
+        Ok(())
+    })?;
+    Ok(Exit::OK)
+}
+
+fn is(kind: StatusKind) -> impl Fn(&Existing) -> bool {
+    move |one| one.view.status.status == kind
 }
 
 #[derive(Debug, Args)]
@@ -168,15 +196,7 @@ pub(crate) struct Pause {
 
 impl Verb for Pause {
     fn call(self, session: &Session) -> Outcome {
-        let (_, mut found) = containers(session, &self.services)?;
-        found.retain(|one| one.view.status.status == StatusKind::Running);
-        let engine = session.engine()?;
-        at_once(&found, &|one| {
-            engine.pause(one.id())?;
-            tell("Container", one.name(), "Paused");
-            Ok(())
-        })?;
-        Ok(Exit::OK)
+        each(session, &self.services, is(StatusKind::Running), "Paused", Engine::pause)
     }
 }
 
@@ -188,15 +208,7 @@ pub(crate) struct Unpause {
 
 impl Verb for Unpause {
     fn call(self, session: &Session) -> Outcome {
-        let (_, mut found) = containers(session, &self.services)?;
-        found.retain(|one| one.view.status.status == StatusKind::Paused);
-        let engine = session.engine()?;
-        at_once(&found, &|one| {
-            engine.unpause(one.id())?;
-            tell("Container", one.name(), "Unpaused");
-            Ok(())
-        })?;
-        Ok(Exit::OK)
+        each(session, &self.services, is(StatusKind::Paused), "Unpaused", Engine::unpause)
     }
 }
 
@@ -224,7 +236,7 @@ impl Verb for Remove {
             found.retain(|one| !one.runs());
         }
         in_order(&loaded, &found, true, &|one| {
-            halt(engine, one.id(), None)?;
+            halt(engine, loaded.before_stop(&one.service), one.id(), None)?;
             engine.remove(one.id(), RemoveOptions { force: false, volumes: self.volumes })?;
             tell("Container", one.name(), "Removed");
             Ok(())

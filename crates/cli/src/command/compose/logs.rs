@@ -6,12 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use cata_engine::Engine;
 use cata_engine::container::logs::{Entry, LogOptions};
 use clap::Args;
-use jiff::tz::TimeZone;
 
 use super::existing;
 use super::project::load;
-use crate::command::container::logs::leave_with_the_reader;
-use crate::parse;
+use crate::command::container::logs::{Range, leave_with_the_reader};
 use crate::render::error::Failure;
 use crate::render::time;
 use crate::session::Session;
@@ -19,21 +17,8 @@ use crate::tree::{Exit, Outcome, Verb};
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
-    /// Go on with what is written from now on
-    #[arg(short, long)]
-    follow: bool,
-    /// Print nothing older (2006-01-02T15:04:05Z, or 42m for 42 minutes ago)
-    #[arg(long, value_name = "string")]
-    since: Option<String>,
-    /// Print nothing younger (as for --since)
-    #[arg(long, value_name = "string")]
-    until: Option<String>,
-    /// Print only the last lines of each container (a number, or "all")
-    #[arg(short = 'n', long, value_name = "string", allow_hyphen_values = true)]
-    tail: Option<String>,
-    /// Put the time in front of each line
-    #[arg(short, long)]
-    timestamps: bool,
+    #[command(flatten)]
+    range: Range,
     /// Print no names before lines
     #[arg(long)]
     no_log_prefix: bool,
@@ -49,25 +34,14 @@ pub(crate) struct Logs {
 
 impl Verb for Logs {
     fn call(self, session: &Session) -> Outcome {
-        let (now, zone) = (time::now(), TimeZone::system());
-        let moment = |text: &Option<String>| -> Result<Option<i64>, Failure> {
-            let Some(text) = text.as_deref().filter(|t| !t.is_empty()) else { return Ok(None) };
-            Ok(Some(i64::try_from(parse::time::parse(text, now, &zone)?).unwrap_or(i64::MAX)))
-        };
-        let options = LogOptions {
-            tail: self.tail.as_deref().and_then(|text| text.parse().ok()),
-            since: moment(&self.since)?,
-            until: moment(&self.until)?,
-            follow: self.follow,
-            cancel: None,
-        };
+        let options = self.range.options()?;
         let loaded = load(session, &self.services)?;
         let engine = session.engine()?;
         let mut found = existing::of(engine, &loaded, &self.services)?;
         found.retain(|one| self.index.is_none_or(|index| one.number == index));
         let names: Vec<String> = found.iter().map(|one| one.short(&loaded.project.name)).collect();
-        let printer = Printer::new(&names, self.no_log_prefix, self.no_color, self.timestamps);
-        if self.follow {
+        let printer = Printer::new(&names, self.no_log_prefix, self.no_color, self.range.timestamps);
+        if self.range.follow {
             leave_with_the_reader();
         }
         let mut first = Ok(());

@@ -3,11 +3,13 @@
 //! `cata-compose` says what the project is and which steps lead to it; here they are done, with the engine's own
 //! requests. Labels are Docker's, so that its tools see the same project.
 
+mod beside;
 mod config;
 mod converge;
 mod down;
 mod exec;
 mod existing;
+mod hooks;
 mod image;
 mod life;
 mod logs;
@@ -17,6 +19,7 @@ mod resources;
 mod run;
 mod show;
 mod up;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -81,6 +84,26 @@ const NODES: &[Node] = &[
     Node::verb::<image::Build>("build", "[SERVICE...]", "Build the images of services"),
     Node::verb::<image::Pull>("pull", "[SERVICE...]", "Pull the images of services"),
     Node::verb::<image::Images>("images", "[SERVICE...]", "List the images of containers"),
+    Node::verb::<beside::Push>("push", "[SERVICE...]", "Push the images that are built of services"),
+    Node::verb::<beside::Scale>(
+        "scale",
+        "SERVICE=NUMBER [SERVICE=NUMBER...]",
+        "Have so many containers of services",
+    ),
+    Node::verb::<beside::Attach>("attach", "SERVICE", "Connect to the streams of a running container"),
+    Node::verb::<beside::Cp>(
+        "cp",
+        "SERVICE:SRC_PATH DEST_PATH|- | SRC_PATH|- SERVICE:DEST_PATH",
+        "Copy files between a container and the host",
+    ),
+    Node::verb::<beside::Wait>(
+        "wait",
+        "SERVICE [SERVICE...]",
+        "Wait until containers of services have ended",
+    ),
+    Node::verb::<beside::Stats>("stats", "[SERVICE...]", "Show what containers use"),
+    Node::verb::<beside::Events>("events", "[SERVICE...]", "Show what happens to containers"),
+    Node::verb::<watch::Watch>("watch", "[SERVICE...]", "Bring changed files into containers"),
     Node::verb::<show::Top>("top", "[SERVICE...]", "List the processes of containers"),
     Node::verb::<show::Port>("port", "SERVICE PRIVATE_PORT", "Print where a port is published"),
     Node::verb::<config::Config>("config", "[SERVICE...]", "Print the project as it is understood")

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use cata_compose::hook::Hook;
 use cata_compose::variable::env_file;
-use cata_compose::words::Wanted;
+use cata_compose::words::{self, Wanted};
 use cata_compose::{Around, Asked, Project, Service, Which};
-use cata_engine::request::CreateRequest;
+use cata_engine::request::{CreateRequest, FileRequest};
 
 use super::ProjectOptions;
 use crate::command::container::create::request_of;
@@ -162,12 +163,27 @@ impl Loaded {
         which: Which<'_>,
         using: Use,
     ) -> Result<CreateRequest, Failure> {
-        let Wanted { words, entrypoint, probe } =
+        let Wanted { words, entrypoint, probe, files } =
             self.project.wanted(service, which, &self.directory, &self.files)?;
         let about = |failure: Failure| failure.of(format!("{}: service {}", service.place, service.name));
         let mut request = request_of(words, using).map_err(about)?;
         request.entrypoint = entrypoint.or(request.entrypoint);
         request.health.argv = probe;
+        let file = |file: words::File| FileRequest {
+            target: file.target,
+            content: file.content,
+            uid: file.rights.uid.unwrap_or(0),
+            gid: file.rights.gid.unwrap_or(0),
+            mode: file.rights.mode.unwrap_or(0o444),
+        };
+        request.files = files.into_iter().map(file).collect();
         Ok(request)
+    }
+
+    /// What is run in a service's containers before they are stopped.
+    pub(super) fn before_stop(&self, service: &str) -> &[Hook] {
+        let project = &self.project;
+        let found = project.services.get(service).or_else(|| project.disabled.get(service));
+        found.map(|service| service.pre_stop.as_slice()).unwrap_or_default()
     }
 }

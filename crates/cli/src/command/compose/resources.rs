@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cata_compose::supply::Supply;
 use cata_compose::words::{NETWORK, PROJECT, VOLUME};
 use cata_compose::{Pull, Service};
 use cata_engine::Engine;
@@ -196,6 +197,14 @@ pub(super) fn build(
     let image = loaded.project.image(service);
     let mut words = vec![format!("--tag={image}")];
     words.extend(build.flags.iter().cloned());
+    for (key, called) in &build.secrets {
+        let source = match loaded.project.secrets.get(key) {
+            Some(Supply::File(path)) => format!("src={}", path.display()),
+            Some(Supply::Variable(variable, _)) => format!("env={variable}"),
+            _ => return Err(Failure::client(format!("service {}: no such secret: {key}", service.name))),
+        };
+        words.push(format!("--secret=id={called},{source}"));
+    }
     words.extend_from_slice(more);
     words.push(build.context.clone());
     build::perform(session, words, build.inline.clone())

@@ -22,7 +22,7 @@ use crate::session::{self, Session};
 use crate::tree::{Exit, Outcome, Verb};
 
 /// What `up` and `create` have in common.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Making {
     /// Build images first, whether or not they are there
     #[arg(long)]
@@ -99,7 +99,7 @@ pub(crate) struct Create {
     services: Vec<String>,
 }
 
-fn scale(text: &str) -> Result<(String, u32), String> {
+pub(super) fn scale(text: &str) -> Result<(String, u32), String> {
     let wrong = || "it must be SERVICE=NUMBER".to_owned();
     let (service, number) = text.split_once('=').ok_or_else(wrong)?;
     Ok((service.to_owned(), number.parse().map_err(|_| wrong())?))
@@ -165,7 +165,7 @@ impl Making {
         Ok(How { force: self.force_recreate, keep: self.no_recreate, scale, ..How::default() })
     }
 
-    fn make(
+    pub(super) fn make(
         &self,
         session: &Session,
         loaded: &Loaded,
@@ -179,7 +179,7 @@ impl Making {
         let existing = existing::all(engine, &loaded.project.name)?;
         let orphans = down::orphans(loaded, &existing);
         if self.remove_orphans {
-            down::remove(engine, &orphans, how.timeout, false)?;
+            down::remove(engine, loaded, &orphans, how.timeout, false)?;
         } else if !orphans.is_empty() {
             let names = orphans.iter().map(existing::Existing::name).collect::<Vec<_>>().join(", ");
             session::note(format!(
@@ -217,7 +217,7 @@ impl Up {
         let printer = Printer::new(&names, self.no_log_prefix, self.no_color, self.timestamps);
         let stop = || {
             let _ = life::in_order(loaded, &own, true, &|one| {
-                let _ = engine.stop(one.id(), None, self.timeout)?;
+                life::halt(engine, loaded.before_stop(&one.service), one.id(), self.timeout)?;
                 tell("Container", one.name(), "Stopped");
                 Ok(())
             });

@@ -163,6 +163,24 @@ impl Cp {
     }
 }
 
+/// Puts a file, a link or a tree of the host's at a path of a container; directories on the way are made.
+pub(crate) fn put(engine: &Engine, from: &Path, container: &str, to: &Path) -> Result<(), Failure> {
+    let failed = |e: io::Error| Failure::io(from.display().to_string(), &e);
+    let (Some(parent), Some(leaf)) = (from.parent(), from.file_name()) else {
+        return Err(Failure::client(format!("{} cannot be copied", from.display())));
+    };
+    let parent = std::fs::File::open(parent).map_err(failed)?;
+    let called = to.strip_prefix("/").unwrap_or(to).as_os_str().as_bytes();
+    piped(
+        |pipe| match tree::write(parent.as_fd(), leaf.as_bytes(), called, &tree::Owners::default(), pipe) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Failure::client(chain(&error))),
+        },
+        |pipe| Ok(engine.copy_in(container, "/", false, pipe)?),
+    )
+    .map(|_| ())
+}
+
 /// What is copied.
 struct Source<'a> {
     dir: bool,

@@ -19,9 +19,18 @@ pub(crate) struct Logs {
     /// Put what log options add in front of each line (here none does: a space)
     #[arg(long)]
     details: bool,
+    #[command(flatten)]
+    range: Range,
+    #[arg(required = true, value_name = "CONTAINER")]
+    container: String,
+}
+
+/// Which part of what was written, and how: of one container as of those of a project.
+#[derive(Debug, Args)]
+pub(crate) struct Range {
     /// Go on with what is written from now on
     #[arg(short, long)]
-    follow: bool,
+    pub(crate) follow: bool,
     /// Print nothing older (2006-01-02T15:04:05Z, or 42m for 42 minutes ago)
     #[arg(long, value_name = "string")]
     since: Option<String>,
@@ -33,26 +42,32 @@ pub(crate) struct Logs {
     tail: Option<String>,
     /// Put the time in front of each line
     #[arg(short, long)]
-    timestamps: bool,
-    #[arg(required = true, value_name = "CONTAINER")]
-    container: String,
+    pub(crate) timestamps: bool,
 }
 
-impl Verb for Logs {
-    fn call(self, session: &Session) -> Outcome {
+impl Range {
+    /// # Errors
+    /// A moment that is none.
+    pub(crate) fn options(&self) -> Result<LogOptions<'static>, Failure> {
         let (now, zone) = (time::now(), TimeZone::system());
         let moment = |text: &Option<String>| -> Result<Option<i64>, Failure> {
             let Some(text) = text.as_deref().filter(|t| !t.is_empty()) else { return Ok(None) };
             Ok(Some(i64::try_from(parse::time::parse(text, now, &zone)?).unwrap_or(i64::MAX)))
         };
-        let options = LogOptions {
+        Ok(LogOptions {
             tail: tail(self.tail.as_deref()),
             since: moment(&self.since)?,
             until: moment(&self.until)?,
             follow: self.follow,
             cancel: None,
-        };
-        if self.follow {
+        })
+    }
+}
+
+impl Verb for Logs {
+    fn call(self, session: &Session) -> Outcome {
+        let options = self.range.options()?;
+        if self.range.follow {
             leave_with_the_reader();
         }
         let mut failed = None;
@@ -63,7 +78,7 @@ impl Verb for Logs {
                 Stream::Stderr => line_starts.last_mut(),
             };
             let Some(start) = start else { return false };
-            let stamp = (self.timestamps && *start).then_some(entry.time);
+            let stamp = (self.range.timestamps && *start).then_some(entry.time);
             let details = self.details && *start;
             *start = entry.bytes.ends_with(b"\n");
             match write(entry, stamp, details) {

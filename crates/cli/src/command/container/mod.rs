@@ -1,8 +1,8 @@
 //! `container` and the commands at the top that are the same.
 
-mod attach;
+pub(crate) mod attach;
 mod commit;
-mod cp;
+pub(crate) mod cp;
 pub(crate) mod create;
 mod diff;
 pub(crate) mod exec;
@@ -18,7 +18,7 @@ mod restart;
 mod rm;
 pub(crate) mod run;
 mod start;
-mod stats;
+pub(crate) mod stats;
 mod stop;
 pub(crate) mod top;
 mod update;

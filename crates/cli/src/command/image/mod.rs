@@ -7,7 +7,7 @@ mod load;
 pub(crate) mod ls;
 mod prune;
 mod pull;
-mod push;
+pub(crate) mod push;
 pub(crate) mod rm;
 mod save;
 mod tag;

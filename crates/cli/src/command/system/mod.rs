@@ -4,7 +4,7 @@ pub(crate) mod boot;
 mod check;
 pub(crate) mod completion;
 mod df;
-mod events;
+pub(crate) mod events;
 mod info;
 mod login;
 mod prune;
