@@ -22,6 +22,7 @@ use crate::deps;
 mod kernel;
 mod machine;
 mod ramfs;
+mod watch;
 
 /// What deadlines in the lab are multiplied by.
 pub(crate) const SLOWNESS: u32 = 20;

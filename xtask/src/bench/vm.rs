@@ -18,11 +18,13 @@ use cata_tests::world::World;
 use cata_tests::{cache, kernel};
 
 use crate::{build, deps, images};
+use counts::Counts;
 use figures::{Figures, Row};
 use machine::Machine;
 use monitor::{Kind, Monitor, Parts};
 
 mod container;
+mod counts;
 mod figures;
 mod machine;
 mod memory;
@@ -47,7 +49,7 @@ const STILL: Duration = Duration::from_secs(15);
 const TRIES: u32 = 3;
 
 /// The tables: what is measured of a machine, in order.
-const TABLES: [(&str, &[&str]); 4] = [
+const TABLES: [(&str, &[&str]); 7] = [
     ("boot, ms", &["first instruction of init", "all drivers and devices there"]),
     (
         "memory, MiB",
@@ -60,6 +62,9 @@ const TABLES: [(&str, &[&str]); 4] = [
     ),
     ("disk, s", &["64 MiB written", "64 MiB read", "500 reads of 4 KiB", "500 writes of 4 KiB"]),
     ("network, s", &["32 MiB to the host", "32 MiB from the host", "500 times there and back"]),
+    ("counted, 32 MiB to the host", &Counts::COLUMNS),
+    ("counted, 32 MiB from the host", &Counts::COLUMNS),
+    ("counted, 500 times there and back", &Counts::COLUMNS),
 ];
 
 /// Builds and goes where there is a KVM, or makes a world there, or measures in it.
@@ -121,6 +126,7 @@ fn in_lab(programs: &[(&str, PathBuf)], rounds: usize) -> Result<()> {
 }
 
 fn measure(world: &World, rounds: usize) -> Result<()> {
+    counts::prepare();
     let parts = parts(world)?;
     let mut monitors = Vec::new();
     for kind in Kind::ALL {
@@ -218,7 +224,7 @@ fn play(monitor: &Monitor, parts: &Parts) -> Result<[Row; TABLES.len()]> {
     let go = |mut guest: &TcpStream| guest.write_all(&[1]).context("tell the guest to go on");
     go(&guest)?;
     let disk = machine.steps('a', "bcde")?;
-    serve(&mut guest).context("the host's end of the network")?;
+    let counted = serve(&mut guest).context("the host's end of the network")?;
     let network = machine.steps('f', "ghi")?;
     machine.until('T')?;
     let taken = memory::of(machine.pid(), MEMORY)?;
@@ -233,7 +239,8 @@ fn play(monitor: &Monitor, parts: &Parts) -> Result<[Row; TABLES.len()]> {
             (freed, last) = (now, Instant::now());
         }
     }
-    Ok([boot.to_vec(), vec![idle.own, idle.guest, taken.guest, freed], disk, network])
+    let [to, from, echo] = counted.map(|row| row.to_vec());
+    Ok([boot.to_vec(), vec![idle.own, idle.guest, taken.guest, freed], disk, network, to, from, echo])
 }
 
 /// The guest's connection.
@@ -253,21 +260,28 @@ fn accept(listener: &TcpListener) -> Result<TcpStream> {
     }
 }
 
-/// The host's part: take, give, echo.
-fn serve(guest: &mut TcpStream) -> std::io::Result<()> {
+/// The host's part: take, give, echo. What each of these took, in counts.
+fn serve(guest: &mut TcpStream) -> std::io::Result<[[f64; 4]; 3]> {
     let mut buffer = vec![0_u8; 64 << 10];
     let pieces = (SENT << 20) / buffer.len() as u64;
+    let mut byte = [0];
+    let began = Counts::read(TAP);
     for _ in 0..pieces {
         guest.read_exact(&mut buffer)?;
     }
     guest.write_all(&[1])?;
+    let taken = Counts::read(TAP);
     for _ in 0..pieces {
         guest.write_all(&buffer)?;
     }
-    let mut byte = [0];
-    for _ in 0..COUNT {
+    // The first of the small ones comes when all of this has arrived.
+    guest.read_exact(&mut byte)?;
+    let given = Counts::read(TAP);
+    guest.write_all(&byte)?;
+    for _ in 1..COUNT {
         guest.read_exact(&mut byte)?;
         guest.write_all(&byte)?;
     }
-    Ok(())
+    let ended = Counts::read(TAP);
+    Ok([taken.since(&began), given.since(&taken), ended.since(&given)])
 }

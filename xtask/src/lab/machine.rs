@@ -11,21 +11,17 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use cata_tests::cache;
 use rustix::io::FdFlags;
 
 use super::kernel::Kernel;
+use super::watch::{End, Watch};
 use super::{Options, ramfs};
 
 /// The exit code at the time limit, as `timeout` has it.
 const TIMED_OUT: u8 = 124;
-
-/// A machine that works, or waits for its clock alone, uses its processor now and then. The emulator has lost an
-/// interrupt, once in some dozens of hours, and then the kernel waits for ever.
-const STANDSTILL: Duration = Duration::from_secs(120);
 
 /// The throw-away disk; a file with holes.
 const DISK: u64 = 16 << 30;
@@ -65,15 +61,16 @@ pub(super) fn run(options: &Options, kernel: &Kernel) -> Result<u8> {
     let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
     machine.add_port("lab.status", &theirs)?;
     drop(theirs);
+    let mut watch = machine.watched()?;
     let mut qemu = machine.start(&place.0.join("qemu"))?;
     drop(machine);
 
-    let end = wait(&mut qemu.0, options.timeout)?;
+    let end = watch.wait(&mut qemu.0, options.timeout)?;
     for copier in output {
         let _ = copier.join();
     }
     if end == End::Standstill {
-        bail!("the machine stood still for {} s\n{}", STANDSTILL.as_secs(), tail(&console));
+        bail!("the machine stood still\n{}\n{}", watch.state, tail(&console));
     }
     if end == End::Limit {
         eprintln!("lab: the time limit of {} s has passed; the console's end:", options.timeout);
@@ -173,6 +170,8 @@ impl Machine {
             "none",
             "-no-reboot",
         ]);
+        // Threads with names, for who looks on.
+        command.args(["-name", "lab,debug-threads=on"]);
         command.args(["-nic", "none", "-device", "virtio-serial-pci,max_ports=8"]);
         command.arg("-kernel").arg(&kernel.vmlinux).arg("-initrd").arg(place.join("initramfs"));
         let cgroups = if options.cgroup == "v2" { " cgroup_no_v1=all" } else { "" };
@@ -233,6 +232,17 @@ impl Machine {
         }))
     }
 
+    /// A monitor, and a port by which an interrupt can be sent.
+    fn watched(&mut self) -> Result<Watch> {
+        let (nudge, theirs) = UnixStream::pair().context("make a socket pair")?;
+        self.add_port("lab.nudge", &theirs)?;
+        let (monitor, theirs) = UnixStream::pair().context("make a socket pair")?;
+        let fd = self.inherit(&theirs)?;
+        self.command.arg("-chardev").arg(format!("socket,id=monitor,fd={fd}"));
+        self.command.args(["-mon", "chardev=monitor,mode=control"]);
+        Watch::new(monitor, nudge)
+    }
+
     /// Starts a file server for `path` and adds its device.
     fn serve(&mut self, tag: &str, path: &str, cached: bool, place: &Path) -> Result<Ended> {
         let (new, old) = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd");
@@ -273,48 +283,6 @@ impl Machine {
         self.command.stderr(log);
         self.command.spawn().map(Ended).context("run `setpriv` (Debian package util-linux)")
     }
-}
-
-/// How a machine ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Itself,
-    Limit,
-    Standstill,
-}
-
-/// Waits for the machine's end, or brings it about.
-fn wait(qemu: &mut Child, limit: u64) -> Result<End> {
-    let deadline = (limit > 0).then(|| Instant::now() + Duration::from_secs(limit));
-    let (mut used, mut since) = (0, Instant::now());
-    loop {
-        if qemu.try_wait().context("wait for QEMU")?.is_some() {
-            return Ok(End::Itself);
-        }
-        let now = ticks(qemu.id());
-        if now != used {
-            (used, since) = (now, Instant::now());
-        }
-        let end = if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            Some(End::Limit)
-        } else {
-            (since.elapsed() > STANDSTILL).then_some(End::Standstill)
-        };
-        if let Some(end) = end {
-            let _ = qemu.kill();
-            let _ = qemu.wait();
-            return Ok(end);
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// The processor time of a process, in the kernel's ticks (proc_pid_stat(5), fields 14 and 15).
-fn ticks(pid: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name in brackets may hold anything.
-    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
-    fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
 }
 
 /// A log's last lines.
