@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use cata_tests::harness;
 
 mod api;
+mod apparmor;
 mod archives;
 mod attach;
 mod bad_input;
@@ -64,6 +65,7 @@ use test;
 fn main() -> ExitCode {
     let modules = [
         api::tests(),
+        apparmor::tests(),
         archives::tests(),
         attach::tests(),
         bad_input::tests(),

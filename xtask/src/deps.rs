@@ -53,6 +53,7 @@ const TEST: [&str; 24] = [
     "netcat-openbsd",
     "openssl",
     "zstd",
+    "apparmor",
     "attr",
     "git",
     "openssh-client",

@@ -79,8 +79,19 @@ impl Engine {
             "Name": facts.name,
             "DockerRootDir": self.paths.root,
             "StateDir": self.paths.state,
-            "SecurityOptions": ["name=seccomp,profile=builtin", if self.host.rootless { "name=rootless" } else { "name=cgroupns" }],
+            "SecurityOptions": self.security_options(),
         }))
+    }
+
+    /// As Docker's `info` has them; AppArmor where containers get a profile by it.
+    fn security_options(&self) -> Vec<&'static str> {
+        let mut options = Vec::new();
+        if self.apparmor_facts().loads {
+            options.push("name=apparmor");
+        }
+        options.push("name=seccomp,profile=builtin");
+        options.push(if self.host.rootless { "name=rootless" } else { "name=cgroupns" });
+        options
     }
 
     /// What would run a virtual machine here, and why.

@@ -41,7 +41,7 @@ pub struct ExecRequest {
     pub terminal: bool,
     /// The terminal's first size.
     pub window: Option<WindowSize>,
-    /// `--privileged`: every capability and no system call filter.
+    /// `--privileged`: every capability, no system call filter, no profile.
     pub privileged: bool,
 }
 
@@ -67,6 +67,7 @@ impl ExecPlan {
         if request.privileged {
             process.capabilities = Some(Capabilities::ALL);
             process.seccomp = None;
+            process.apparmor = None;
         }
         Self { process, personality: container.personality }
     }

@@ -1,6 +1,6 @@
 //! `GET /containers/json`: containers as a list has them.
 
-use cata_engine::container::inspect::{document, network_mode, status_word};
+use cata_engine::container::inspect::{network_mode, status_word};
 use cata_engine::container::live::View;
 use cata_engine::health::HealthStatus;
 use cata_engine::record::MountKind;
@@ -113,7 +113,7 @@ fn named(name: &str, wanted: &str) -> bool {
 
 fn row(engine: &Engine, view: &View, sizes: bool) -> Outcome<Value> {
     let (record, status) = (&view.record, &view.status);
-    let whole = document(view, engine.paths());
+    let whole = engine.document_of(view);
     let mut networks = whole["NetworkSettings"]["Networks"].clone();
     if let Some(aliases) = networks.as_object_mut() {
         aliases.values_mut().for_each(|network| network["Aliases"] = Value::Null);

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::kernel;
 use crate::ledger::{self, Durability};
 use crate::paths::ContainerDir;
-use crate::plan::{capabilities, config, mounts, namespaces, resources, signal, users, vm};
+use crate::plan::{apparmor, capabilities, config, mounts, namespaces, resources, signal, users, vm};
 use crate::record::{ImageFacts, MountKind, MountPoint, Record};
 use crate::request::{CreateRequest, Lender, NetworkMode, UserNamespace, Users};
 use crate::rootless;
@@ -103,11 +103,8 @@ impl Engine {
         {
             warnings.push("Published ports are discarded when using host network mode".to_owned());
         }
-        if request.security.apparmor.as_deref().is_some_and(|profile| profile != "unconfined") {
-            return Err(Error::Unsupported {
-                what: "AppArmor profiles are not supported yet".to_owned(),
-                hint: "use --security-opt apparmor=unconfined".to_owned(),
-            });
+        if request.security.apparmor.is_some() {
+            let _ = apparmor::profile(request, self.apparmor_facts())?;
         }
         if request.security.label.iter().any(|label| label != "disable") {
             return Err(Error::Unsupported {

@@ -26,7 +26,15 @@ impl Engine {
     /// [`crate::Error::NoContainer`].
     pub fn inspect(&self, container: &str) -> Result<Value> {
         let view = self.view(self.find(container)?)?;
-        Ok(self.with_machine(&view, document(&view, &self.paths)))
+        Ok(self.with_machine(&view, self.document_of(&view)))
+    }
+
+    /// The same of one that has been looked at, without what only [`Engine::inspect`] adds.
+    #[must_use]
+    pub fn document_of(&self, view: &View) -> Value {
+        let profile = self.apparmor(&view.record).ok().flatten();
+        let otherwise = || if self.apparmor_facts().enabled { "unconfined" } else { "" };
+        document(view, &self.paths, profile.as_deref().unwrap_or_else(otherwise))
     }
 
     /// Not Docker's: what runs a container's virtual machine, and why that.
@@ -51,7 +59,7 @@ impl Engine {
     pub fn inspect_with_size(&self, container: &str) -> Result<Value> {
         let view = self.view(self.find(container)?)?;
         let sizes = self.sizes(&view.record)?;
-        let mut document = self.with_machine(&view, document(&view, &self.paths));
+        let mut document = self.with_machine(&view, self.document_of(&view));
         if let Value::Object(fields) = &mut document {
             fields.insert("SizeRw".to_owned(), json!(sizes.written));
             fields.insert("SizeRootFs".to_owned(), json!(sizes.total));
@@ -60,9 +68,7 @@ impl Engine {
     }
 }
 
-/// The document.
-#[must_use]
-pub fn document(view: &View, paths: &Paths) -> Value {
+fn document(view: &View, paths: &Paths, apparmor: &str) -> Value {
     let record = &view.record;
     let config = &record.config;
     let dir = paths.container(&record.id);
@@ -87,7 +93,7 @@ pub fn document(view: &View, paths: &Paths) -> Value {
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": apparmor,
         "ExecIDs": null,
         "HostConfig": host_config(view),
         "GraphDriver": {

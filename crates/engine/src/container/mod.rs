@@ -1,6 +1,7 @@
 //! Containers: one file a verb, one for names, one for locks, one for what they are doing.
 
 mod accounts;
+mod apparmor;
 mod boot;
 pub mod changes;
 pub mod commit;

@@ -328,6 +328,11 @@ impl Engine {
         let dir = self.dir(&record.id);
         let (filter, profile) = self.filter(record)?;
         let mut spec = self.document(record, profile)?;
+        if let Some(profile) =
+            spec.process().as_ref().and_then(|process| process.apparmor_profile().as_deref())
+        {
+            self.ready_apparmor(profile)?;
+        }
         if spec.hooks().is_some() {
             // Where the runtime shows them the root file system.
             if let Some(root) = spec.root_mut() {
@@ -403,6 +408,7 @@ impl Engine {
             devices: found,
             block: request.resources.block.iter().map(find_block).collect::<Result<_>>()?,
             seccomp,
+            apparmor: self.apparmor(record)?,
             cgroup: self.future_cgroup(record),
             own_network_files: !matches!(request.network, NetworkMode::Container(_)),
             files: accounts::files(&self.dir(&record.id)),

@@ -4,6 +4,7 @@
 //! the OCI document the runtime plans from, at each start.
 
 pub(crate) mod accounts;
+pub mod apparmor;
 pub mod capabilities;
 pub mod config;
 pub mod devices;

@@ -50,6 +50,8 @@ pub struct Given {
     pub block: Vec<resources::Block>,
     /// The filter, or none.
     pub seccomp: Option<LinuxSeccomp>,
+    /// The AppArmor profile, or none.
+    pub apparmor: Option<String>,
     /// Where the cgroup goes, beneath the hierarchy's root.
     pub cgroup: PathBuf,
     /// Whether `/etc/hosts` and `/etc/resolv.conf` are ours to give (not when the network is another's).
@@ -86,7 +88,7 @@ pub fn plan(record: &Record, dir: &ContainerDir, given: &Given) -> Result<Spec, 
         .version("1.2.0")
         .root(built(RootBuilder::default().path("rootfs").readonly(request.read_only).build())?)
         .mounts(mounts(record, dir, given)?)
-        .process(process(record, &capabilities)?)
+        .process(process(record, &capabilities, given.apparmor.clone())?)
         .annotations(request.annotations.clone().into_iter().collect::<HashMap<_, _>>())
         .linux(built(linux.build())?);
     if let Some(domain) = &request.domainname {
@@ -114,6 +116,7 @@ fn built<T, E: Display>(result: Result<T, E>) -> Result<T, Error> {
 fn process(
     record: &Record,
     capabilities: &std::collections::HashSet<Capability>,
+    apparmor: Option<String>,
 ) -> Result<cata_spec::runtime::Process, Error> {
     let request = &record.request;
     let set = capabilities.clone();
@@ -135,6 +138,9 @@ fn process(
         .capabilities(built(sets.build())?)
         .no_new_privileges(request.security.no_new_privileges)
         .rlimits(request.ulimits.iter().map(rlimit).collect::<Result<Vec<_>, _>>()?);
+    if let Some(profile) = apparmor {
+        process = process.apparmor_profile(profile);
+    }
     // Always said: the supervisor may have inherited another from whoever started it.
     process = process.oom_score_adj(request.oom_score_adj.unwrap_or(0));
     built(process.build())

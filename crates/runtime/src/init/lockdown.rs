@@ -97,7 +97,7 @@ pub(super) fn finish(
         drop_rights(sets)?;
     }
     if let Some(reaper) = reaper {
-        reaper.divide(prepared.terminal.is_some())?;
+        reaper.divide(prepared.terminal.is_some(), &labels)?;
         super::die_with_caller(channel)?;
         cata_sys::disposition::reset().map_err(Failure::at(Stage::Execute, "signals"))?;
     }

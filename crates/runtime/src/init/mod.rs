@@ -87,7 +87,7 @@ pub(crate) fn first(
         Some(_) => None,
     };
     let host = host::Host::open()?;
-    let labels = label::open(&plan.process)?;
+    let labels = label::open(&plan.process, plan.init)?;
     host.write_sysctls(&plan.sysctls)?;
     if plan.makes(NamespaceKind::Uts) && !is_joined(NamespaceKind::Uts) {
         set_names(plan)?;
@@ -144,7 +144,7 @@ pub(crate) fn further(
     if let Some((initial, _)) = process.affinity.as_ref().filter(|(initial, _)| !initial.is_empty()) {
         lockdown::stay_on(initial)?;
     }
-    let labels = label::open(process)?;
+    let labels = label::open(process, false)?;
     if !into.namespaces.is_empty() {
         rustix::thread::move_into_thread_name_spaces(into.container, into.namespaces)
             .map_err(Failure::at(Stage::JoinNamespace, "of the container"))?;

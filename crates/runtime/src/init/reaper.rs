@@ -8,6 +8,7 @@ use cata_sys::title::Title;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 
+use super::label::Labels;
 use crate::error::Stage;
 use crate::handshake::Failure;
 
@@ -19,7 +20,7 @@ pub(super) struct Reaper {
 
 impl Reaper {
     /// Divides this process: the reaper never returns, the payload does. All signals are blocked.
-    pub(super) fn divide(self, terminal: bool) -> Result<(), Failure> {
+    pub(super) fn divide(self, terminal: bool, labels: &Labels) -> Result<(), Failure> {
         let failed = || Failure::at(Stage::Reaper, "");
         // A change of ids has set it to the host's default.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed())?;
@@ -31,6 +32,8 @@ impl Reaper {
         self.title.replace("cata-init");
         let payload = cata_sys::clone::fork(self.proof).map_err(failed())?;
         if let Some(payload) = payload {
+            // Not before: what is confined may be kept from becoming what the payload is to be.
+            labels.set_now()?;
             cata_sys::program::forsake(payload, reap);
         }
         rustix::process::setpgid(None, None).map_err(failed())?;

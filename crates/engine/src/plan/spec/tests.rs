@@ -25,6 +25,7 @@ fn spec_of(request: CreateRequest) -> Result<Spec, Error> {
         devices: Vec::new(),
         block: Vec::new(),
         seccomp: None,
+        apparmor: None,
         cgroup: PathBuf::from("/catamaran/x"),
         own_network_files: true,
         files: Vec::new(),
