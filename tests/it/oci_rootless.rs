@@ -305,11 +305,11 @@ fn engine_of_a_user(w: &World) {
     let _ = run(&["rm", "-f", "day"]).ok();
     assert_eq!(run(&["ps", "-aq"]).text(), "");
 
-    for (options, text) in [
-        (&["-m", "64m"][..], "limits"),
-        (&["--pid", "host"], "--pid host"),
-        (&["--isolation", "vm", "-m", "200m"], "--isolation vm"),
-    ] {
+    processes_of_the_host(&run);
+
+    for (options, text) in
+        [(&["-m", "64m"][..], "limits"), (&["--isolation", "vm", "-m", "200m"], "--isolation vm")]
+    {
         once(options, "true").fails(125, &[text, "without privileges"]);
     }
     // Without newuidmap she is there alone.
@@ -324,4 +324,20 @@ fn engine_of_a_user(w: &World) {
     refused(&["ps"]).fails(1, &["user namespaces", "refuses"]);
     let unset = alice.command("env").args(["-u", "XDG_RUNTIME_DIR"]).arg(&cata).arg("ps");
     unset.done().fails(1, &["XDG_RUNTIME_DIR", "--state"]);
+}
+
+/// `--pid host`: the host's processes are hers to see, and none of the container's own is left behind.
+fn processes_of_the_host(run: &dyn Fn(&[&str]) -> Done) {
+    let script = "sleep 4321 & (sleep 4322 &) ; exec sleep 600";
+    let _ = run(&["run", "-d", "--name", "shared", "--pid", "host", "busybox", "sh", "-c", script]).ok();
+    let pid = run(&["inspect", "--format", "{{.State.Pid}}", "shared"]).text();
+    let look =
+        format!("readlink /proc/self/ns/pid; tr '\\0' ' ' < /proc/{pid}/cmdline; head -c 1 /proc/keys");
+    let seen = run(&["exec", "shared", "sh", "-c", &look]).ok().lines();
+    let own = fs::read_link("/proc/self/ns/pid").unwrap();
+    assert_eq!(seen, [own.to_str().unwrap(), "sleep 600 "]);
+    let left = || Run::new("pgrep").args(["-fx", "sleep 432[12]"]).done().lines().len();
+    eventually("its further processes", PATIENCE, || (left() == 2).then_some(()));
+    let _ = run(&["rm", "-f", "shared"]).ok();
+    eventually("their end", PATIENCE, || (left() == 0).then_some(()));
 }

@@ -14,10 +14,11 @@ use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 use rustix::thread::LinkNameSpaceType;
 
-use crate::error::{SpawnError, Stage};
+use crate::error::{SpawnError, Stage, at};
 use crate::handshake::{Channel, Failure, Message};
 use crate::init;
-use crate::parent::{Birth, Handles, Spawned, at};
+use crate::manner::Spawned;
+use crate::parent::{Birth, Handles};
 use crate::plan::{NamespaceKind, WindowSize};
 
 /// What a companion is.
@@ -144,7 +145,7 @@ pub fn hide_mounts() -> io::Result<()> {
 /// # Errors
 /// In words.
 pub fn root_tree(root: &crate::plan::Root) -> Result<OwnedFd, String> {
-    init::root_tree(root).map_err(SpawnError::from).map_err(|error| {
+    crate::rootfs::tree(root).map_err(SpawnError::from).map_err(|error| {
         use std::error::Error as _;
         error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
     })

@@ -8,8 +8,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::LinkNameSpaceType;
 
-use crate::error::{SpawnError, Stage};
-use crate::parent::{at, open_path};
+use crate::error::{SpawnError, Stage, at};
+use crate::namespace::open_path;
 use crate::plan::NetDevice;
 
 const RTM_SETLINK: u16 = 19;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::user::UserError;
@@ -201,5 +202,15 @@ impl SpawnError {
             Self::System { stage: Stage::MountSource, .. } => Some("the source of a bind mount must exist"),
             _ => None,
         }
+    }
+}
+
+/// For `map_err` on the caller's side.
+pub(crate) fn at(stage: Stage, subject: impl ToString) -> impl FnOnce(Errno) -> SpawnError {
+    move |errno| SpawnError::System {
+        stage,
+        subject: subject.to_string(),
+        detail: None,
+        source: io::Error::from(errno),
     }
 }

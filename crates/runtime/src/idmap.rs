@@ -11,11 +11,10 @@ use rustix::io::Errno;
 use rustix::process::WaitOptions;
 use rustix::thread::UnshareFlags;
 
-use crate::error::{SpawnError, Stage};
+use crate::error::{SpawnError, Stage, at};
 use crate::handshake::{Channel, Failure, Message};
-use crate::parent::at;
 use crate::plan::{IdMap, IdMapping, MountKind, NamespaceKind, Plan, Root};
-use crate::userns;
+use crate::{rootfs, userns};
 
 /// Detached copies.
 #[derive(Debug, Default)]
@@ -143,7 +142,7 @@ fn overlay(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<OwnedFd, SpawnE
                     .map_err(Failure::at(Stage::Owners, "overlay"))
                     .and_then(|()| alone())
                     .and_then(|()| cover(&plan.root, users)),
-                None => alone().and_then(|()| crate::init::root_tree(&plan.root)),
+                None => alone().and_then(|()| rootfs::tree(&plan.root)),
             };
             let message = match made {
                 Ok(tree) => theirs.send(&Message::Tree, Some(tree.as_fd())),
@@ -193,5 +192,5 @@ fn cover(root: &Root, users: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
             rustix::fs::open(place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed())?;
         cata_sys::mount::attach(tree.as_fd(), target.as_fd()).map_err(failed())?;
     }
-    crate::init::root_tree(root)
+    rootfs::tree(root)
 }

@@ -1,11 +1,9 @@
-//! How a process is brought up beyond what its plan says, and who accompanies it: what an OCI runtime's command
-//! line needs and an engine's supervisor does not.
+//! How a process is brought up beyond what its plan says, who accompanies it, and what comes of it: most of it an OCI
+//! runtime's command line needs and an engine's supervisor does not.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::process::Pid;
-
-use crate::parent::Spawned;
 
 /// How a process is brought up. The default is a supervisor's way: it starts at once and dies with its caller.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,6 +15,19 @@ pub struct Manner<'a> {
     pub outlive: bool,
     /// How many of the caller's descriptors from 3 on the program gets.
     pub preserve: u32,
+}
+
+/// A process that runs its program.
+#[derive(Debug)]
+pub struct Spawned {
+    /// As the caller sees it. The caller is its parent and must wait for it.
+    pub pid: Pid,
+    /// Readable when it has ended.
+    pub pidfd: OwnedFd,
+    /// The master side, when a terminal was asked for.
+    pub terminal: Option<OwnedFd>,
+    /// What was asked for and the host does not have, in words.
+    pub withheld: Vec<String>,
 }
 
 /// What a caller does while a process is being made. Texts of failures are for the user.

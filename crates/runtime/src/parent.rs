@@ -6,7 +6,6 @@
 //! through their `/proc/<pid>/exe` (CVE-2019-5736) nor its memory. The flag is inherited by the copies, so
 //! that there is no moment without it, and cleared in them by `execve`.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cata_sys::clone::{Namespaces, Side, SoleThread};
@@ -17,9 +16,10 @@ use rustix::process::{DumpableBehavior, Pid, PidfdGetfdFlags, Signal, WaitOption
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::cgroup::Cgroup;
-use crate::error::{SpawnError, Stage};
+use crate::error::{SpawnError, Stage, at};
 use crate::handshake::{Channel, Failure, Message, Moment};
-use crate::manner::Attendant;
+use crate::manner::{Attendant, Spawned};
+use crate::namespace::{link_type, may_return, open_path, write_file, write_maps};
 use crate::plan::{IdMapping, NamespaceKind, NetDevice, TimeOffset};
 use crate::{device, hook};
 
@@ -64,19 +64,6 @@ impl<'a> Handles<'a> {
         self.cgroup = Some(cgroup);
         self
     }
-}
-
-/// A process that runs its program.
-#[derive(Debug)]
-pub struct Spawned {
-    /// As the caller sees it. The caller is its parent and must wait for it.
-    pub pid: Pid,
-    /// Readable when it has ended.
-    pub pidfd: OwnedFd,
-    /// The master side, when a terminal was asked for.
-    pub terminal: Option<OwnedFd>,
-    /// What was asked for and the host does not have, in words.
-    pub withheld: Vec<String>,
 }
 
 /// What only the caller can do for the new process.
@@ -162,14 +149,14 @@ impl Birth<'_> {
         for (kind, namespace) in &self.enter {
             let path = format!("/proc/self/ns/{}", kind.file_name());
             own.push((*kind, open_path(&path).map_err(at(Stage::JoinNamespace, &path))?));
-            let link = Some(crate::init::link_type(*kind));
+            let link = Some(link_type(*kind));
             rustix::thread::move_into_link_name_space(*namespace, link)
                 .map_err(at(Stage::JoinNamespace, kind.file_name()))?;
         }
         let result = self.clone_in_pids(proof);
         if !matches!(result, Ok(Side::Child(_))) {
             for (kind, namespace) in &own {
-                let link = Some(crate::init::link_type(*kind));
+                let link = Some(link_type(*kind));
                 rustix::thread::move_into_link_name_space(namespace.as_fd(), link)
                     .map_err(at(Stage::JoinNamespace, kind.file_name()))?;
             }
@@ -282,39 +269,8 @@ impl Birth<'_> {
 }
 
 /// Neither this process nor, until they execute their program, its children can be looked into.
-pub(crate) fn hide() -> Result<(), Errno> {
+fn hide() -> Result<(), Errno> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-}
-
-/// Whether this process can leave its pid namespace for its children and come back: it tries to come back first.
-pub(crate) fn may_return(own: BorrowedFd<'_>) -> bool {
-    rustix::thread::move_into_link_name_space(own, Some(LinkNameSpaceType::ProcessID)).is_ok()
-}
-
-/// Writes both maps of a new user namespace.
-pub(crate) fn write_maps(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), SpawnError> {
-    for (file, mappings) in [("uid_map", uids), ("gid_map", gids)] {
-        if mappings.is_empty() {
-            continue;
-        }
-        let path = format!("/proc/{pid}/{file}");
-        let text = map_text(mappings);
-        let written = match write_file(&path, &text) {
-            // Without rights of its own a process maps its group only where nobody can drop groups.
-            Err(Errno::PERM) if file == "gid_map" => {
-                let denied = write_file(&format!("/proc/{pid}/setgroups"), "deny");
-                denied.and_then(|()| write_file(&path, &text))
-            }
-            result => result,
-        };
-        written.map_err(at(Stage::IdMapping, &path))?;
-    }
-    Ok(())
-}
-
-/// As `/proc/<pid>/uid_map` takes them.
-pub(crate) fn map_text(mappings: &[IdMapping]) -> String {
-    mappings.iter().map(|m| format!("{} {} {}\n", m.container, m.host, m.size)).collect()
 }
 
 /// Lets a process go that waits at its gate, by a connection to it, and returns once its program runs.
@@ -426,25 +382,4 @@ fn bury(spawned: &Spawned, error: SpawnError) -> SpawnError {
         (SpawnError::Died(_), Ok(Some((_, status)))) => SpawnError::Died(status.as_raw()),
         (error, _) => error,
     }
-}
-
-/// For `map_err` on the caller's side.
-pub(crate) fn at(stage: Stage, subject: impl ToString) -> impl FnOnce(Errno) -> SpawnError {
-    move |errno| SpawnError::System {
-        stage,
-        subject: subject.to_string(),
-        detail: None,
-        source: io::Error::from(errno),
-    }
-}
-
-pub(crate) fn open_path(path: &str) -> Result<OwnedFd, Errno> {
-    use rustix::fs::{Mode, OFlags};
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-}
-
-fn write_file(path: &str, text: &str) -> Result<(), Errno> {
-    use rustix::fs::{Mode, OFlags};
-    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::io::write(&file, text.as_bytes()).map(drop)
 }

@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use cata_sys::clone::Namespaces;
 use rustix::fs::{FileType, Uid};
 
-use crate::error::{SpawnError, Stage};
+use crate::error::{SpawnError, Stage, at};
 use crate::idmap;
 use crate::init;
-use crate::manner::{Alone, Attendant, Manner};
-use crate::parent::{Birth, Handles, Spawned, at};
+use crate::manner::{Alone, Attendant, Manner, Spawned};
+use crate::parent::{Birth, Handles};
 use crate::plan::{NamespaceKind, NamespaceSource, Plan};
 
 /// Makes a container's first process and returns once it runs its program.

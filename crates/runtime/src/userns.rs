@@ -6,8 +6,8 @@ use std::process::Command;
 use cata_sys::clone::{Keeper, Namespaces};
 use rustix::thread::UnshareFlags;
 
-use crate::error::{SpawnError, Stage};
-use crate::parent::{at, open_path, write_maps};
+use crate::error::{SpawnError, Stage, at};
+use crate::namespace::{open_path, write_maps};
 use crate::plan::IdMapping;
 
 /// Namespaces that live for as long as they are open.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::{HealthRules, Moment};
+use crate::launch::{HealthPlan, OnUnhealthy};
+use crate::moment::Moment;
 
 /// What Docker shows as `.State.Health.Status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,36 @@ pub enum HealthStatus {
     Healthy,
     /// `retries` probes in a row failed.
     Unhealthy,
+}
+
+/// A health plan without its command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthRules {
+    /// See [`HealthPlan::interval`].
+    pub interval: Duration,
+    /// See [`HealthPlan::timeout`].
+    pub timeout: Duration,
+    /// See [`HealthPlan::start_period`].
+    pub start_period: Duration,
+    /// See [`HealthPlan::start_interval`].
+    pub start_interval: Duration,
+    /// See [`HealthPlan::retries`].
+    pub retries: u32,
+    /// See [`HealthPlan::on_unhealthy`].
+    pub on_unhealthy: OnUnhealthy,
+}
+
+impl From<&HealthPlan> for HealthRules {
+    fn from(plan: &HealthPlan) -> Self {
+        Self {
+            interval: plan.interval,
+            timeout: plan.timeout,
+            start_period: plan.start_period,
+            start_interval: plan.start_interval,
+            retries: plan.retries.max(1),
+            on_unhealthy: plan.on_unhealthy,
+        }
+    }
 }
 
 /// The health of one running process.

@@ -10,6 +10,7 @@ pub mod hold;
 pub mod journal;
 pub mod launch;
 pub mod log;
+pub mod moment;
 pub mod protocol;
 pub mod recover;
 pub mod service;

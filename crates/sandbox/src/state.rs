@@ -12,26 +12,9 @@
 
 use std::time::Duration;
 
-use crate::health::Health;
-use crate::launch::{HealthPlan, OnUnhealthy, RestartPolicy};
-
-/// A point of the monotonic clock, as nanoseconds. The machine never reads a clock: events carry it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Moment(pub u64);
-
-impl Moment {
-    /// This moment and a span, saturating.
-    #[must_use]
-    pub fn after(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
-    }
-
-    /// How long ago `earlier` was; zero if it was not.
-    #[must_use]
-    pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
-    }
-}
+use crate::health::{Health, HealthRules};
+use crate::launch::RestartPolicy;
+use crate::moment::Moment;
 
 /// A process id as the host sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,36 +122,6 @@ pub struct Rules {
     pub stop_timeout: Option<Duration>,
     /// When to probe, and what a bad result leads to.
     pub health: Option<HealthRules>,
-}
-
-/// A health plan without its command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HealthRules {
-    /// See [`HealthPlan::interval`].
-    pub interval: Duration,
-    /// See [`HealthPlan::timeout`].
-    pub timeout: Duration,
-    /// See [`HealthPlan::start_period`].
-    pub start_period: Duration,
-    /// See [`HealthPlan::start_interval`].
-    pub start_interval: Duration,
-    /// See [`HealthPlan::retries`].
-    pub retries: u32,
-    /// See [`HealthPlan::on_unhealthy`].
-    pub on_unhealthy: OnUnhealthy,
-}
-
-impl From<&HealthPlan> for HealthRules {
-    fn from(plan: &HealthPlan) -> Self {
-        Self {
-            interval: plan.interval,
-            timeout: plan.timeout,
-            start_period: plan.start_period,
-            start_interval: plan.start_interval,
-            retries: plan.retries.max(1),
-            on_unhealthy: plan.on_unhealthy,
-        }
-    }
 }
 
 /// The whole state of one container.

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use crate::health::{Health, HealthStatus};
 use crate::launch::{OnUnhealthy, RestartPolicy};
-use crate::state::{
-    Action, Event, Exit, Milestone, Moment, Phase, Pid, Rejected, Stage, State, Then, Timer, What,
-};
+use crate::moment::Moment;
+use crate::state::{Action, Event, Exit, Milestone, Phase, Pid, Rejected, Stage, State, Then, Timer, What};
 
 /// Docker's first back-off.
 const FIRST_DELAY: Duration = Duration::from_millis(100);

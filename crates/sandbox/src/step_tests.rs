@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::state::{HealthRules, Rules};
+use crate::health::HealthRules;
+use crate::state::Rules;
 
 const NOW: Moment = Moment(60_000_000_000);
 const PID: Pid = Pid(77);

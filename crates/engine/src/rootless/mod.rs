@@ -10,13 +10,13 @@ pub(crate) mod outside;
 
 use std::fs;
 
-use cata_runtime::plan::{Bind, IdMapping, MountKind, NamespaceKind, Plan, Rlimit};
+use cata_runtime::plan::{Bind, IdMapping, Mount, MountKind, NamespaceKind, Plan, Rlimit};
 
 pub use namespaces::enter;
 
 use crate::error::{Error, Result};
 use crate::plan::users::{self, Own};
-use crate::request::{CreateRequest, NamespaceMode, Resources, UserNamespace, Users};
+use crate::request::{CreateRequest, Resources, UserNamespace, Users};
 
 /// Fills in what a user without privileges has instead, and refuses what he cannot have.
 pub(crate) fn adapt(request: &mut CreateRequest) -> Result<()> {
@@ -25,9 +25,6 @@ pub(crate) fn adapt(request: &mut CreateRequest) -> Result<()> {
     };
     if request.isolation == cata_sandbox::launch::Isolation::Vm {
         return refuse("--isolation vm is not supported", "run it as root");
-    }
-    if request.pid == NamespaceMode::Host {
-        return refuse("--pid host is not possible", "the host's /proc cannot be mounted in it");
     }
     if cgroups::home().is_none() && request.resources != Resources::default() {
         return refuse("limits on resources are not possible", OWN_CGROUP);
@@ -135,22 +132,26 @@ pub(crate) fn without(plan: &mut Plan, request: &CreateRequest) -> Result<()> {
             options.retain(|(key, _)| key != "gid");
         }
     }
-    // Only who owns the network may mount its `/sys`: the host's is shown.
-    if plan.makes(NamespaceKind::Network) {
-        return Ok(());
+    // Only who owns the processes may mount their `/proc`, and the network its `/sys`: the host's is shown.
+    if plan.namespace(NamespaceKind::Pid).is_none() {
+        show(plan, "proc", "/proc");
     }
-    for mount in &mut plan.mounts {
-        if matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "sysfs") {
-            mount.kind = MountKind::Bind(Bind {
-                source: "/sys".into(),
-                recursive: true,
-                namespace: None,
-                beneath: None,
-            });
-            mount.close_sys();
-        }
+    if !plan.makes(NamespaceKind::Network) {
+        show(plan, "sysfs", "/sys").into_iter().for_each(Mount::close_sys);
     }
     Ok(())
+}
+
+/// A file system of the kernel's as it is mounted here, in place of one of the container's own.
+fn show<'a>(plan: &'a mut Plan, kind: &str, at: &str) -> Vec<&'a mut Mount> {
+    let is_it =
+        |mount: &&mut Mount| matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == kind);
+    let mut shown: Vec<&mut Mount> = plan.mounts.iter_mut().filter(is_it).collect();
+    for mount in &mut shown {
+        mount.kind =
+            MountKind::Bind(Bind { source: at.into(), recursive: true, namespace: None, beneath: None });
+    }
+    shown
 }
 
 /// A supervisor that carries ports has more descriptors than its container is to have.

@@ -28,16 +28,16 @@ use cata_sys::clone::SoleThread;
 use cata_sys::mount::Depth;
 use cata_sys::path::Root;
 use cata_sys::title::Title;
-use rustix::process::Signal;
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
+use rustix::process::{DumpableBehavior, Signal};
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 
 use crate::error::Stage;
-use crate::exec::ExecPlan;
 use crate::handshake::{Channel, Failure, Message, Moment};
 use crate::hook;
 use crate::idmap::Trees;
 use crate::manner::Manner;
-use crate::plan::{NamespaceKind, Plan, Process};
+use crate::namespace::link_type;
+use crate::plan::{ExecPlan, NamespaceKind, Plan, Process};
 
 /// What the new process has of its caller.
 pub(crate) struct Inherited<'a> {
@@ -177,7 +177,8 @@ pub(crate) fn wake(channel: &Channel) -> Result<(), Failure> {
         Ok(false) => return Err(Failure::Orphaned),
         Err(errno) => return Err(Failure::at(Stage::Handshake, "")(errno)),
     }
-    crate::parent::hide().map_err(Failure::at(Stage::Handshake, "PR_SET_DUMPABLE"))?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(Failure::at(Stage::Handshake, "PR_SET_DUMPABLE"))?;
     // Modes are those that plans give.
     rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::setsid().map(drop).map_err(Failure::at(Stage::Handshake, "setsid"))
@@ -197,11 +198,6 @@ fn prepare_joined(process: &Process, channel: &Channel) -> Result<Prepared, Fail
     let terminal = terminal::open((&root, Path::new(terminal::PTMX)), process, identity.uid, channel)?;
     let cwd = lockdown::open_cwd(&root, &process.cwd)?;
     Ok(Prepared { identity, cwd, terminal })
-}
-
-/// A root, detached.
-pub(crate) fn root_tree(root: &crate::plan::Root) -> Result<OwnedFd, Failure> {
-    root::tree(root)
 }
 
 /// Everything that is mounted, and the change into it.
@@ -256,19 +252,6 @@ fn set_names(plan: &Plan) -> Result<(), Failure> {
         rustix::system::setdomainname(name.as_bytes()).map_err(Failure::at(Stage::Hostname, name))?;
     }
     Ok(())
-}
-
-pub(crate) fn link_type(kind: NamespaceKind) -> LinkNameSpaceType {
-    match kind {
-        NamespaceKind::User => LinkNameSpaceType::User,
-        NamespaceKind::Mount => LinkNameSpaceType::Mount,
-        NamespaceKind::Pid => LinkNameSpaceType::ProcessID,
-        NamespaceKind::Network => LinkNameSpaceType::Network,
-        NamespaceKind::Ipc => LinkNameSpaceType::InterProcessCommunication,
-        NamespaceKind::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
-        NamespaceKind::Cgroup => LinkNameSpaceType::ControlGroup,
-        NamespaceKind::Time => LinkNameSpaceType::Time,
-    }
 }
 
 /// Lets the caller do its part, and gets the container's state.

@@ -6,6 +6,7 @@
 mod build;
 mod device;
 mod error;
+mod exec;
 mod mount;
 mod namespace;
 mod process;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use build::{Host, Options, hook_list, plan};
 pub use device::{Device, DeviceKind};
 pub use error::PlanError;
+pub use exec::{ExecPlan, ExecRequest};
 pub use mount::{Bind, IdMap, Mount, MountKind, Propagation, mount_options};
 pub use namespace::{IdMapping, Namespace, NamespaceKind, NamespaceSource, NetDevice};
 pub use process::{Capabilities, Listener, Process, Rlimit, WindowSize, process};

@@ -24,13 +24,14 @@ use super::reactor::{Interest, Reactor, Source};
 use super::streams::{Output, nonblocking};
 use super::{Driver, VecDeque};
 use crate::client::short_address;
+use crate::health::HealthRules;
 use crate::journal::{self, Entry, Subject};
 use crate::launch::{Launch, Undo};
 use crate::log::{self, Writer};
 use crate::protocol::{Answer, Failure, FailureKind, Reply, SOCKET};
 use crate::recover::{self, Remains};
 use crate::service::Make;
-use crate::state::{HealthRules, Rules, State, Timer};
+use crate::state::{Rules, State, Timer};
 use crate::status::{self, Status};
 use crate::undo;
 

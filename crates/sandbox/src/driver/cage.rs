@@ -75,6 +75,11 @@ impl Cage {
         self.cgroup.as_ref().and_then(|cgroup| cgroup.limit().ok().flatten())
     }
 
+    /// Nothing holds the container's processes together.
+    pub(super) fn is_open(&self) -> bool {
+        self.cgroup.is_none()
+    }
+
     /// Everybody in it; nobody if that cannot be told.
     pub(super) fn processes(&self) -> Vec<i32> {
         self.cgroup.as_ref().and_then(|cgroup| cgroup.processes().ok()).unwrap_or_default()

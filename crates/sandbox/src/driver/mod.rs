@@ -13,6 +13,7 @@ mod probe;
 mod reactor;
 mod report;
 mod request;
+mod rest;
 mod streams;
 mod tell;
 mod vm;
@@ -29,10 +30,11 @@ use rustix::process::{WaitOptions, wait};
 use crate::journal::Story;
 use crate::launch::{HealthPlan, Launch, StdinPlan};
 use crate::log::Writer;
+use crate::moment::Moment;
 use crate::protocol::{Failure, Streams};
 use crate::service::{Make, Service};
 use crate::stamp::Stamp;
-use crate::state::{Action, Event, Exit, Moment, Phase, Pid, Rejected, State, Timer, What};
+use crate::state::{Action, Event, Exit, Phase, Pid, Rejected, State, Timer, What};
 use crate::status::Status;
 use crate::step::step;
 use cage::Cage;
@@ -298,6 +300,9 @@ impl Driver {
         }
         if let Err(message) = self.cage.kill() {
             self.complain(&message);
+        }
+        if self.cage.is_open() && self.machine.is_none() {
+            rest::kill();
         }
     }
 

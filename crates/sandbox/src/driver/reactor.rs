@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::log::Stream;
-use crate::state::Moment;
+use crate::moment::Moment;
 
 /// Events taken at once.
 const AT_ONCE: usize = 16;

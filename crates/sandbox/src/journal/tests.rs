@@ -8,8 +8,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::*;
+use crate::health::HealthRules;
 use crate::launch::RestartPolicy;
-use crate::state::{Event, Exit, HealthRules, Moment, Pid, Rules, State, Timer, What};
+use crate::moment::Moment;
+use crate::state::{Event, Exit, Pid, Rules, State, Timer, What};
 use crate::step::step;
 
 fn entry(id: &str) -> Entry {
