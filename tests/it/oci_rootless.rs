@@ -336,7 +336,7 @@ fn processes_of_the_host(run: &dyn Fn(&[&str]) -> Done) {
     let seen = run(&["exec", "shared", "sh", "-c", &look]).ok().lines();
     let own = fs::read_link("/proc/self/ns/pid").unwrap();
     assert_eq!(seen, [own.to_str().unwrap(), "sleep 600 "]);
-    let left = || Run::new("pgrep").args(["-fx", "sleep 432[12]"]).done().lines().len();
+    let left = || Run::new("pgrep").args(["-fx", "sleep 432[12]"]).done().stdout.lines().count();
     eventually("its further processes", PATIENCE, || (left() == 2).then_some(()));
     let _ = run(&["rm", "-f", "shared"]).ok();
     eventually("their end", PATIENCE, || (left() == 0).then_some(()));
