@@ -71,19 +71,19 @@ fn own_profile(w: &World) {
     let label = "cat /proc/self/attr/current";
     let mount = "mount -t tmpfs none /mnt";
     let write = "value=$(cat /proc/sys/vm/page-cluster); echo $value > /proc/sys/vm/page-cluster";
-    start("c", &[]);
-    assert_eq!(exec("c", label).text(), ours);
-    assert_eq!(exec("c", "cat /proc/1/attr/current").text(), ours);
-    exec("c", mount).fails(1, &["Permission denied"]);
-    exec("c", write).fails(1, &["Permission denied"]);
-    assert_eq!(w.field("c", "{{.AppArmorProfile}}"), "cata-default");
+    start("mine", &[]);
+    assert_eq!(exec("mine", label).text(), ours);
+    assert_eq!(exec("mine", "cat /proc/1/attr/current").text(), ours);
+    exec("mine", mount).fails(1, &["Permission denied"]);
+    exec("mine", write).fails(1, &["Permission denied"]);
+    assert_eq!(w.field("mine", "{{.AppArmorProfile}}"), "cata-default");
     assert!(w.cata(&["info"]).ok().stdout.contains("name=apparmor"));
-    assert_eq!(w.cata(&["exec", "--privileged", "c", "sh", "-c", label]).text(), "unconfined");
+    assert_eq!(w.cata(&["exec", "--privileged", "mine", "sh", "-c", label]).text(), "unconfined");
     // Those it has may be told to end, by each other and from outside: the first one is `--init`'s own.
-    let _ = exec("c", "kill -TERM 1").ok();
-    assert_eq!(w.cata(&["wait", "c"]).text(), "143");
-    let _ = w.cata(&["start", "c"]).ok();
-    let _ = w.cata(&["stop", "c"]).ok();
+    let _ = exec("mine", "kill -TERM 1").ok();
+    assert_eq!(w.cata(&["wait", "mine"]).text(), "143");
+    let _ = w.cata(&["start", "mine"]).ok();
+    let _ = w.cata(&["stop", "mine"]).ok();
 
     start("open", &["--security-opt", "apparmor=unconfined"]);
     assert_eq!(exec("open", label).text(), "unconfined");
