@@ -69,7 +69,7 @@ fn own_profile(w: &World) {
     };
     let exec = |name: &str, script: &str| w.cata(&["exec", name, "sh", "-c", script]);
     let label = "cat /proc/self/attr/current";
-    let mount = "mount -t tmpfs none /mnt";
+    let mount = "mount -t tmpfs none /tmp || exit 1";
     let write = "value=$(cat /proc/sys/vm/page-cluster); echo $value > /proc/sys/vm/page-cluster";
     start("mine", &[]);
     assert_eq!(exec("mine", label).text(), ours);
