@@ -177,7 +177,7 @@ include: [parts/db.yaml]
 services:
   app:
     extends: {file: base.yaml, service: base}
-    command: [sh, -c, "trap 'exit 7' TERM; while :; do sleep 0.05; done"]
+    command: [sh, -c, "trap 'exit 7' TERM; sleep 1000 & wait"]
     label_file: labels
     secrets: [{source: key, target: key, mode: 0400}]
     configs: [{source: motd, target: /etc/motd}]
@@ -220,7 +220,9 @@ fn compose_of_what_peoples_files_have(w: &World) {
     }
     let _ = w.file("yard/parts/file", "beside its own file\n");
     let file = w.file("yard/compose.yaml", YARD);
-    let run = |words: &[&str]| running(w, &file, words).env("YARD_KEY", "s3cret").done();
+    // Several containers, one after the other, at each of them.
+    let run =
+        |words: &[&str]| running(w, &file, words).env("YARD_KEY", "s3cret").patience(PATIENCE * 5).done();
     compose(w, &file, &["config"]).fails(1, &["secrets.key.environment", "YARD_KEY is not"]);
     let said = run(&["up", "-d", "--wait"]).ok();
     assert!(said.stderr.contains("Container yard-side-1  Started"), "{said}");
@@ -251,13 +253,14 @@ fn compose_of_what_peoples_files_have(w: &World) {
     let _ = run(&["events", "--since", "10m", "--until", "0s", "app"]).ok().says("container start");
     // A changed text is a changed container; what has not changed is left.
     let before = ["app", "db"].map(|name| w.field(&format!("yard-{name}-1"), "{{.Id}}"));
-    let again = running(w, &file, &["up", "-d"]).env("YARD_KEY", "other").done().ok();
+    let again = running(w, &file, &["up", "-d"]).env("YARD_KEY", "other").patience(PATIENCE * 5).done().ok();
     assert!(again.stderr.contains("yard-app-1  Recreated"), "{again}");
     let after = ["app", "db"].map(|name| w.field(&format!("yard-{name}-1"), "{{.Id}}"));
     assert!(before[0] != after[0] && before[1] == after[1], "{before:?} {after:?}");
     assert_eq!(inside("app", "cat /run/secrets/key; ls /data/stopped"), "other/data/stopped");
     // Files that change go where they belong.
-    let run = |words: &[&str]| running(w, &file, words).env("YARD_KEY", "other").done();
+    let run =
+        |words: &[&str]| running(w, &file, words).env("YARD_KEY", "other").patience(PATIENCE * 5).done();
     let inside = |script: &str| run(&["exec", "-T", "app", "sh", "-c", script]);
     let mut watch = running(w, &file, &["watch", "--no-up"]).env("YARD_KEY", "other").start();
     eventually("it watches", PATIENCE, || watch.stderr().contains("Watch enabled").then_some(()));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cata_tests::command::{PATIENCE, Run, cata_binary, eventually};
+use cata_tests::command::{PATIENCE, Run, eventually};
 use cata_tests::harness::Test;
 use cata_tests::world::{World, pids};
 
@@ -15,7 +15,6 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(damaged_container_hides_nobody_else),
         test!(damaged_volumes_and_networks_hide_no_others),
         test!(what_disks_and_power_cuts_do_is_found_and_mended),
-        test!(commands_killed_before_each_effect).needs(&["strace"]),
         test!(run_killed_at_any_moment),
         test!(rm_killed_at_any_moment),
         test!(pull_and_load_killed_at_any_moment),
@@ -30,102 +29,6 @@ pub(crate) fn tests() -> Vec<Test> {
 
 /// Moments from before anything happened to after all of it, in milliseconds.
 const MOMENTS: [u64; 16] = [0, 1, 2, 3, 4, 5, 7, 9, 12, 15, 20, 26, 35, 50, 80, 150];
-
-/// System calls that change what others see: names of files and links, what is in those of a container, what a
-/// supervisor is told. What is between two of them is seen by nobody, but for links: these are made before one of them.
-const EFFECTS: &str =
-    "rename,renameat,renameat2,unlink,unlinkat,symlink,symlinkat,pwrite64,ftruncate,sendmsg";
-
-/// Kills `cata args…` before its first effect, its second, and so on until it comes to its end, and looks each time.
-/// Of its threads each counts for itself.
-fn killed_before_each_effect(args: &[&str], ready: impl Fn(), look: impl Fn(usize)) {
-    for number in 1..200 {
-        ready();
-        let (trace, inject) =
-            (format!("trace={EFFECTS}"), format!("inject={EFFECTS}:signal=KILL:when={number}"));
-        let done = Run::new("strace")
-            .args(["-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject])
-            // Not what it leaves behind.
-            .args((args[0] != "start").then_some("-f"))
-            .arg(cata_binary())
-            .args(args)
-            .done();
-        look(number);
-        if done.code() != 137 {
-            let _ = done.ok();
-            return;
-        }
-    }
-    panic!("{args:?} has no end");
-}
-
-fn commands_killed_before_each_effect(w: &World) {
-    let _ = w.cata(&["network", "create", "air"]).ok();
-    let _ =
-        w.cata(&["run", "-d", "--name", "web", "-h", "web", "-p", "8080:80", "busybox", "sleep", "600"]).ok();
-    let on_air = |what: &str| {
-        let address = w.field("web", "{{with index .NetworkSettings.Networks \"air\"}}{{.IPAddress}}{{end}}");
-        let script = "ip -4 -o addr show eth1; grep -w web /etc/hosts; ls /sys/class/net";
-        let inside = w.cata(&["exec", "web", "sh", "-c", script]).text();
-        assert!(
-            !address.is_empty() && inside.matches(&address).count() == 2,
-            "{what}: {address} in {inside}"
-        );
-        assert!(inside.ends_with("eth0\neth1\nlo") && inside.lines().count() == 6, "{what}: {inside}");
-    };
-    let leave = || {
-        let _ = w.cata(&["network", "disconnect", "air", "web"]);
-        assert_eq!(w.cata(&["exec", "web", "ls", "/sys/class/net"]).lines(), ["eth0", "lo"]);
-    };
-    let connected = |what: &str| {
-        // Whichever way it went: what is said to be there is there.
-        let _ = w.cata(&["network", "connect", "air", "web"]);
-        on_air(what);
-        leave();
-    };
-    killed_before_each_effect(
-        &["network", "connect", "air", "web"],
-        || {},
-        |number| {
-            connected(&format!("connect killed before effect {number}"));
-        },
-    );
-    let join = || drop(w.cata(&["network", "connect", "air", "web"]).ok());
-    killed_before_each_effect(&["network", "disconnect", "air", "web"], join, |number| {
-        connected(&format!("disconnect killed before effect {number}"));
-    });
-    // Of two names it is called by one, and the other is free.
-    killed_before_each_effect(
-        &["rename", "web", "new"],
-        || {},
-        |number| {
-            let name = w.cata(&["ps", "--format", "{{.Names}}"]).text();
-            let free = if name == "web" { "new" } else { "web" };
-            w.cata(&["inspect", free]).fails(1, &[free]);
-            let _ = w.cata(&["create", "--name", free, "busybox"]).ok();
-            let _ = w.cata(&["rm", free]).ok();
-            if name != "web" {
-                let _ = w.cata(&["rename", &name, "web"]).ok();
-            }
-            let names = std::fs::read_dir(w.root().join("names")).unwrap().count();
-            assert_eq!(names, 1, "rename killed before effect {number}");
-        },
-    );
-    let _ = w.cata(&["rm", "-f", "web"]).ok();
-    // A start after one that was killed is a start; what has not run has not ended.
-    let made = ["create", "--name", "cc", "-p", "8080:80", "--network", "air", "busybox", "sleep", "600"];
-    let make = || drop(w.cata(&made).ok());
-    let status = || w.field("cc", "{{.State.Status}} {{.State.ExitCode}}");
-    killed_before_each_effect(&["start", "cc"], make, |number| {
-        let found = eventually("it runs, or has not run", PATIENCE, || {
-            Some(status()).filter(|found| ["running 0", "created 0"].contains(&found.as_str()))
-        });
-        let _ = w.cata(&["start", "cc"]).ok();
-        assert_eq!(status(), "running 0", "start killed before effect {number}: {found} was found");
-        let _ = w.cata(&["exec", "cc", "true"]).ok();
-        let _ = w.cata(&["rm", "-f", "cc"]).ok();
-    });
-}
 
 fn run_killed_at_any_moment(w: &World) {
     for (n, moment) in MOMENTS.into_iter().enumerate() {

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cata_tests::command::{Done, PATIENCE, Run, cata_binary, eventually, scaled};
+use cata_tests::command::{Done, PATIENCE, Run, eventually, scaled};
 use cata_tests::harness::Test;
 use cata_tests::world::World;
 
@@ -17,7 +17,6 @@ use crate::test;
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(networks_of_a_user).needs(&["slirp4netns"]),
-        test!(clients_and_projects_of_a_user).needs(&["slirp4netns"]),
         test!(builds_of_a_user),
         test!(limits_of_a_user).also_in_lab_for(35),
         test!(ids_of_a_user_are_kept),
@@ -65,53 +64,6 @@ fn kill(pid: &str) {
         stat.rsplit_once(')').is_none_or(|(_, after)| after.trim().starts_with('Z')).then_some(())
     };
     eventually("its end", PATIENCE, gone);
-}
-
-/// Docker's own client over her own socket, a Compose file, and networks that are changed while a container runs.
-fn clients_and_projects_of_a_user(w: &World) {
-    open_tun();
-    let alice = User::new();
-    let cata = alice.engine(w);
-    let serve = cata_binary().with_file_name("cata-serve");
-    fs::copy(serve, cata.with_file_name("cata-serve")).unwrap();
-    let run = |words: &[&str]| -> Done { alice.command(&cata).args(words).done() };
-    let mut server = alice.command(&cata).arg("serve").start();
-    let socket = alice.home.join("run/catamaran.sock");
-    let address = format!("unix://{}", socket.display());
-    let docker = |words: &[&str]| alice.command("docker").args(["-H", &address]).args(words).done();
-    eventually("the server answers", PATIENCE, || {
-        assert!(server.poll().is_none(), "{}", server.stderr());
-        (docker(&["version"]).code() == 0).then_some(())
-    });
-    // Hers alone.
-    let meta = fs::metadata(&socket).unwrap();
-    assert_eq!((meta.uid(), meta.mode() & 0o777), (ID, 0o600));
-    let _ = docker(&["network", "create", "sea"]).ok();
-    let args = ["run", "-d", "--name", "web", "--hostname", "web", "busybox", "sleep", "600"];
-    let _ = docker(&args).ok();
-    assert_eq!(docker(&["exec", "web", "id", "-u"]).text(), "0");
-    assert_eq!(run(&["ps", "--format", "{{.Names}}"]).text(), "web");
-    let links = || docker(&["exec", "web", "ls", "/sys/class/net"]).lines();
-    let _ = docker(&["network", "connect", "sea", "web"]).ok();
-    assert_eq!(links(), ["eth0", "eth1", "lo"]);
-    let found = run(&["run", "--rm", "--network", "sea", "busybox", "ping", "-c", "1", "web"]).ok();
-    assert!(found.stdout.contains("1 packets received"), "{found}");
-    let _ = run(&["network", "disconnect", "sea", "web"]).ok();
-    assert_eq!(links(), ["eth0", "lo"]);
-    server.kill();
-    assert_eq!(run(&["inspect", "--format", "{{.State.Status}}", "web"]).text(), "running");
-    let _ = run(&["rm", "-f", "web"]).ok();
-    // A project of hers.
-    let file = alice.home.join("compose.yaml");
-    let text = "name: hers\nservices:\n  a: {image: busybox, command: [sleep, '600'], secrets: [word]}\n\
-                secrets: {word: {environment: HOME}}\n";
-    fs::write(&file, text).unwrap();
-    let _ = run(&["compose", "up", "-d"]).ok();
-    let read = run(&["compose", "exec", "-T", "a", "stat", "-c", "%u %a", "/run/secrets/word"]);
-    assert_eq!(read.text(), "0 444");
-    let _ = run(&["compose", "down", "-t", "1"]).ok();
-    let _ = run(&["network", "rm", "sea"]).ok();
-    assert_eq!(run(&["ps", "-aq"]).text(), "");
 }
 
 /// The only process with this name.

@@ -35,7 +35,7 @@ const CROSS: [&str; 2] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
 const LAB: [&str; 6] =
     ["busybox-static", "e2fsprogs", "kmod", "qemu-system-common", "qemu-system-x86", "util-linux"];
 const DEMO: [&str; 6] = ["mmdebstrap", "postgresql-client", "procps", "tmux", "iproute2", "nftables"];
-const TEST: [&str; 25] = [
+const TEST: [&str; 24] = [
     "qemu-system-arm",
     "docker-registry",
     "skopeo",
@@ -60,7 +60,6 @@ const TEST: [&str; 25] = [
     "openssh-server",
     "xz-utils",
     "bzip2",
-    "strace",
 ];
 const BENCH: [&str; 2] = ["runc", "time"];
 
