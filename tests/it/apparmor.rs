@@ -1,4 +1,5 @@
-//! AppArmor: profiles by name, the engine's own, and what is said where the kernel has none. The lab's kernel has it.
+//! AppArmor: profiles by name, the engine's own, and what is said where the kernel has none. The lab's kernel has it:
+//! `cargo xtask test --lab apparmor` plays all of it.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +14,7 @@ use serde_json::json;
 use crate::test;
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test!(apparmor_profiles).needs(&["apparmor_parser"]).also_in_lab_for(30)]
+    vec![test!(apparmor_profiles).needs(&["apparmor_parser"])]
 }
 
 /// Where the kernel takes profiles.
