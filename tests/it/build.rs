@@ -766,5 +766,35 @@ fn steps_travel(w: &World) {
     let blocked = format!("type=local,dest={}", w.scratch().join("file/below").display());
     build(w, &dir, &["--cache-to", &blocked]).fails(1, &["below"]);
     let _ = build(w, &dir, &["--cache-to", &format!("{blocked},ignore-error=true")]).ok();
+    bases_are_asked_for_again(w, &registry);
     drop(registry);
+    let gone = context(w, "gone", &[("Dockerfile", "FROM 127.0.0.1:5000/moved\n")]);
+    build(w, &gone, &["--pull"]).fails(1, &["127.0.0.1:5000", "Dockerfile:1"]);
+    let _ = build(w, &gone, &[]).ok();
+}
+
+/// `--pull`: of an image whose tag has moved at its registry, what it leads to there.
+fn bases_are_asked_for_again(w: &World, registry: &Registry) {
+    let name = registry.name("moved");
+    let told = |which: &str| {
+        let text = format!("FROM busybox\nRUN echo {which} > /which\n");
+        let dir = context(w, which, &[("Dockerfile", &text)]);
+        let _ = build(w, &dir, &["-t", which]).ok();
+    };
+    for which in ["old", "new"] {
+        told(which);
+        let _ = w.cata(&["tag", which, &name]).ok();
+        let _ = w.cata(&["push", &name]).ok();
+    }
+    // Here the name still leads to the old one.
+    let _ = w.cata(&["tag", "old", &name]).ok();
+    let text = format!("FROM {name} AS base\nRUN true\nFROM base\nCOPY --from={name} /which /copied\n");
+    let dir = context(w, "moved", &[("Dockerfile", &text)]);
+    let made = |args: &[&str]| {
+        let _ = build(w, &dir, &[&["-t", "upon"], args].concat()).ok();
+        sh(w, "upon", "cat /which /copied")
+    };
+    assert_eq!(made(&[]), "old\nold");
+    assert_eq!(made(&["--pull"]), "new\nnew");
+    assert_eq!(made(&[]), "new\nnew", "the name has moved here too");
 }

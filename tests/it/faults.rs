@@ -358,8 +358,18 @@ fn commands_at_once_leave_nothing(w: &World) {
             };
             let (one, other) = (format!("n{}", pick(3)), format!("n{}", pick(3)));
             let port = format!("80{:02}:80", pick(20));
-            let line = match pick(9) {
+            let line = match pick(18) {
                 0 | 1 => format!("run -d --name {one} -p {port} busybox sleep 600"),
+                // Images and volumes that others take away this moment.
+                9 => format!("run -d --name {one} --pull never -v vv:/d copied sleep 600"),
+                10 => "run --rm --pull never -v vv:/d copied true".to_owned(),
+                11 => "tag busybox copied".to_owned(),
+                12 => format!("commit {one} copied"),
+                13 => "rmi -f copied".to_owned(),
+                14 => "image prune -f".to_owned(),
+                15 => "volume rm vv".to_owned(),
+                16 => "volume prune -a -f".to_owned(),
+                17 => "volume create vv".to_owned(),
                 2 => format!("create --name {one} busybox true"),
                 3 => format!("start {one}"),
                 4 => format!("stop -t 0 {one}"),
@@ -369,8 +379,11 @@ fn commands_at_once_leave_nothing(w: &World) {
                 _ => format!("exec {one} true"),
             };
             let done = w.cata(&line.split(' ').collect::<Vec<_>>());
-            // Whether nobody is there, or nobody is there any more, is said in words.
-            if ["unexpected answer", "internal", "panicked"].iter().any(|word| done.stderr.contains(word)) {
+            // Whether nobody is there, or nobody is there any more, is said in words; what a container is made
+            // of is there as long as the container.
+            let muddled =
+                ["unexpected answer", "internal", "panicked", "o such file", "has lost", "does not exist"];
+            if muddled.iter().any(|word| done.stderr.contains(word)) {
                 muddles.push(done.to_string());
             }
         }

@@ -318,12 +318,22 @@ impl Error {
     }
 }
 
+/// What a supervisor does not do in the state its container is in, with the container's name.
+pub(crate) fn refused(verb: &str, container: &str, error: &ClientError) -> Error {
+    match client_error(verb, error) {
+        Error::State { what, hint } => {
+            Error::State { what: format!("cannot {verb} container {container}: {what}"), hint }
+        }
+        error => error,
+    }
+}
+
 /// A supervisor's answer as the engine's error.
 pub(crate) fn client_error(what: &str, error: &ClientError) -> Error {
     let (kind, hint) = match error {
         ClientError::Failed(failure) => {
             let kind = match failure.kind {
-                FailureKind::State => {
+                FailureKind::State | FailureKind::Ending => {
                     return Error::State { what: failure.message.clone(), hint: failure.hint.clone() };
                 }
                 FailureKind::NotFound => Kind::NotFound,

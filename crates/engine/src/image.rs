@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use cata_image::{
     Event, HistoryLine, Image, ImportRequest, Loaded, Progress, PullRequest, Pulled, PushRequest, Pushed,
     RemoveOptions, Removed, Store, registry,
-    store::{Lease, User},
+    store::{Lease, Unknown, User},
 };
 use cata_spec::{Digest, Platform, Reference};
 
@@ -164,17 +164,16 @@ impl Engine {
     /// # Errors
     /// No such image; in use.
     pub fn image_remove(&self, image: &str, options: RemoveOptions) -> Result<Vec<Removed>> {
-        let records = self.records()?;
         let found = self.images.resolve(image).ok().map(|image| image.id.to_string());
-        let users = |id: &Digest| {
+        let users = |id: &Digest| -> std::result::Result<_, Unknown> {
             let id = id.to_string();
-            let made_of_it = records.iter().filter(|record| record.image.id == id);
-            made_of_it
+            let made_of_it = self.records()?.into_iter().filter(|record| record.image.id == id);
+            Ok(made_of_it
                 .map(|record| User {
                     container: record.id.short().to_owned(),
                     running: self.status(&record.id).is_ok_and(|(_, owner)| owner == Owner::Alive),
                 })
-                .collect()
+                .collect())
         };
         let removed = self.images.remove(image, options, &users).map_err(image_error)?;
         self.forget_kernels_of_images();

@@ -23,6 +23,9 @@ use crate::volume;
 /// A container this young that never ran may be one that a `run` of this moment is about to start.
 const ABOUT_TO_START: Duration = Duration::from_secs(10);
 
+/// How many volumes are locked at a time.
+const HELD_AT_ONCE: usize = 100;
+
 /// What is spared: pruned is only what fits all of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PruneFilter {
@@ -174,25 +177,29 @@ impl Engine {
     /// # Errors
     /// A file operation.
     pub fn volume_prune(&self, all: bool, filter: &PruneFilter) -> Result<Pruned<Name>> {
-        let records = self.records()?;
-        let used: BTreeSet<&Name> = records.iter().flat_map(volumes_of).collect();
         let mut pruned = Pruned::default();
-        for found in self.volume_list()? {
-            if !(all || found.anonymous)
-                || used.contains(&found.name)
-                || !filter.lets_go(found.created, &found.labels)
-            {
-                continue;
+        let mut candidates = self.volume_list()?;
+        candidates.retain(|one| (all || one.anonymous) && filter.lets_go(one.created, &one.labels));
+        // No more of them at once than there are descriptors for.
+        for few in candidates.chunks(HELD_AT_ONCE) {
+            // Held before the records are read: who is about to use one is seen here, or holds it.
+            let mut held = Vec::with_capacity(few.len());
+            for one in few {
+                held.extend(volume::hold_alone(&self.paths, &one.name)?.map(|hold| (&one.name, hold)));
             }
-            let freed = tree_size(&volume::data(&self.paths, &found.name)).unwrap_or(0);
-            match volume::remove(&self.paths, &found.name) {
-                Ok(()) => {
-                    self.tell_volume(&found.name, "destroy");
-                    pruned.removed.push(found.name);
-                    pruned.freed += freed;
+            let records = self.records()?;
+            let used: BTreeSet<&Name> = records.iter().flat_map(volumes_of).collect();
+            for (name, _hold) in held.into_iter().filter(|(name, _)| !used.contains(name)) {
+                let freed = tree_size(&volume::data(&self.paths, name)).unwrap_or(0);
+                match volume::remove(&self.paths, name) {
+                    Ok(()) => {
+                        self.tell_volume(name, "destroy");
+                        pruned.removed.push(name.clone());
+                        pruned.freed += freed;
+                    }
+                    Err(Error::NoVolume(_)) => {}
+                    Err(error) => return Err(error),
                 }
-                Err(Error::NoVolume(_)) => {}
-                Err(error) => return Err(error),
             }
         }
         self.tell_prune(Subject::Volume, pruned.freed);

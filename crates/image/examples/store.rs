@@ -70,7 +70,7 @@ fn run(words: &[&str]) -> Result<(), Box<dyn Error>> {
         }
         ["tag", from, to] => store.tag(from, &Reference::parse(to)?)?,
         ["rmi", name] => {
-            println!("{:?}", store.remove(name, RemoveOptions { force: true }, &|_| Vec::new())?);
+            println!("{:?}", store.remove(name, RemoveOptions { force: true }, &|_| Ok(Vec::new()))?);
         }
         ["layers", name] => {
             for path in store.layer_paths(&store.resolve(name)?)? {

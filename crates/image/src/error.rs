@@ -79,6 +79,9 @@ pub enum StoreError {
         /// Its short id.
         container: String,
     },
+    /// Whether a container is made of it.
+    #[error("cannot tell who uses `{0}`")]
+    Users(String, #[source] Box<dyn std::error::Error + Send + Sync>),
     /// `rmi ID` of an image with several names.
     #[error("conflict: unable to delete {0} (must be forced): image is referenced in {1} repositories")]
     ManyNames(String, usize),
@@ -438,7 +441,7 @@ impl Error {
                     Kind::Corrupt
                 }
                 StoreError::NoSpace { .. } => Kind::NoSpace,
-                StoreError::Io { .. } => Kind::System,
+                StoreError::Io { .. } | StoreError::Users(..) => Kind::System,
             },
             Self::Registry(error) => match error {
                 RegistryError::ManifestNotFound(_)

@@ -306,6 +306,8 @@ pub struct Failure {
 pub enum FailureKind {
     /// The container is in another state.
     State,
+    /// It has no process yet, or none any more, or one that is being stopped.
+    Ending,
     /// There is no such exec session.
     NotFound,
     /// The request makes no sense.
@@ -330,7 +332,14 @@ impl Failure {
 
 impl From<crate::state::Rejected> for Failure {
     fn from(rejected: crate::state::Rejected) -> Self {
-        Self::new(FailureKind::State, rejected.to_string())
+        use crate::state::Rejected;
+        let kind = match rejected {
+            Rejected::NotRunning | Rejected::Stopping => FailureKind::Ending,
+            Rejected::Paused | Rejected::NotPaused | Rejected::AlreadyStarted | Rejected::Stale => {
+                FailureKind::State
+            }
+        };
+        Self::new(kind, rejected.to_string())
     }
 }
 
@@ -345,7 +354,7 @@ impl From<cata_runtime::SpawnError> for Failure {
             source = cause.source();
         }
         let kind = match error {
-            cata_runtime::SpawnError::NotRunning => FailureKind::State,
+            cata_runtime::SpawnError::NotRunning => FailureKind::Ending,
             _ => FailureKind::Start,
         };
         Self { kind, message, hint: error.hint().map(str::to_owned), exit_code: error.exit_code() }

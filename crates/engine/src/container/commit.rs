@@ -34,9 +34,19 @@ impl Engine {
     /// # Errors
     /// [`Error::NoContainer`]; its image is gone; a change that makes no sense; no space.
     pub fn container_commit(&self, container: &str, options: &CommitOptions) -> Result<Image> {
+        let record = self.find(container)?;
+        self.commit_record(&record, options).map_err(|error| {
+            match self.paths.container(&record.id).exists() {
+                true => error,
+                // Removed while its files were read.
+                false => Error::NoContainer(container.to_owned()),
+            }
+        })
+    }
+
+    fn commit_record(&self, record: &Record, options: &CommitOptions) -> Result<Image> {
         let names: Vec<Reference> =
             options.name.as_deref().map(parse_reference).transpose()?.into_iter().collect();
-        let record = self.find(container)?;
         let _images = self.image_lease()?;
         let base = self.image(&record.image.id).map_err(|error| match error.kind() {
             Kind::NotFound => Error::Invalid(format!(
@@ -45,16 +55,16 @@ impl Engine {
             )),
             _ => error,
         })?;
-        let mut run = run_config(&record);
+        let mut run = run_config(record);
         for change in &options.changes {
             cata_image::apply_change(change, &mut run).map_err(|error| image_error(error.into()))?;
         }
-        let frozen = if options.no_pause { None } else { Frozen::freeze(self, &record)? };
-        let differences = self.differences(&record)?;
+        let frozen = if options.no_pause { None } else { Frozen::freeze(self, record)? };
+        let differences = self.differences(record)?;
         let upper = self.dir(&record.id).upper();
         let captured = if upper.exists() {
             let left_out = |path: &std::path::Path| differences.left_out.contains(path);
-            let owners = self.owners_on_disk(&record);
+            let owners = self.owners_on_disk(record);
             Some(self.images.capture_without(&upper, &left_out, &owners).map_err(image_error)?)
         } else {
             None
@@ -86,7 +96,7 @@ impl Engine {
         let tags: Vec<String> = request.names.iter().map(Reference::familiar).collect();
         let image = cata_image::commit(&self.images, &request).map_err(image_error)?;
         let id = image.id.to_string();
-        self.tell_container(&record, "commit", &[("imageID", &id), ("imageRef", &tags.join(" "))]);
+        self.tell_container(record, "commit", &[("imageID", &id), ("imageRef", &tags.join(" "))]);
         tags.iter().for_each(|tag| self.tell_image("tag", &id, tag, Some(&image)));
         Ok(image)
     }

@@ -13,9 +13,10 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::cdi;
 use crate::container::devices::{find_block, find_device};
-use crate::container::{accounts, names, ranges};
+use crate::container::{RemoveOptions, accounts, names, ranges};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::image::image_error;
 use crate::kernel;
 use crate::ledger::{self, Durability};
 use crate::paths::ContainerDir;
@@ -24,7 +25,7 @@ use crate::record::{ImageFacts, MountKind, MountPoint, Record};
 use crate::request::{CreateRequest, Lender, NetworkMode, UserNamespace, Users};
 use crate::rootless;
 use crate::timing::Timing;
-use crate::volume::{self, Made, Volume, fill};
+use crate::volume::{self, Hold, Made, Volume, fill};
 
 /// A container that was created.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,6 +65,11 @@ impl Engine {
         }
         timing.mark("plan");
         let record = self.commit(record)?;
+        // From here on whoever removes the image sees the record; who looked before may have done it.
+        if let Err(error) = self.images.keep(&image) {
+            let _ = self.remove(record.id.as_str(), RemoveOptions::default());
+            return Err(image_error(error.into()));
+        }
         timing.mark("record");
         self.tell_container(&record, "create", &[]);
         Ok(Created { record, warnings })
@@ -189,7 +195,8 @@ impl Engine {
             accounts::write(record, making, rootless::own()?)?;
         }
         ledger::write(&making.record(), record, durability)?;
-        self.prepare_mounts(record)?;
+        // Until the record can be seen, nothing else keeps volumes from being removed.
+        let _volumes = self.prepare_mounts(record)?;
         if !record.request.files.is_empty() {
             self.write_files(record, making)?;
         }
@@ -211,20 +218,21 @@ impl Engine {
         Ok(())
     }
 
-    /// Volumes exist and are filled, sources of `-v` binds exist.
-    fn prepare_mounts(&self, record: &Record) -> Result<()> {
+    /// Volumes exist, are filled and are held, sources of `-v` binds exist.
+    fn prepare_mounts(&self, record: &Record) -> Result<Vec<Hold>> {
+        let mut volumes = Vec::new();
         for mount in &record.mounts {
             match &mount.kind {
                 MountKind::Bind { create: true } if !mount.source.exists() => {
                     fs::create_dir_all(&mount.source).map_err(Error::file("create", &mount.source))?;
                 }
                 MountKind::Volume { name, anonymous, copy } => {
-                    self.prepare_volume(record, mount, name, *anonymous, *copy)?;
+                    volumes.push(self.prepare_volume(record, mount, name, *anonymous, *copy)?);
                 }
                 MountKind::Bind { .. } | MountKind::Tmpfs => {}
             }
         }
-        Ok(())
+        Ok(volumes)
     }
 
     fn prepare_volume(
@@ -234,7 +242,7 @@ impl Engine {
         name: &Name,
         anonymous: bool,
         copy: bool,
-    ) -> Result<()> {
+    ) -> Result<Hold> {
         let volume = Volume {
             name: name.clone(),
             created: record.created,
@@ -242,7 +250,7 @@ impl Engine {
             options: std::collections::BTreeMap::new(),
             anonymous,
         };
-        let made = volume::create(&self.paths, &volume)?;
+        let (made, hold) = volume::create(&self.paths, &volume)?;
         if made == Made::Now {
             self.tell_volume(name, "create");
         }
@@ -264,7 +272,7 @@ impl Engine {
         if copy {
             fill::from_layers(&record.image.layers, &mount.target, &mount.source)?;
         }
-        Ok(())
+        Ok(hold)
     }
 }
 

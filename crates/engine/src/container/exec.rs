@@ -7,11 +7,12 @@ use cata_runtime::plan::WindowSize;
 use cata_sandbox::client::{Attached, Client, ClientError};
 use cata_sandbox::protocol::{Exec, ExecStdio, FailureKind, Streams};
 use cata_sandbox::status::StatusKind;
+use cata_spec::Name;
 
 use crate::container::names;
 use crate::container::wait::Waiter;
 use crate::engine::Engine;
-use crate::error::{Error, Kind, Result, client_error};
+use crate::error::{Error, Kind, Result, client_error, refused};
 
 /// What a user can say of one more process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -111,7 +112,7 @@ impl Engine {
             &[("execID", id.as_str())],
         );
         let exec = Exec { id, request, stdio, wait: !options.detach };
-        let started = client.exec(exec, &fds).map_err(|e| not_started(&e))?;
+        let started = client.exec(exec, &fds).map_err(|e| not_started(&record.name, &e))?;
         Ok(Session { client, number: started.number, pid: started.pid, terminal: started.terminal })
     }
 
@@ -158,7 +159,7 @@ impl Engine {
                 what: "You cannot attach to a stopped container, start it first".to_owned(),
                 hint: Some(format!("cata start -a {}", record.name)),
             },
-            error => client_error("attach", &error),
+            error => refused("attach to", record.name.as_str(), &error),
         })?;
         self.tell_container(&record, "attach", &[]);
         let mut waiter = Waiter::new(client);
@@ -168,8 +169,8 @@ impl Engine {
 }
 
 /// A process that is not there counts as a command that cannot be invoked, whatever the reason.
-fn not_started(error: &ClientError) -> Error {
-    match client_error("exec", error) {
+fn not_started(container: &Name, error: &ClientError) -> Error {
+    match refused("exec in", container.as_str(), error) {
         Error::Sandbox(mut foreign)
             if foreign.kind == Kind::Internal
                 && matches!(error, ClientError::Failed(f) if f.kind == FailureKind::Start) =>

@@ -1,15 +1,16 @@
 //! `stop`, `kill`, `restart`, `pause`, `unpause`, `rename`: requests to the supervisor, and a name's change.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cata_sandbox::client::ClientError;
+use cata_sandbox::protocol::FailureKind;
 use cata_spec::Name;
 
 use crate::container::live::Owner;
 use crate::container::names;
 use crate::container::start::StartOptions;
 use crate::engine::Engine;
-use crate::error::{Error, Result, client_error};
+use crate::error::{Error, Result, refused};
 use crate::ledger;
 use crate::plan::signal;
 use crate::record::Record;
@@ -27,6 +28,14 @@ pub enum Stopped {
     Ignored(i32),
 }
 
+/// How long a container may be on its way into, or out of, a state in which a request makes sense.
+const PASSING: Duration = Duration::from_secs(30);
+
+fn is_passing(error: &ClientError, since: Instant) -> bool {
+    matches!(error, ClientError::Failed(failure) if failure.kind == FailureKind::Ending)
+        && since.elapsed() < PASSING
+}
+
 impl Engine {
     /// Stops a container: its stop signal, then SIGKILL after `timeout` seconds (-1: never).
     ///
@@ -35,13 +44,20 @@ impl Engine {
     pub fn stop(&self, container: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<Stopped> {
         let record = self.find(container)?;
         let signal = signal.map(signal::parse).transpose()?;
-        let Some(mut client) = self.try_client(&record.id)? else { return Ok(Stopped::Already) };
         let default = record.config.stop_timeout.map(Duration::from_secs);
-        match client.stop(signal, timeout, default) {
-            Ok((_, true)) => Ok(Stopped::Ignored(signal.unwrap_or(record.config.stop_signal))),
-            Ok((code, false)) => Ok(Stopped::Ended(code)),
-            Err(ClientError::Gone | ClientError::NotRunning(_)) => Ok(Stopped::Already),
-            Err(error) => Err(client_error("stop", &error)),
+        let start = Instant::now();
+        loop {
+            let Some(mut client) = self.try_client(&record.id)? else { return Ok(Stopped::Already) };
+            match client.stop(signal, timeout, default) {
+                Ok((_, true)) => {
+                    return Ok(Stopped::Ignored(signal.unwrap_or(record.config.stop_signal)));
+                }
+                Ok((code, false)) => return Ok(Stopped::Ended(code)),
+                Err(ClientError::Gone | ClientError::NotRunning(_)) => return Ok(Stopped::Already),
+                // Another command starts it this moment, or it has ended and its supervisor is about to leave.
+                Err(error) if is_passing(&error, start) => std::thread::sleep(Duration::from_millis(2)),
+                Err(error) => return Err(refused("stop", container, &error)),
+            }
         }
     }
 
@@ -67,13 +83,18 @@ impl Engine {
         let record = self.find(container)?;
         let default = record.config.stop_timeout.map(Duration::from_secs);
         // Its supervisor knows namespaces as they were; whose they are may have been started again since.
-        if borrows(&record.request) && !record.request.auto_remove {
+        let anew = borrows(&record.request) && !record.request.auto_remove;
+        if anew {
             let _ = self.stop(container, None, timeout)?;
-        } else if let Some(mut client) = self.try_client(&record.id)? {
+        }
+        let start = Instant::now();
+        while !anew && let Some(mut client) = self.try_client(&record.id)? {
             match client.restart(timeout, default) {
                 Ok(_) => return Ok(()),
-                Err(ClientError::Gone | ClientError::NotRunning(_)) => {}
-                Err(error) => return Err(client_error("restart", &error)),
+                Err(ClientError::Gone | ClientError::NotRunning(_)) => break,
+                // Another command starts or stops it this moment, which ends by itself.
+                Err(error) if is_passing(&error, start) => std::thread::sleep(Duration::from_millis(2)),
+                Err(error) => return Err(refused("restart", container, &error)),
             }
         }
         self.start(&record, StartOptions::default(), &mut Timing::default()).map(|_| ())
@@ -146,14 +167,4 @@ impl Engine {
 fn borrows(request: &CreateRequest) -> bool {
     let other = |mode: &NamespaceMode| matches!(mode, NamespaceMode::Container(_));
     matches!(request.network, NetworkMode::Container(_)) || other(&request.pid) || other(&request.ipc)
-}
-
-/// What a supervisor does not do in the state its container is in, with the container's name.
-fn refused(verb: &str, container: &str, error: &ClientError) -> Error {
-    match client_error(verb, error) {
-        Error::State { what, hint } => {
-            Error::State { what: format!("cannot {verb} container {container}: {what}"), hint }
-        }
-        error => error,
-    }
 }

@@ -60,18 +60,28 @@ impl Engine {
     /// [`Error::State`] when it does not run.
     pub fn processes(&self, container: &str) -> Result<Vec<Process>> {
         let record = self.find(container)?;
-        let (status, owner) = self.status(&record.id)?;
-        if owner != Owner::Alive || !matches!(status.status, StatusKind::Running | StatusKind::Paused) {
-            return Err(Error::State {
-                what: format!("container {} is not running", record.id),
-                hint: Some(format!("start it with `cata start {}`", record.name)),
-            });
-        }
+        let not_running = || Error::State {
+            what: format!("container {} is not running", record.id),
+            hint: Some(format!("start it with `cata start {}`", record.name)),
+        };
+        let runs = |engine: &Self| -> Result<Option<i32>> {
+            let (status, owner) = engine.status(&record.id)?;
+            let runs = matches!(status.status, StatusKind::Running | StatusKind::Paused);
+            Ok((owner == Owner::Alive && runs).then_some(status.supervisor_pid))
+        };
+        let supervisor = runs(self)?.ok_or_else(not_running)?;
         if record.request.isolation == Isolation::Vm {
             return self.guests_processes(&record);
         }
         let clock = Clock::read();
-        let pids = if self.host.rootless { descendants(status.supervisor_pid) } else { pids(&record)? };
+        let pids = match self.host.rootless {
+            true => descendants(supervisor),
+            false => match pids(&record) {
+                // It has ended since we looked.
+                Err(_) if runs(self)?.is_none() => return Err(not_running()),
+                pids => pids?,
+            },
+        };
         let mut list: Vec<Process> = pids.into_iter().filter_map(|pid| read(pid, clock)).collect();
         if let Some(users) = record.users.as_ref().filter(|_| self.host.rootless) {
             // To a user without privileges the others' names would be of ids that he counts.

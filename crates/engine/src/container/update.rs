@@ -7,7 +7,7 @@ use cata_sandbox::launch::{Isolation, RestartPolicy};
 
 use crate::container::live::Owner;
 use crate::engine::Engine;
-use crate::error::{Error, Foreign, Kind, Result, client_error};
+use crate::error::{Error, Foreign, Kind, Result, refused};
 use crate::ledger;
 use crate::plan::resources;
 use crate::record::Record;
@@ -53,7 +53,7 @@ impl Engine {
         if let Some(mut client) = client {
             // What ended meanwhile has its new limits at the next start.
             let told = |outcome| match outcome {
-                Err(error) if runs()? => Err(client_error("update", &error)),
+                Err(error) if runs()? => Err(refused("update", old.name.as_str(), &error)),
                 _ => Ok(()),
             };
             if limits_change && old.request.isolation == Isolation::Vm {

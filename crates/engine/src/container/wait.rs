@@ -132,7 +132,8 @@ impl Engine {
                 match killed.and_then(|_| client.wait(Until::Removed, Some(left)).map(|_| ())) {
                     Ok(()) | Err(ClientError::Gone | ClientError::NotRunning(_)) => {}
                     // It is being stopped or started by somebody else this moment.
-                    Err(ClientError::Failed(failure)) if failure.kind == FailureKind::State => {}
+                    Err(ClientError::Failed(failure))
+                        if matches!(failure.kind, FailureKind::State | FailureKind::Ending) => {}
                     Err(error) => return Err(client_error("kill", &error)),
                 }
             }

@@ -5,11 +5,14 @@ mod options;
 mod verbs;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use cata_spec::Name;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -72,22 +75,61 @@ pub fn shared(paths: &Paths, name: &Name) -> PathBuf {
     paths.volume(name).join("shared")
 }
 
-/// Makes a volume unless it exists; tells which.
+/// Keeps a volume from being removed as long as it lives: shared by who is about to use it, exclusive for who removes.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    _dir: File,
+}
+
+/// Makes a volume unless it exists; tells which, and holds it.
 ///
 /// The record is written last: a directory without one is half-made and is finished by the next maker.
 ///
 /// # Errors
 /// A file operation.
-pub fn create(paths: &Paths, volume: &Volume) -> Result<Made> {
+pub(crate) fn create(paths: &Paths, volume: &Volume) -> Result<(Made, Hold)> {
     let dir = paths.volume(&volume.name);
-    if dir.join("record.json").exists() {
-        return Ok(Made::Before);
+    let record = dir.join("record.json");
+    // Whoever removes it meanwhile takes its directory away: then all begins again.
+    loop {
+        let mut made = Made::Before;
+        if !record.exists() {
+            let data = data(paths, &volume.name);
+            fs::create_dir_all(&data).map_err(Error::file("create", &data))?;
+            // One of several makers at a time.
+            let Some(_alone) = hold(&dir, FlockOperation::LockExclusive)? else { continue };
+            if !record.exists() {
+                let durability = if volume.anonymous { Durability::Volatile } else { Durability::Durable };
+                ledger::write(&record, volume, durability)?;
+                made = Made::Now;
+            }
+        }
+        if let Some(hold) = hold(&dir, FlockOperation::LockShared)? {
+            return Ok((made, hold));
+        }
     }
-    let data = data(paths, &volume.name);
-    fs::create_dir_all(&data).map_err(Error::file("create", &data))?;
-    let durability = if volume.anonymous { Durability::Volatile } else { Durability::Durable };
-    ledger::write(&dir.join("record.json"), volume, durability)?;
-    Ok(Made::Now)
+}
+
+/// The right to remove a volume; `None`: it is gone, or somebody is about to use it.
+pub(crate) fn hold_alone(paths: &Paths, name: &Name) -> Result<Option<Hold>> {
+    hold(&paths.volume(name), FlockOperation::NonBlockingLockExclusive)
+}
+
+/// Takes the lock of a volume's directory; `None` if that is not the volume's any more, or somebody else's for now.
+fn hold(dir: &Path, how: FlockOperation) -> Result<Option<Hold>> {
+    let file = match File::open(dir) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::file("open", dir)(error)),
+    };
+    match rustix::io::retry_on_intr(|| flock(&file, how)) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        Err(errno) => return Err(Error::file("lock", dir)(errno)),
+    }
+    let held = file.metadata().map_err(Error::file("look at", dir))?;
+    let there = fs::metadata(dir).is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
+    Ok(there.then_some(Hold { _dir: file }))
 }
 
 /// Whether [`create`] made it.
@@ -153,4 +195,36 @@ pub fn remove(paths: &Paths, name: &Name) -> Result<()> {
         Err(error) => return Err(Error::file("remove", dir)(error)),
     }
     fs::remove_dir_all(&away).map_err(Error::file("remove", away))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_about_to_use_a_volume_keeps_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths { root: dir.path().to_owned(), ..Paths::default() };
+        let name = Name::parse("data").unwrap();
+        let volume = Volume {
+            name: name.clone(),
+            created: 1,
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+            anonymous: true,
+        };
+        assert!(hold_alone(&paths, &name).unwrap().is_none(), "there is none yet");
+        let (made, first) = create(&paths, &volume).unwrap();
+        let (again, second) = create(&paths, &volume).unwrap();
+        assert_eq!((made, again), (Made::Now, Made::Before));
+        drop(first);
+        assert!(hold_alone(&paths, &name).unwrap().is_none(), "the second has it still");
+        drop(second);
+        let alone = hold_alone(&paths, &name).unwrap().expect("nobody has it");
+        remove(&paths, &name).unwrap();
+        // Another one of the same name is not the one that was held.
+        let (made, _hold) = create(&paths, &volume).unwrap();
+        assert_eq!(made, Made::Now);
+        drop(alone);
+    }
 }

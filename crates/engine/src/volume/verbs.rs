@@ -31,7 +31,8 @@ impl Engine {
         };
         let created = crate::record::moment(Stamp::now());
         let volume = Volume { name: name.clone(), created, labels, options, anonymous };
-        if super::create(&self.paths, &volume)? == super::Made::Now {
+        let (made, _hold) = super::create(&self.paths, &volume)?;
+        if made == super::Made::Now {
             self.tell_volume(&name, "create");
         }
         super::inspect(&self.paths, name.as_str())
@@ -84,9 +85,23 @@ impl Engine {
             }
             volume => volume?.name,
         };
+        // Alone with it: a container that is being made of it has no record yet.
+        let hold = super::hold_alone(&self.paths, &found)?;
         let users = self.volume_users(&found)?;
         if !users.is_empty() {
             return Err(Error::VolumeInUse { name: name.to_owned(), users: users.join(", ") });
+        }
+        if hold.is_none() {
+            return match self.paths.volume(&found).exists() {
+                true => Err(Error::State {
+                    what: format!(
+                        "volume {name} is in the hands of another command, which makes or mounts it"
+                    ),
+                    hint: Some("try again when that has ended".to_owned()),
+                }),
+                false if force => Ok(()),
+                false => Err(Error::NoVolume(name.to_owned())),
+            };
         }
         super::remove(&self.paths, &found)?;
         self.tell_volume(&found, "destroy");

@@ -28,7 +28,7 @@ pub use garbage::Collected;
 pub(crate) use index::NewImage;
 pub(crate) use layers::{LayerRecord, Unfinished};
 pub use lease::Lease;
-pub use remove::User;
+pub use remove::{Unknown, User};
 
 use crate::error::StoreError;
 

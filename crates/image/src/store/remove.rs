@@ -1,11 +1,12 @@
 //! `tag` and `rmi`.
 
+use cata_spec::image::{Descriptor, media_type};
 use cata_spec::{Digest, Reference};
 
 use super::Store;
 use super::index::{Entry, set_name, take_name};
 use crate::error::{Error, StoreError};
-use crate::request::{RemoveOptions, Removed};
+use crate::request::{Image, RemoveOptions, Removed};
 
 /// A container that is made of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,9 @@ pub struct User {
     /// Whether it runs: then not even `--force` takes the image's last name.
     pub running: bool,
 }
+
+/// Why it cannot be told who uses an image.
+pub type Unknown = Box<dyn std::error::Error + Send + Sync>;
 
 impl Store {
     /// Gives the image `source` the further name `target`, taking it from whoever has it.
@@ -36,16 +40,43 @@ impl Store {
         })?)
     }
 
-    /// Takes a name from an image, or all names if `text` is an id, and deletes the image with its last one.
-    /// `users` says which containers are made of an image.
+    /// Lists an image again, without a name, if its last one was taken while a container of it came into being. For
+    /// who has held the lease since the image was resolved, once the container can be seen.
     ///
     /// # Errors
-    /// No such image; in use; an id with several names and no force.
+    /// [`StoreError`].
+    pub fn keep(&self, image: &Image) -> Result<(), StoreError> {
+        // Against `remove` of another process: what it decides, it decides and does under this lock.
+        self.update_index(|manifests| {
+            if manifests.iter().all(|old| old.digest != image.digest()) {
+                manifests.push(self.unnamed(image)?);
+            }
+            Ok(())
+        })
+    }
+
+    /// The index's line of an image that has no name.
+    fn unnamed(&self, image: &Image) -> Result<Descriptor, StoreError> {
+        if let Some(index) = &image.index {
+            return Ok(index.clone());
+        }
+        let path = self.blob_path(&image.manifest_digest);
+        let size = path.metadata().map_err(|e| StoreError::io("looking at", &path, e))?.len();
+        let kind = image.manifest.media_type.as_deref().unwrap_or(media_type::OCI_MANIFEST);
+        Ok(Descriptor::new(kind, image.manifest_digest, size))
+    }
+
+    /// Takes a name from an image, or all names if `text` is an id, and deletes the image with its last one.
+    /// `users` says which containers are made of an image; it is asked under the index's lock, which
+    /// [`Store::keep`] takes too: a container that comes into being meanwhile is seen here, or sees this.
+    ///
+    /// # Errors
+    /// No such image; in use, or whether it is cannot be told; an id with several names and no force.
     pub fn remove(
         &self,
         text: &str,
         options: RemoveOptions,
-        users: &dyn Fn(&Digest) -> Vec<User>,
+        users: &dyn Fn(&Digest) -> Result<Vec<User>, Unknown>,
     ) -> Result<Vec<Removed>, Error> {
         let entries = self.entries()?;
         let entry = self.find(&entries, text)?.clone();
@@ -64,30 +95,30 @@ impl Store {
             }
         };
         let last = gone.len() == names.len();
-        let users = if last {
-            std::iter::once(id).chain(entry.noted_others()).flat_map(|id| users(&id)).collect()
-        } else {
-            Vec::new()
-        };
-        let blocking = users.iter().find(|user| user.running || !options.force);
-        if let Some(user) = blocking {
-            let container = user.container.clone();
-            return Err(StoreError::InUse { image: text.to_owned(), container }.into());
-        }
-        // Forced while a stopped container uses it: it lives on without a name.
-        let kept = !last || !users.is_empty();
         let digest = entry.descriptor.digest;
-        self.update_index(|manifests| {
+        let kept = self.update_index(|manifests| {
+            let mut made_of_it = Vec::new();
+            if last {
+                for id in std::iter::once(id).chain(entry.noted_others()) {
+                    let known = users(&id);
+                    made_of_it.extend(known.map_err(|source| StoreError::Users(text.to_owned(), source))?);
+                }
+            }
+            if let Some(user) = made_of_it.iter().find(|user| user.running || !options.force) {
+                let container = user.container.clone();
+                return Err(StoreError::InUse { image: text.to_owned(), container });
+            }
+            // Forced while a stopped container uses it: it lives on without a name.
+            let kept = !last || !made_of_it.is_empty();
             for name in &gone {
                 take_name(manifests, &name.to_string());
             }
             // A name given meanwhile by somebody else keeps the image.
-            let unnamed =
-                |old: &cata_spec::image::Descriptor| Entry { descriptor: old.clone() }.name().is_none();
+            let unnamed = |old: &Descriptor| Entry { descriptor: old.clone() }.name().is_none();
             if !kept {
                 manifests.retain(|old| old.digest != digest || !unnamed(old));
             }
-            Ok(())
+            Ok(kept)
         })?;
         let mut removed: Vec<Removed> = gone.into_iter().map(Removed::Untagged).collect();
         if !kept {

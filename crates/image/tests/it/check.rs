@@ -92,7 +92,7 @@ fn a_plain_blob_is_made_again_of_its_layer() {
     let mut told = Vec::new();
     assert!(here.store.list_telling(&mut |name, _| told.push(name.to_owned())).unwrap().is_empty());
     assert_eq!(told, ["made:latest"]);
-    here.store.remove("made", Default::default(), &|_| Vec::new()).unwrap();
+    here.store.remove("made", Default::default(), &|_| Ok(Vec::new())).unwrap();
     assert_eq!(mend(&here, false), []);
 }
 

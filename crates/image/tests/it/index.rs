@@ -35,7 +35,7 @@ fn index(place: &Place, names: &[&str]) -> Image {
         if image.index.is_none() {
             place
                 .store
-                .remove(&image.manifest_digest.to_string(), RemoveOptions::default(), &|_| vec![])
+                .remove(&image.manifest_digest.to_string(), RemoveOptions::default(), &|_| Ok(vec![]))
                 .unwrap();
         }
     }
@@ -69,11 +69,11 @@ fn index_is_one_image_that_has_a_member_for_each_platform() {
     // A container of the foreign member keeps the whole.
     let used = |id: &cata_spec::Digest| {
         let user = cata_image::store::User { container: "c".into(), running: true };
-        if *id == other.id { vec![user] } else { vec![] }
+        Ok(if *id == other.id { vec![user] } else { vec![] })
     };
     here.store.remove("both:2", RemoveOptions::default(), &used).unwrap();
     assert!(here.store.remove("both:1", RemoveOptions::default(), &used).is_err());
-    here.store.remove("both:1", RemoveOptions::default(), &|_| vec![]).unwrap();
+    here.store.remove("both:1", RemoveOptions::default(), &|_| Ok(vec![])).unwrap();
     assert!(here.store.list().unwrap().is_empty());
     assert!(here.names("content/blobs/sha256").is_empty() && here.names("layers").is_empty());
 }

@@ -161,7 +161,7 @@ fn a_captured_layer_is_adopted_pinned_and_let_go() {
     assert_eq!(store.layer_paths(&image).unwrap().len(), 1);
 
     store.pin_layer(&captured.diff_id).unwrap();
-    store.remove("made", Default::default(), &|_| Vec::new()).unwrap();
+    store.remove("made", Default::default(), &|_| Ok(Vec::new())).unwrap();
     assert!(store.has_layer(&captured.diff_id), "a pinned layer was collected");
     store.unpin_layers(|_| false).unwrap();
     let _ = store.collect_garbage().unwrap().unwrap();

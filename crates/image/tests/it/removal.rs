@@ -1,6 +1,6 @@
 //! `rmi`, and what processes that died left behind.
 
-use cata_image::store::User;
+use cata_image::store::{Unknown, User};
 use cata_image::{Error, RemoveOptions, Removed, StoreError};
 use cata_spec::Digest;
 
@@ -9,8 +9,8 @@ use crate::fixture::{Place, name, ready};
 const FORCE: RemoveOptions = RemoveOptions { force: true };
 const PLAIN: RemoveOptions = RemoveOptions { force: false };
 
-fn nobody(_: &Digest) -> Vec<User> {
-    Vec::new()
+fn nobody(_: &Digest) -> Result<Vec<User>, Unknown> {
+    Ok(Vec::new())
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn an_image_in_use_stays() {
     let user = |running: bool| {
         move |id: &Digest| {
             assert_eq!(*id, made.id);
-            vec![User { container: "abc".to_owned(), running }]
+            Ok(vec![User { container: "abc".to_owned(), running }])
         }
     };
     for (options, running) in [(PLAIN, false), (PLAIN, true), (FORCE, true)] {
@@ -73,6 +73,29 @@ fn an_image_in_use_stays() {
     let dangling = here.store.list().unwrap();
     assert!(dangling.len() == 1 && dangling[0].names.is_empty());
     assert!(here.store.layer_paths(&dangling[0]).is_ok());
+}
+
+#[test]
+fn an_image_whose_container_came_into_being_meanwhile_stays() {
+    if !ready(&[]) {
+        return;
+    }
+    let here = Place::new();
+    let made = here.image("made", &[("x", "1")], 0);
+    // The container's maker looks for its image last: it is gone, and comes back.
+    let lease = here.store.lease().unwrap();
+    here.store.remove("made", PLAIN, &nobody).unwrap();
+    assert!(here.store.list().unwrap().is_empty());
+    here.store.keep(&made).unwrap();
+    drop(lease);
+    here.store.collect_garbage().unwrap().unwrap();
+    let back = here.store.list().unwrap();
+    assert!(back.len() == 1 && back[0].names.is_empty() && back[0].id == made.id);
+    assert!(here.store.layer_paths(&made).is_ok());
+    // Who removes cannot tell who uses it: then it stays as it is.
+    let error = here.store.remove(&made.id.to_string(), FORCE, &|_| Err("no records".into())).unwrap_err();
+    assert!(matches!(error, Error::Store(StoreError::Users(..))), "{error}");
+    assert_eq!(here.store.list().unwrap(), back);
 }
 
 #[test]

@@ -52,14 +52,23 @@ impl Verb for Prune {
             let until = filter.until.map(|until| {
                 std::time::Duration::from_nanos(crate::render::time::now().saturating_sub(until))
             });
-            let cache = engine.build_prune(&PruneRequest {
+            let request = PruneRequest {
                 all: self.all,
                 filter: CacheFilter { until, ..CacheFilter::default() },
                 keep: Keep::default(),
-            })?;
-            let ids: Vec<&str> = cache.entries.iter().map(|entry| entry.id.as_str()).collect();
-            session::print(section("Deleted build cache objects", &ids))?;
-            freed += cache.freed;
+            };
+            match engine.build_prune(&request) {
+                Ok(cache) => {
+                    let ids: Vec<&str> = cache.entries.iter().map(|entry| entry.id.as_str()).collect();
+                    session::print(section("Deleted build cache objects", &ids))?;
+                    freed += cache.freed;
+                }
+                // All else has been done.
+                Err(cata_engine::Error::State { what, .. }) => {
+                    session::note(format!("WARNING: {what}: the build cache is kept"));
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         session::print_line(reclaimed(freed))?;
         Ok(Exit::OK)
