@@ -34,8 +34,10 @@ impl Engine {
     /// # Errors
     /// [`Error::NoContainer`]; its image is gone; a change that makes no sense; no space.
     pub fn container_commit(&self, container: &str, options: &CommitOptions) -> Result<Image> {
+        let names: Vec<Reference> =
+            options.name.as_deref().map(parse_reference).transpose()?.into_iter().collect();
         let record = self.find(container)?;
-        self.commit_record(&record, options).map_err(|error| {
+        self.commit_record(&record, names, options).map_err(|error| {
             match self.paths.container(&record.id).exists() {
                 true => error,
                 // Removed while its files were read.
@@ -44,9 +46,12 @@ impl Engine {
         })
     }
 
-    fn commit_record(&self, record: &Record, options: &CommitOptions) -> Result<Image> {
-        let names: Vec<Reference> =
-            options.name.as_deref().map(parse_reference).transpose()?.into_iter().collect();
+    fn commit_record(
+        &self,
+        record: &Record,
+        names: Vec<Reference>,
+        options: &CommitOptions,
+    ) -> Result<Image> {
         let _images = self.image_lease()?;
         let base = self.image(&record.image.id).map_err(|error| match error.kind() {
             Kind::NotFound => Error::Invalid(format!(
