@@ -9,6 +9,7 @@ use cata_sandbox::launch::Isolation;
 use cata_sandbox::status::StatusKind;
 
 use crate::container::live::Owner;
+use crate::container::wait::not_running;
 use crate::engine::Engine;
 use crate::error::{Error, Foreign, Kind, Result};
 use crate::record::Record;
@@ -60,16 +61,12 @@ impl Engine {
     /// [`Error::State`] when it does not run.
     pub fn processes(&self, container: &str) -> Result<Vec<Process>> {
         let record = self.find(container)?;
-        let not_running = || Error::State {
-            what: format!("container {} is not running", record.id),
-            hint: Some(format!("start it with `cata start {}`", record.name)),
-        };
         let runs = |engine: &Self| -> Result<Option<i32>> {
             let (status, owner) = engine.status(&record.id)?;
             let runs = matches!(status.status, StatusKind::Running | StatusKind::Paused);
             Ok((owner == Owner::Alive && runs).then_some(status.supervisor_pid))
         };
-        let supervisor = runs(self)?.ok_or_else(not_running)?;
+        let supervisor = runs(self)?.ok_or_else(|| not_running(&record))?;
         if record.request.isolation == Isolation::Vm {
             return self.guests_processes(&record);
         }
@@ -78,7 +75,7 @@ impl Engine {
             true => descendants(supervisor),
             false => match pids(&record) {
                 // It has ended since we looked.
-                Err(_) if runs(self)?.is_none() => return Err(not_running()),
+                Err(_) if runs(self)?.is_none() => return Err(not_running(&record)),
                 pids => pids?,
             },
         };

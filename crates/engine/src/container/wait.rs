@@ -10,6 +10,7 @@ use cata_spec::ContainerId;
 use crate::container::live::Owner;
 use crate::engine::Engine;
 use crate::error::{Error, Result, client_error};
+use crate::record::Record;
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,16 +153,21 @@ impl Engine {
     }
 
     /// A connection to the supervisor of a container that must be running.
-    pub(crate) fn client(&self, container: &str) -> Result<(crate::record::Record, Client)> {
+    pub(crate) fn client(&self, container: &str) -> Result<(Record, Client)> {
         let record = self.find(container)?;
         let (_, owner) = self.status(&record.id)?;
         let client = if owner == Owner::Alive { self.try_client(&record.id)? } else { None };
         match client {
             Some(client) => Ok((record, client)),
-            None => Err(Error::State {
-                what: format!("container {} is not running", record.id),
-                hint: Some(format!("start it with `cata start {}`", record.name)),
-            }),
+            None => Err(not_running(&record)),
         }
+    }
+}
+
+/// What cannot be done with a container that does not run.
+pub(crate) fn not_running(record: &Record) -> Error {
+    Error::State {
+        what: format!("container {} is not running", record.id),
+        hint: Some(format!("start it with `cata start {}`", record.name)),
     }
 }

@@ -209,18 +209,8 @@ impl Verb for Scale {
 
 #[derive(Debug, Args)]
 pub(crate) struct Stats {
-    /// Show all containers, not only those that run
-    #[arg(short, long)]
-    all: bool,
-    /// Print with "table", "table TEMPLATE", "json" or a Go template
-    #[arg(long, value_name = "string")]
-    format: Option<String>,
-    /// Look once
-    #[arg(long)]
-    no_stream: bool,
-    /// Do not shorten ids
-    #[arg(long)]
-    no_trunc: bool,
+    #[command(flatten)]
+    shown: container::stats::Shown,
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
 }
@@ -229,17 +219,13 @@ impl Verb for Stats {
     fn call(self, session: &Session) -> Outcome {
         let loaded = load(session, &self.services)?;
         let mut found = existing::of(session.engine()?, &loaded, &self.services)?;
-        found.retain(|one| self.all || one.runs());
+        found.retain(|one| self.shown.all || one.runs());
         if found.is_empty() {
             let text = format!("no container of {} runs", loaded.project.name);
             return Err(Failure::client(text).with_hint("cata compose up -d"));
         }
-        let mut line: Vec<String> = Vec::new();
-        line.extend(self.format.map(|text| format!("--format={text}")));
-        line.extend(self.no_stream.then(|| "--no-stream".to_owned()));
-        line.extend(self.no_trunc.then(|| "--no-trunc".to_owned()));
-        line.extend(found.iter().map(|one| one.name().to_owned()));
-        typed::<container::stats::Stats>(&container::STATS, line)?.call(session)
+        let names = found.iter().map(|one| one.name().to_owned()).collect();
+        container::stats::Stats::of(names, self.shown).call(session)
     }
 }
 

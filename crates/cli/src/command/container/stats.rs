@@ -36,9 +36,18 @@ const KIND: Kind = Kind {
 
 #[derive(Debug, Args)]
 pub(crate) struct Stats {
+    #[command(flatten)]
+    shown: Shown,
+    #[arg(value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// What is shown, and how: of some containers as of those of a project.
+#[derive(Debug, Args)]
+pub(crate) struct Shown {
     /// Show all containers, not only those that run
     #[arg(short, long)]
-    all: bool,
+    pub(crate) all: bool,
     /// Print with "table", "table TEMPLATE", "json" or a Go template
     #[arg(long, value_name = "string")]
     format: Option<String>,
@@ -48,8 +57,6 @@ pub(crate) struct Stats {
     /// Do not shorten ids
     #[arg(long)]
     no_trunc: bool,
-    #[arg(value_name = "CONTAINER")]
-    containers: Vec<String>,
 }
 
 impl Verb for Stats {
@@ -64,13 +71,13 @@ impl Verb for Stats {
             let rows: Vec<Row> = now
                 .iter()
                 .map(|(record, usage)| {
-                    row(record, earlier.get(record.id.as_str()).copied(), usage, !self.no_trunc)
+                    row(record, earlier.get(record.id.as_str()).copied(), usage, !self.shown.no_trunc)
                 })
                 .collect();
-            let text = listing::text(&KIND, &rows, self.format.as_deref(), false)?;
-            let clear = !self.no_stream && std::io::stdout().is_terminal();
+            let text = listing::text(&KIND, &rows, self.shown.format.as_deref(), false)?;
+            let clear = !self.shown.no_stream && std::io::stdout().is_terminal();
             session::print(if clear { format!("\x1b[H\x1b[2J{text}") } else { text })?;
-            if self.no_stream {
+            if self.shown.no_stream {
                 return Ok(Exit::OK);
             }
             before = now;
@@ -79,6 +86,11 @@ impl Verb for Stats {
 }
 
 impl Stats {
+    /// Of these containers.
+    pub(crate) fn of(containers: Vec<String>, shown: Shown) -> Self {
+        Self { shown, containers }
+    }
+
     /// The containers asked for, or those that run now, with what they use.
     fn look(&self, engine: &Engine) -> Result<Vec<(Record, Usage)>, Failure> {
         let records = if self.containers.is_empty() {
@@ -90,7 +102,7 @@ impl Stats {
         for record in records {
             let usage = engine.usage(&record)?;
             let runs = usage.stats.cpu.is_some() || usage.memory_limit > 0;
-            if runs || self.all || !self.containers.is_empty() {
+            if runs || self.shown.all || !self.containers.is_empty() {
                 looked.push((record, usage));
             }
         }
